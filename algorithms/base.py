@@ -1,0 +1,166 @@
+"""The interfaces between acting, learning and experience. An algorithm *declares* its experience; the learner *keeps* it.
+
+    policy = algorithm_class.policy(spec)          # an actor: numpy, no torch
+    acted = policy.act(obs, state, rng, explore=True)
+
+    algorithm = algorithm_class(config, spec, seed, device)      # the learner
+    while running:
+        batch = experience.next()                  # shaped by algorithm.experience
+        result = algorithm.update(batch)
+        weights = algorithm.weights()
+
+Importing an algorithm's module must not import torch (an actor reads its config and its policy); building the learning
+half may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from headrace.common.types import Array, Schema, Weights
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """What an environment shows and takes, as far as an algorithm must know.
+
+    ``obs_shape``/``obs_dtype`` of one observation. Exactly one kind of action: ``n_actions`` > 0 for Discrete,
+    else ``action_dim`` > 0 for Box, with ``action_low``/``action_high`` of shape [action_dim].
+    """
+
+    obs_shape: tuple[int, ...]
+    obs_dtype: str = "float32"
+    n_actions: int = 0
+    action_dim: int = 0
+    action_low: tuple[float, ...] = ()
+    action_high: tuple[float, ...] = ()
+
+    @property
+    def discrete(self) -> bool:
+        return self.n_actions > 0
+
+
+# --- the kinds of experience ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class OnPolicy:
+    """Update ``version + 1`` is made from ``fragments`` fragments, each used in one update only."""
+
+    fragments: int
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Each fragment is one group: ``size`` episodes from the same reset seed, run to their end (at most ``max_steps``
+    each). Update ``version + 1`` is made from ``groups`` of them."""
+
+    groups: int
+    size: int
+    max_steps: int
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Fragments go into a buffer of ``capacity`` transitions. After every ``fragments`` fragments a round of minibatches
+    of ``batch`` transitions follows, as many as keep samples / inserts at ``samples_per_insert`` (the remainder is
+    carried on). No sampling before ``min_size`` transitions are in; those do not count as inserts to be paid back.
+
+    ``priority_alpha`` 0 is uniform replay; > 0 is proportional prioritised replay (Schaul et al. 2016, section 3.3), with
+    the importance exponent annealed linearly from ``priority_beta`` to 1 over ``beta_steps`` inserted transitions.
+    ``n_step`` and ``gamma`` give the n-step return (Sutton & Barto, eq. 7.1)."""
+
+    capacity: int
+    batch: int
+    samples_per_insert: float
+    fragments: int = 1
+    min_size: int = 1000
+    n_step: int = 1
+    gamma: float = 0.99
+    priority_alpha: float = 0.0
+    priority_beta: float = 0.4
+    beta_steps: int = 100_000
+
+
+Experience = OnPolicy | Groups | Replay
+
+
+# --- what is handed to update --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Arrays for one update, by name.
+
+    OnPolicy: the trajectories' arrays joined along B; FINAL arrays keep row order of ``final_t``/``final_b`` (int64 [K]),
+    the time and column of each episode end.
+    Groups: STEP arrays flattened over valid steps to [N, ...], with ``episode`` (int64 [N], which episode a step belongs
+    to), ``episode_return`` (float64 [episodes]) and ``episode_group`` (int64 [episodes]).
+    Replay: ``obs``, ``action``, ``reward`` (the n-step return), ``next_obs``, ``discount`` (gamma^n, 0 where terminated),
+    ``weight`` (importance weights, 1 where uniform), each [batch, ...].
+    """
+
+    arrays: Mapping[str, Array]
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an update reports: scalars for the metrics, and new priorities (|TD error|, float [batch]) if it has any."""
+
+    metrics: Mapping[str, float]
+    priorities: Array | None = None
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything needed to go on: tensors (numpy, saved as safetensors) and JSON-able values (counters, RNG)."""
+
+    tensors: Mapping[str, Array]
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+# --- the two halves ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Acted:
+    """``action`` [B, ...] to give to the environments; ``extras`` to record beside it (e.g. behaviour_logp [B]);
+    ``state`` the next recurrent state (None for a memoryless policy)."""
+
+    action: Array
+    extras: Mapping[str, Array]
+    state: Any = None
+
+
+class Policy(Protocol):
+    """The acting half: actor and evaluator hold one."""
+
+    def act(self, obs: Array, state: Any, rng: np.random.Generator, explore: bool) -> Acted:
+        """Actions for a batch of observations [B, ...]; greedy where ``explore`` is False."""
+
+    def load(self, weights: Weights) -> None:
+        """Take over a version. Raises :class:`UsageError` when names or shapes do not fit."""
+
+
+class Algorithm(Protocol):
+    """The learning half: only the learner holds one."""
+
+    experience: Experience
+    schema: Schema
+
+    def update(self, batch: Batch) -> Result: ...
+
+    def weights(self) -> tuple[dict[str, Array], dict[str, float]]:
+        """Tensors and scalars for actors (no critic, no optimiser)."""
+
+    def progress(self, fraction: float) -> None:
+        """Tell the schedules how much of the run is done, 0 to 1. Called before every round of updates."""
+
+    def state(self) -> State: ...
+
+    def restore(self, state: State) -> None: ...

@@ -1,0 +1,46 @@
+"""Every error that crosses a border between our packages.
+
+    HeadraceError                 anything we raise on purpose
+    ├── UsageError                the person can mend it: one line, exit code 2
+    ├── TransportError            a carrier failed and retrying did not help
+    │   └── Closed                the other side, or we ourselves, closed it
+    ├── Rejected                  a record that must not reach the optimiser; carries the reason it is counted under
+    └── Fenced                    a newer learner epoch exists: this process must stop writing
+
+Foreign exceptions are translated to these in the file that owns the foreign library, with their cause kept.
+"""
+
+from __future__ import annotations
+
+
+class HeadraceError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class UsageError(HeadraceError):
+    """Bad usage or configuration: says what, where, and what would be right. Becomes exit code 2."""
+
+
+class TransportError(HeadraceError):
+    """A carrier of trajectories or weights failed for good."""
+
+
+class Closed(TransportError):
+    """The carrier is closed; nothing more can be put or got."""
+
+
+class Fenced(HeadraceError):
+    """A learner with a newer epoch has taken over."""
+
+
+#: Reasons a record may be rejected under; the label values of ``headrace_learner_rejected_total``.
+REJECT_REASONS = ("malformed", "size", "crc", "version", "run", "schema", "shape", "dtype", "nan", "empty", "stale", "duplicate")
+
+
+class Rejected(HeadraceError):
+    """A record is refused. ``reason`` is one of :data:`REJECT_REASONS`; the message says what was wrong."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        assert reason in REJECT_REASONS, reason
+        super().__init__(message)
+        self.reason = reason

@@ -1,0 +1,68 @@
+"""Carriers of trajectories: the two halves, and the shape of an address.
+
+    sink = open_sink("local:///tmp/run/trajectories")        # an actor can only write
+    sink.put(trajectory)
+
+    source = open_source("kafka://127.0.0.1:9092/trajectories")   # a learner can only read
+    while (received := source.get(timeout_s=1.0)) is not None:
+        use(received.trajectory)
+        positions[received.partition] = received.next_offset   # into the checkpoint, never before it is applied
+
+The address picks the carrier; the client library behind it is imported only then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from headrace.common.types import Trajectory
+
+#: partition -> the offset of the next record to read. A carrier without a log uses {} and ignores seeks.
+Position = Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A decoded record and where the carrier had it. ``next_offset`` is where to go on after applying it."""
+
+    trajectory: Trajectory
+    partition: int = 0
+    next_offset: int = 0
+    nbytes: int = 0
+
+
+class Sink(Protocol):
+    """The writing half. Bounded in bytes: ``put`` blocks while the budget is full."""
+
+    def put(self, trajectory: Trajectory, timeout_s: float | None = None) -> None:
+        """Hand over one fragment. Raises :class:`Closed`, :class:`Rejected` (over the size cap), or
+        :class:`TransportError` when the carrier failed for good or ``timeout_s`` passed."""
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait until everything put is acknowledged. Raises :class:`TransportError` when time runs out."""
+
+    def close(self, timeout_s: float) -> None:
+        """Flush, then release everything. Idempotent; never waits longer than ``timeout_s``."""
+
+
+class Source(Protocol):
+    """The reading half: decodes, and sends what it cannot decode to ``dead_letter``."""
+
+    def get(self, timeout_s: float) -> Received | None:
+        """The next record, or None when ``timeout_s`` passed without one. Raises :class:`Closed`."""
+
+    def seek(self, position: Position) -> None:
+        """Go on from ``position`` (a checkpoint's). Partitions not named start at their oldest record."""
+
+    def commit(self, position: Position) -> None:
+        """Make the consumer's progress visible to others. Never the authority: the checkpoint is."""
+
+    def backlog(self) -> int:
+        """Records known to be waiting (in the log and in our queue) that ``get`` has not returned yet."""
+
+    def reject(self, received: Received, reason: str, detail: str) -> None:
+        """Keep a record that validation refused in the dead-letter place, with its reason."""
+
+    def close(self, timeout_s: float = 5.0) -> None: ...

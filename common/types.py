@@ -1,0 +1,121 @@
+"""Trajectory and Weights: the two things that travel. Frozen, typed, versioned; every field explained here once.
+
+Array layouts inside a fragment of T steps in B environments (``Layout`` names them, a :class:`Schema` fixes them):
+
+    STEP   [T, B, ...]     one entry a step: action, reward, terminated, truncated, behaviour_logp, valid
+    CHAIN  [T + 1, B, ...] one entry a step plus the state after the last one: obs
+    FINAL  [K, ...]        one entry per episode end inside the fragment, in (t, b) row-major order of
+                           ``terminated | truncated``: final_obs, what the environment showed before its reset
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+Array = np.ndarray
+
+#: dtypes that may travel; anything else is rejected before it is looked at.
+DTYPES = ("float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "bool")
+
+
+class Layout(enum.Enum):
+    """How the leading axes of an array relate to the fragment's T and B."""
+
+    STEP = "step"
+    CHAIN = "chain"
+    FINAL = "final"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One named array of a trajectory: its dtype (a name from :data:`DTYPES`), trailing shape, and layout."""
+
+    dtype: str
+    shape: tuple[int, ...] = ()
+    layout: Layout = Layout.STEP
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The arrays every trajectory of a run must hold, no more and no fewer."""
+
+    fields: Mapping[str, Field]
+
+    @property
+    def hash(self) -> str:
+        """First 16 hex digits of the sha256 of a canonical text of the fields."""
+        lines = [f"{n} {f.dtype} {list(f.shape)} {f.layout.value}" for n, f in sorted(self.fields.items())]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """An episode that ended inside the fragment: its undiscounted return and its length in steps."""
+
+    ret: float
+    length: int
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A fragment of experience, stamped with where it comes from.
+
+    ``actor_id`` names the stream of environments (stable over restarts), ``incarnation`` the process life that
+    collected it (random, 63 bits), ``seq`` counts that life's fragments from 0. ``policy_version`` is the oldest
+    version used in it, ``lease`` the number of the leave under which it was begun (paramserver/ledger.py).
+    Every array is C-contiguous, little-endian and read-only once it has travelled.
+    """
+
+    run_id: str
+    learner_epoch: int
+    actor_id: int
+    incarnation: int
+    seq: int
+    policy_version: int
+    lease: int
+    task_id: str
+    schema_hash: str
+    T: int
+    B: int
+    arrays: Mapping[str, Array]
+    episodes: tuple[Episode, ...] = ()
+
+    @property
+    def steps(self) -> int:
+        """Environment steps held: T * B, less those marked invalid (``valid`` is optional)."""
+        valid = self.arrays.get("valid")
+        return self.T * self.B if valid is None else int(np.count_nonzero(valid))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of array payload."""
+        return sum(a.nbytes for a in self.arrays.values())
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What an actor needs to act: tensors by name, and scalars (epsilon, noise scale, temperature).
+
+    ``version`` counts the learner's updates; ``learner_epoch`` rises with every start of the learner, so that an
+    old learner coming back is recognised. Observation normalisers are tensors like any other.
+    """
+
+    run_id: str
+    learner_epoch: int
+    version: int
+    tensors: Mapping[str, Array]
+    scalars: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Leave to collect one more fragment: the lease number, and newer weights if there are any."""
+
+    lease: int
+    learner_epoch: int
+    weights: Weights | None

@@ -1,0 +1,54 @@
+"""How weights travel: the two halves, whichever carrier is behind them.
+
+    publisher.publish(weights, admit_until=64)          # the learner, once per version
+    leave = subscriber.next(have_version, timeout_s=1)   # an actor, once per fragment
+
+``admit_until`` is how many fragments in all may ever have been begun by now (docs/architecture.md, Pacing).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from headrace.common.types import Leave, Weights
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The learner's counters that travel with every publication; they also rebuild the ledger after a restart.
+
+    ``admit_until``: fragments that may ever have been begun. ``next_lease``: one above the highest lease number the
+    learner has seen (0 at the start). ``consumed``: fragments trained on or rejected. ``backlog``: fragments known to
+    wait in the carrier, not consumed yet.
+    """
+
+    admit_until: int
+    next_lease: int = 0
+    consumed: int = 0
+    backlog: int = 0
+
+
+class Publisher(Protocol):
+    """The learner's half."""
+
+    def publish(self, weights: Weights, progress: Progress) -> None:
+        """Make a version current. Overlaps with the caller: it may return before the server has it, but waits for the
+        previous publication first. Raises :class:`Fenced` when a newer learner epoch has published, and
+        :class:`TransportError` when the server could not be reached for good."""
+
+    def admit(self, progress: Progress) -> None:
+        """Raise ``admit_until`` within the current version (a rejected fragment must not starve the learner)."""
+
+    def close(self) -> None: ...
+
+
+class Subscriber(Protocol):
+    """An actor's half. One subscriber serves one stream (``actor_id``, ``incarnation``)."""
+
+    def next(self, have_version: int, timeout_s: float) -> Leave | None:
+        """Leave to collect one more fragment, with newer weights if the server has any newer than ``have_version``
+        (-1: none yet). Blocks up to ``timeout_s``; None when no leave came. Asking again tells the server that the
+        fragment of the previous lease has been put. Raises :class:`UsageError` for another run's server."""
+
+    def close(self) -> None: ...

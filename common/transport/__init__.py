@@ -1,0 +1,52 @@
+"""open_sink and open_source: the address picks the carrier, and its client is imported only then."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from headrace.common.errors import UsageError
+from headrace.common.metrics import Metrics
+from headrace.common.transport.base import Limits, Position, Received, Sink, Source
+
+__all__ = ["Limits", "Position", "Received", "Sink", "Source", "open_sink", "open_source"]
+
+
+def open_sink(url: str, *, limits: Limits, metrics: Metrics, key: str) -> Sink:
+    """The writing half behind ``url``. ``key`` names the writer (records of one key keep their order).
+
+    Raises :class:`UsageError` for an unknown scheme or a carrier that is not there.
+    """
+    match urlsplit(url).scheme:
+        case "local":
+            from headrace.common.transport.local import LocalSink
+
+            return LocalSink(url, limits, metrics, key)
+        case "kafka":
+            from headrace.common.transport.kafka import KafkaSink
+
+            return KafkaSink(url, limits, metrics, key)
+    raise _unknown(url)
+
+
+def open_source(
+    url: str, *, limits: Limits, metrics: Metrics, dead_letter: Path, group: str, rank: int = 0, world: int = 1
+) -> Source:
+    """The reading half behind ``url`` for learner ``rank`` of ``world``; ``group`` names it where progress is shown.
+
+    What cannot be decoded, or is rejected, is kept under ``dead_letter`` (a carrier with a log uses a topic of its own).
+    """
+    match urlsplit(url).scheme:
+        case "local":
+            from headrace.common.transport.local import LocalSource
+
+            return LocalSource(url, limits, metrics, dead_letter)
+        case "kafka":
+            from headrace.common.transport.kafka import KafkaSource
+
+            return KafkaSource(url, limits, metrics, group, rank, world)
+    raise _unknown(url)
+
+
+def _unknown(url: str) -> UsageError:
+    return UsageError(f"carrier {url!r}: unknown scheme; use local:///path or kafka://host:port/topic")

@@ -66,3 +66,15 @@ class Source(Protocol):
         """Keep a record that validation refused in the dead-letter place, with its reason."""
 
     def close(self, timeout_s: float = 5.0) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """All sizes of a carrier, derived from two numbers.
+
+    ``record_bytes``: the largest encoded record; client, topic and broker limits follow from it.
+    ``queue_bytes``: bytes a sink may hold unacknowledged, and bytes a source may hold waiting for ``get``.
+    """
+
+    record_bytes: int = 8 << 20
+    queue_bytes: int = 64 << 20

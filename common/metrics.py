@@ -1,0 +1,168 @@
+"""Every metric's name, kind, unit, help and labels in one table, and how a role shows them.
+
+    metrics = Metrics("learner")
+    metrics.inc("learner_updates_total")
+    with metrics.phase("learner_phase_seconds_total", "update"): ...
+    metrics.serve(port=0)       # GET /metrics and /healthz
+
+Each role process has a registry of its own (no globals), so many roles can live in one test process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+PREFIX = "headrace_"
+
+LATENCY_S = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0, 2.0, 4.0, 8.0, 16.0)
+VERSIONS = (0, 1, 2, 4, 8, 16, 32, 64)
+BYTES = tuple(1024 * 4**i for i in range(8))
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One row of the table. ``kind``: counter (name ends in _total), gauge or histogram (needs ``buckets``)."""
+
+    name: str
+    kind: str
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+TABLE: tuple[Metric, ...] = (
+    # every role
+    Metric("up_seconds", "gauge", "Seconds since this role started"),
+    # actors
+    Metric("actor_env_steps_total", "counter", "Environment steps taken"),
+    Metric("actor_episodes_total", "counter", "Episodes finished"),
+    Metric("actor_fragments_total", "counter", "Fragments handed to the carrier"),
+    Metric("actor_phase_seconds_total", "counter", "Time spent, by phase", ("phase",)),  # lease | env | policy | put
+    Metric("actor_policy_version", "gauge", "Version of the weights the actor acts with"),
+    # carriers
+    Metric("transport_records_total", "counter", "Records carried, by direction", ("direction",)),  # put | got
+    Metric("transport_bytes_total", "counter", "Encoded bytes carried, by direction", ("direction",)),
+    Metric("transport_unacked_bytes", "gauge", "Bytes put and not acknowledged yet"),
+    Metric("transport_queue_bytes", "gauge", "Bytes decoded or received and waiting for the learner"),
+    Metric("transport_blocked_seconds_total", "counter", "Time put() waited for room"),
+    Metric("transport_ack_seconds", "histogram", "From put to acknowledgement", (), LATENCY_S),
+    Metric("transport_errors_total", "counter", "Errors of the carrier's client, by kind", ("kind",)),
+    Metric("transport_lag_records", "gauge", "Records in the log that were not read yet", ("partition",)),
+    Metric("transport_gap_records_total", "counter", "Records that retention removed before they were read"),
+    # learner
+    Metric("learner_updates_total", "counter", "Versions made"),
+    Metric("learner_samples_total", "counter", "Samples used in gradient steps"),
+    Metric("learner_env_steps_total", "counter", "Environment steps trained on"),
+    Metric("learner_fragments_total", "counter", "Fragments admitted"),
+    Metric("learner_rejected_total", "counter", "Fragments refused, by reason", ("reason",)),
+    Metric("learner_phase_seconds_total", "counter", "Time spent, by phase", ("phase",)),  # wait|assemble|update|publish|checkpoint
+    Metric("learner_staleness_versions", "histogram", "Trained version minus oldest version in the fragment", (), VERSIONS),
+    Metric("learner_queue_fragments", "gauge", "Fragments validated and waiting to be trained on"),
+    Metric("learner_train", "gauge", "What the algorithm reports of its last update, by term", ("term",)),
+    Metric("learner_episode_return", "gauge", "Mean undiscounted return of the latest finished episodes"),
+    Metric("learner_policy_version", "gauge", "Latest version made"),
+    # checkpoints
+    Metric("checkpoint_seconds", "histogram", "Time to write a checkpoint", (), LATENCY_S),
+    Metric("checkpoint_last_timestamp_seconds", "gauge", "Unix time of the last complete checkpoint"),
+    Metric("checkpoint_failures_total", "counter", "Checkpoints that could not be written"),
+    # weights
+    Metric("weights_publish_seconds", "histogram", "From publish to the server's answer, seen by the learner", (), LATENCY_S),
+    Metric("weights_encodes_total", "counter", "Versions encoded into chunks"),
+    Metric("weights_bytes_total", "counter", "Bytes of weights sent to subscribers"),
+    Metric("weights_subscribers", "gauge", "Streams and waiting calls open"),
+    Metric("weights_version", "gauge", "Current version held by the server"),
+    Metric("weights_skipped_versions_total", "counter", "Versions subscribers never asked for"),
+    Metric("leases_issued_total", "counter", "Leases handed out"),
+    Metric("leases_expired_total", "counter", "Leases whose actor is gone"),
+    Metric("leases_admit_until", "gauge", "Fragments that may ever have been begun by now"),
+    # supervision
+    Metric("restarts_total", "counter", "Processes started again, by role", ("role",)),
+)
+
+_KINDS: dict[str, Any] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
+
+
+class Metrics:
+    """One role's metrics. Names are given without the prefix; an unknown name is a KeyError (a test would see it)."""
+
+    def __init__(self, role: str) -> None:
+        self.role = role
+        self.registry = CollectorRegistry()
+        self._started_s = time.monotonic()
+        self._by_name: dict[str, Any] = {}
+        self._server: ThreadingHTTPServer | None = None
+        for metric in TABLE:
+            extra = {"buckets": metric.buckets} if metric.buckets else {}
+            self._by_name[metric.name] = _KINDS[metric.kind](
+                PREFIX + metric.name, metric.help, metric.labels, registry=self.registry, **extra
+            )
+        self._by_name["up_seconds"].set_function(lambda: time.monotonic() - self._started_s)
+
+    def inc(self, name: str, value: float = 1.0, **labels: str) -> None:
+        self._child(name, labels).inc(value)
+
+    def set(self, name: str, value: float, **labels: str) -> None:
+        self._child(name, labels).set(value)
+
+    def observe(self, name: str, value: float, **labels: str) -> None:
+        self._child(name, labels).observe(value)
+
+    def value(self, name: str, **labels: str) -> float:
+        """The present value of a counter or gauge (for the role's own reports and for tests)."""
+        return float(self._child(name, labels)._value.get())
+
+    @contextlib.contextmanager
+    def phase(self, name: str, phase: str) -> Iterator[None]:
+        """Add the time spent inside to the counter ``name`` under the label ``phase``."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.inc(name, time.perf_counter() - began, phase=phase)
+
+    def _child(self, name: str, labels: dict[str, str]) -> Any:
+        metric = self._by_name[name]
+        return metric.labels(**labels) if labels else metric
+
+    def serve(self, port: int, host: str = "127.0.0.1", healthy: Callable[[], bool] = lambda: True) -> int:
+        """Serve /metrics and /healthz from a daemon thread; returns the port bound (``port`` 0 picks one)."""
+        registry = self.registry
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                if self.path == "/metrics":
+                    self._answer(200, generate_latest(registry), "text/plain; version=0.0.4; charset=utf-8")
+                elif self.path == "/healthz":
+                    ok = healthy()
+                    self._answer(200 if ok else 503, b"ok\n" if ok else b"not making progress\n", "text/plain")
+                else:
+                    self._answer(404, b"only /metrics and /healthz\n", "text/plain")
+
+            def _answer(self, status: int, body: bytes, content_type: str) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", content_type)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Scrapes are not news."""
+
+        self._server = ThreadingHTTPServer((host, port), Handler)
+        self._server.daemon_threads = True
+        Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
+        return int(self._server.server_address[1])
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None

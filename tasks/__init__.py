@@ -1,0 +1,27 @@
+"""make_batch: the environments of a task, whichever library is behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from headrace.common.errors import UsageError
+from headrace.tasks.base import EnvBatch, Stepped
+
+__all__ = ["BACKENDS", "EnvBatch", "Stepped", "make_batch"]
+
+BACKENDS = ("gymnasium", "envpool")
+
+
+def make_batch(env_id: str, n: int, *, backend: str = "gymnasium", kwargs: Mapping[str, Any] = {}, seed: int = 0) -> EnvBatch:
+    """``n`` environments of ``env_id``. Raises :class:`UsageError` for an unknown id, backend, or unfit spaces."""
+    match backend:
+        case "gymnasium":
+            from headrace.tasks.gymnasium_batch import GymnasiumBatch
+
+            return GymnasiumBatch(env_id, n, dict(kwargs))
+        case "envpool":
+            from headrace.tasks.envpool_batch import EnvPoolBatch
+
+            return EnvPoolBatch(env_id, n, dict(kwargs), seed)
+    raise UsageError(f"task.backend {backend!r}: one of {', '.join(BACKENDS)}")

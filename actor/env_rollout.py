@@ -1,0 +1,77 @@
+"""Fragments of fixed length: T steps in B environments with one batched forward a step; episodes run on across fragments."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from headrace.actor.stream import Fragment, Timings
+from headrace.algorithms.base import Policy
+from headrace.common.types import Array, Episode, Layout, Schema
+from headrace.tasks import EnvBatch
+
+
+class EnvRollout:
+    """Keeps the environments between fragments. Raises nothing of its own: an environment's error ends the actor."""
+
+    def __init__(
+        self, envs: EnvBatch, policy: Policy, schema: Schema, steps: int, reset_seeds: Sequence[int], rng: np.random.Generator
+    ) -> None:
+        self.policy = policy
+        self._envs, self._schema, self._steps, self._rng = envs, schema, steps, rng
+        self._obs = envs.reset(reset_seeds)
+        self._returns = np.zeros(len(envs), np.float64)
+        self._lengths = np.zeros(len(envs), np.int64)
+
+    def collect(self, lease: int, timings: Timings) -> Fragment:
+        n, arrays = len(self._envs), self._allocate()
+        finals: list[Array] = []
+        episodes: list[Episode] = []
+        acting_s, began = 0.0, time.perf_counter()
+        for t in range(self._steps):
+            acting = time.perf_counter()
+            acted = self.policy.act(self._obs, None, self._rng, explore=True)
+            acting_s += time.perf_counter() - acting
+            stepped = self._envs.step(acted.action)
+            arrays["obs"][t], arrays["action"][t], arrays["reward"][t] = self._obs, acted.action, stepped.reward
+            arrays["terminated"][t], arrays["truncated"][t] = stepped.terminated, stepped.truncated
+            for name, extra in acted.extras.items():
+                arrays[name][t] = extra
+            if stepped.valid is not None:
+                arrays["valid"][t] = stepped.valid
+            self._returns += stepped.reward
+            self._lengths += 1 if stepped.valid is None else stepped.valid
+            if stepped.final_obs is not None:
+                finals.append(stepped.final_obs)
+                episodes += self._finish(stepped.terminated | stepped.truncated)
+            self._obs = stepped.obs
+        arrays["obs"][self._steps] = self._obs
+        arrays["final_obs"] = np.concatenate(finals) if finals else self._no_finals()
+        timings.add("policy", acting_s)
+        timings.add("env", time.perf_counter() - began - acting_s)
+        return Fragment(self._steps, n, arrays, tuple(episodes))
+
+    def close(self) -> None:
+        self._envs.close()
+
+    def _finish(self, ended: Array) -> list[Episode]:
+        columns = np.nonzero(ended)[0]
+        episodes = [Episode(float(self._returns[i]), int(self._lengths[i])) for i in columns]
+        self._returns[columns], self._lengths[columns] = 0.0, 0
+        return episodes
+
+    def _allocate(self) -> dict[str, Array]:
+        """Fresh arrays for every fragment: what was put belongs to whoever got it."""
+        T, B = self._steps, len(self._envs)
+        lead = {Layout.STEP: (T, B), Layout.CHAIN: (T + 1, B)}
+        return {
+            name: np.empty((*lead[field.layout], *field.shape), field.dtype)
+            for name, field in self._schema.fields.items()
+            if field.layout is not Layout.FINAL
+        }
+
+    def _no_finals(self) -> Array:
+        final = self._schema.fields["final_obs"]
+        return np.empty((0, *final.shape), final.dtype)

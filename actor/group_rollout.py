@@ -1,0 +1,64 @@
+"""Groups for GRPO: G episodes from the same reset seed, each run to its own end, sent as one fragment.
+
+Episodes end at different times; steps after an episode's end are padding, marked False in ``valid``. The reset seed
+comes from the lease number, so which actor collects a group does not change where it starts.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from headrace.actor.stream import Fragment, Timings
+from headrace.algorithms.base import Policy
+from headrace.common.seeding import reset_seeds
+from headrace.common.types import Array, Episode, Schema
+from headrace.tasks.gymnasium_batch import GymnasiumBatch
+
+
+class GroupRollout:
+    """Collects one group per call with ``len(envs)`` environments."""
+
+    def __init__(
+        self, envs: GymnasiumBatch, policy: Policy, schema: Schema, max_steps: int, seed: int, rng: np.random.Generator
+    ) -> None:
+        self.policy = policy
+        self._envs, self._schema, self._max_steps, self._seed, self._rng = envs, schema, max_steps, seed, rng
+
+    def collect(self, lease: int, timings: Timings) -> Fragment:
+        size = len(self._envs)
+        began, acting_s = time.perf_counter(), 0.0
+        obs = self._envs.reset(reset_seeds(self._seed, "group", lease, n=1) * size)
+        alive = np.arange(size)
+        rows: list[dict[str, Array]] = []
+        while len(alive) and len(rows) < self._max_steps:
+            acting = time.perf_counter()
+            acted = self.policy.act(obs[alive], None, self._rng, explore=True)
+            acting_s += time.perf_counter() - acting
+            row = self._empty_row(size)
+            row["obs"][alive], row["action"][alive], row["valid"][alive] = obs[alive], acted.action, True
+            for name, extra in acted.extras.items():
+                row[name][alive] = extra
+            for i, (shown, reward, terminated, truncated) in zip(
+                alive, self._envs.step_some(row["action"], alive.tolist()), strict=True
+            ):
+                obs[i], row["reward"][i] = shown, reward
+                row["terminated"][i], row["truncated"][i] = terminated, truncated
+            rows.append(row)
+            alive = alive[~(row["terminated"] | row["truncated"])[alive]]
+        arrays = {name: np.stack([row[name] for row in rows]) for name in self._schema.fields}
+        timings.add("policy", acting_s)
+        timings.add("env", time.perf_counter() - began - acting_s)
+        return Fragment(len(rows), size, arrays, self._episodes(arrays))
+
+    def close(self) -> None:
+        self._envs.close()
+
+    def _empty_row(self, size: int) -> dict[str, Array]:
+        return {name: np.zeros((size, *field.shape), field.dtype) for name, field in self._schema.fields.items()}
+
+    @staticmethod
+    def _episodes(arrays: dict[str, Array]) -> tuple[Episode, ...]:
+        returns, lengths = arrays["reward"].sum(axis=0, dtype=np.float64), arrays["valid"].sum(axis=0)
+        return tuple(Episode(float(r), int(n)) for r, n in zip(returns, lengths, strict=True))

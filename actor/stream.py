@@ -1,0 +1,119 @@
+"""One stream of fragments: the leave to begin each, the stamp on each, the hand-over to the carrier.
+
+    leave to go on? -> newer weights? -> roll out -> put          (one ``step()``)
+
+What "roll out" means is a :class:`Rollout`'s business: fragments of fixed length (env_rollout.py) or whole groups of
+episodes (group_rollout.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from headrace.algorithms.base import Policy
+from headrace.common.metrics import Metrics
+from headrace.common.transport import Sink
+from headrace.common.types import Array, Episode, Trajectory
+from headrace.common.weights.base import Subscriber
+
+
+@dataclass
+class Timings:
+    """Seconds spent per phase within one fragment, added to the metrics once (a counter per step would cost more)."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+
+    def add(self, name: str, seconds: float) -> None:
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """What a rollout made: T steps of B environments, and the episodes that ended inside."""
+
+    T: int
+    B: int
+    arrays: Mapping[str, Array]
+    episodes: tuple[Episode, ...]
+
+
+class Rollout(Protocol):
+    """Collects one fragment with the policy as it is now."""
+
+    policy: Policy
+
+    def collect(self, lease: int, timings: Timings) -> Fragment: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who collects: see :class:`headrace.common.types.Trajectory` for each field."""
+
+    run_id: str
+    actor_id: int
+    incarnation: int
+    task_id: str
+    schema_hash: str
+
+
+class Stream:
+    """Joins a rollout to the weights it acts with and the carrier it puts to. ``step`` until told to stop."""
+
+    def __init__(
+        self, identity: Identity, rollout: Rollout, subscriber: Subscriber, sink: Sink, metrics: Metrics
+    ) -> None:
+        self._identity, self._rollout, self._subscriber, self._sink = identity, rollout, subscriber, sink
+        self._metrics = metrics
+        self._version, self._seq = -1, 0
+
+    def step(self, timeout_s: float) -> bool:
+        """Collect and put one fragment; False when no leave came within ``timeout_s``."""
+        timings = Timings()
+        with timings.phase("lease"):
+            leave = self._subscriber.next(self._version, timeout_s)
+        if leave is None:
+            self._report(timings)
+            return False
+        if leave.weights is not None:
+            self._rollout.policy.load(leave.weights)
+            self._version = leave.weights.version
+        fragment = self._rollout.collect(leave.lease, timings)
+        trajectory = self._stamp(fragment, leave.lease, leave.learner_epoch)
+        with timings.phase("put"):
+            self._sink.put(trajectory)
+        self._seq += 1
+        self._report(timings)
+        self._metrics.inc("actor_fragments_total")
+        self._metrics.inc("actor_env_steps_total", trajectory.steps)
+        self._metrics.inc("actor_episodes_total", len(fragment.episodes))
+        self._metrics.set("actor_policy_version", self._version)
+        return True
+
+    def close(self) -> None:
+        self._rollout.close()
+        self._subscriber.close()
+
+    def _stamp(self, fragment: Fragment, lease: int, learner_epoch: int) -> Trajectory:
+        who = self._identity
+        return Trajectory(
+            who.run_id, learner_epoch, who.actor_id, who.incarnation, self._seq, self._version, lease, who.task_id,
+            who.schema_hash, fragment.T, fragment.B, fragment.arrays, fragment.episodes,
+        )  # fmt: skip
+
+    def _report(self, timings: Timings) -> None:
+        for phase, seconds in timings.seconds.items():
+            self._metrics.inc("actor_phase_seconds_total", seconds, phase=phase)

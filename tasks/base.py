@@ -1,0 +1,43 @@
+"""What an actor and an evaluator see of a task: a batch of environments that is stepped with arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from headrace.algorithms.base import Spaces
+from headrace.common.types import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """One step of B environments. Resets happen in the same step: where an episode ended, ``obs`` already is the first
+    observation of the next one and ``final_obs`` holds what the ended one showed last.
+
+    ``obs`` [B, ...], ``reward`` float32 [B], ``terminated``/``truncated`` bool [B], ``final_obs`` [K, ...] for the K ended
+    columns in order (None: nothing ended), ``valid`` bool [B] where some columns spent the step on their reset.
+    """
+
+    obs: Array
+    reward: Array
+    terminated: Array
+    truncated: Array
+    final_obs: Array | None = None
+    valid: Array | None = None
+
+
+class EnvBatch(Protocol):
+    """B environments of one task."""
+
+    spaces: Spaces
+
+    def __len__(self) -> int: ...
+
+    def reset(self, seeds: Sequence[int]) -> Array:
+        """Start a new episode in every environment; seeds as many as environments. Returns obs [B, ...]."""
+
+    def step(self, action: Array) -> Stepped:
+        """Take ``action`` ([B] int64, or [B, action_dim] float32 in [-1, 1])."""
+
+    def close(self) -> None: ...

@@ -1,0 +1,169 @@
+"""Keeps experience the way the algorithm declared it: fragments in, batches out. Pure: knows no sockets and no clocks.
+
+    experience = keep(algorithm.experience, seed)
+    experience.add(trajectory)                # validated and admitted already
+    while (round_ := experience.next_round()) is not None:
+        for batch in round_: ...              # one round = one version
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from headrace.algorithms.base import Batch, Experience, Groups, OnPolicy, Replay, State
+from headrace.common.types import Array, Trajectory
+from headrace.learner.replay import ReplayBuffer, SamplesPerInsert
+
+#: Arrays with one row per episode end instead of one per step; they are joined by (t, b), not along B.
+_FINAL = "final_obs"
+
+
+class Kept(Protocol):
+    """What the learner holds between ``add`` and an update."""
+
+    def add(self, trajectory: Trajectory) -> None: ...
+
+    def next_round(self) -> "Round | None":
+        """Fragments and batches of the next version, or None while there are too few fragments."""
+
+    def state(self) -> State: ...
+
+    def restore(self, state: State) -> None: ...
+
+
+class Round:
+    """The fragments consumed by one version, and the batches to update on. ``report`` gives back new priorities."""
+
+    def __init__(self, fragments: Sequence[Trajectory], batches: Iterator[Batch]) -> None:
+        self.fragments, self.batches = fragments, batches
+
+    def report(self, priorities: Array | None) -> None:
+        """Nothing to tell by default; replay overrides it."""
+
+
+def per_version(declared: Experience) -> int:
+    """Fragments consumed by each version: what the pacing counts in."""
+    return declared.groups if isinstance(declared, Groups) else declared.fragments
+
+
+def keep(declared: Experience, seed: int) -> Kept:
+    """The keeper for a declared kind of experience."""
+    match declared:
+        case OnPolicy():
+            return _Fragments(declared.fragments, join_on_policy)
+        case Groups():
+            return _Fragments(declared.groups, join_groups)
+        case Replay():
+            return _Replayed(declared, seed)
+
+
+class _Fragments:
+    """OnPolicy and Groups: the next N fragments make one batch, in order of their leases, and are never used again."""
+
+    def __init__(self, needed: int, join) -> None:  # type: ignore[no-untyped-def]
+        self._needed, self._join = needed, join
+        self._waiting: list[Trajectory] = []
+
+    def add(self, trajectory: Trajectory) -> None:
+        self._waiting.append(trajectory)
+
+    def next_round(self) -> Round | None:
+        if len(self._waiting) < self._needed:
+            return None
+        taken, self._waiting = self._waiting[: self._needed], self._waiting[self._needed :]
+        taken.sort(key=lambda t: t.lease)
+        return Round(taken, iter([self._join(taken)]))
+
+    def state(self) -> State:
+        return State({})  # what waits here is read again from the carrier, or collected anew
+
+    def restore(self, state: State) -> None:
+        self._waiting.clear()
+
+
+class _Replayed:
+    """Replay: fragments go into the buffer; each version samples what its inserts have paid for."""
+
+    def __init__(self, declared: Replay, seed: int) -> None:
+        self._declared = declared
+        self._buffer = ReplayBuffer(declared, seed)
+        self._pace = SamplesPerInsert(declared)
+        self._waiting: list[Trajectory] = []
+
+    def add(self, trajectory: Trajectory) -> None:
+        self._waiting.append(trajectory)
+
+    def next_round(self) -> Round | None:
+        needed = self._declared.fragments
+        if len(self._waiting) < needed:
+            return None
+        taken, self._waiting = self._waiting[:needed], self._waiting[needed:]
+        taken.sort(key=lambda t: t.lease)
+        due = sum(self._pace.inserted(self._buffer.insert(t)) for t in taken)
+        return _ReplayRound(taken, self._buffer, due)
+
+    def state(self) -> State:
+        buffer, pace = self._buffer.state(), self._pace.state()
+        return State(buffer.tensors, {"buffer": buffer.values, "pace": pace})
+
+    def restore(self, state: State) -> None:
+        self._waiting.clear()
+        self._buffer.restore(State(state.tensors, state.values["buffer"]))
+        self._pace.restore(state.values["pace"])
+
+
+class _ReplayRound(Round):
+    """Samples lazily, so that priorities reported after one minibatch already count for the next."""
+
+    def __init__(self, fragments: Sequence[Trajectory], buffer: ReplayBuffer, due: int) -> None:
+        super().__init__(fragments, self._sample(due))
+        self._buffer = buffer
+
+    def _sample(self, due: int) -> Iterator[Batch]:
+        for _ in range(due):
+            batch, self._indices = self._buffer.sample()
+            yield batch
+
+    def report(self, priorities: Array | None) -> None:
+        if priorities is not None:
+            self._buffer.update_priorities(self._indices, priorities)
+
+
+def join_on_policy(fragments: Sequence[Trajectory]) -> Batch:
+    """Fragments of equal T side by side along B. ``final_obs`` keeps a row per episode end with its ``final_t``,
+    ``final_b``, ordered by fragment."""
+    arrays: dict[str, Array] = {
+        name: np.concatenate([f.arrays[name] for f in fragments], axis=1)
+        for name in fragments[0].arrays
+        if name != _FINAL
+    }
+    arrays[_FINAL] = np.concatenate([f.arrays[_FINAL] for f in fragments])
+    ends = [np.nonzero(f.arrays["terminated"] | f.arrays["truncated"]) for f in fragments]
+    offsets = np.cumsum([0, *(f.B for f in fragments[:-1])])
+    arrays["final_t"] = np.concatenate([t for t, _ in ends])
+    arrays["final_b"] = np.concatenate([b + offset for (_, b), offset in zip(ends, offsets, strict=True)])
+    return Batch(arrays, sum(f.steps for f in fragments))
+
+
+def join_groups(fragments: Sequence[Trajectory]) -> Batch:
+    """Groups flattened to their valid steps, with the episode each step belongs to and the group of each episode."""
+    flat: dict[str, list[Array]] = {name: [] for name in fragments[0].arrays}
+    episode, returns, group, first = [], [], [], 0
+    for number, fragment in enumerate(fragments):
+        valid = fragment.arrays["valid"]
+        for name, array in fragment.arrays.items():
+            flat[name].append(array[valid])
+        episode.append(np.nonzero(valid)[1] + first)
+        returns.append(np.where(valid, fragment.arrays["reward"], 0).sum(axis=0, dtype=np.float64))
+        group.append(np.full(fragment.B, number, np.int64))
+        first += fragment.B
+    arrays = {name: np.concatenate(parts) for name, parts in flat.items()}
+    arrays |= {
+        "episode": np.concatenate(episode),
+        "episode_return": np.concatenate(returns),
+        "episode_group": np.concatenate(group),
+    }
+    return Batch(arrays, sum(f.steps for f in fragments))

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headrace.algorithms.acting import OBS_CLIP
+from headrace.common.errors import UsageError
 from headrace.common.types import Array
 
 
@@ -36,6 +38,18 @@ class Flat:
             named[name] = vector[at : at + math.prod(shape)].view(shape)
             at += math.prod(shape)
         return named
+
+    def tensors(self) -> dict[str, Array]:
+        """For a checkpoint: one tensor per named matrix, so that another architecture is recognised."""
+        return {f"parameters.{name}": view.cpu().numpy().copy() for name, view in self.views(self.value).items()}
+
+    def restore(self, tensors: Mapping[str, Array]) -> None:
+        """Raises :class:`UsageError` when names or shapes are of another architecture."""
+        saved = {k.removeprefix("parameters."): v.shape for k, v in tensors.items() if k.startswith("parameters.")}
+        if saved != self.shapes:
+            raise UsageError(f"checkpoint of another network: it has {saved}, this run {self.shapes}")
+        for name, view in self.views(self.value).items():
+            view.copy_(torch.from_numpy(np.array(tensors[f"parameters.{name}"])))
 
     def clip_grad(self, max_norm: float) -> float:
         """Scale the gradient down to ``max_norm`` (Pascanu et al. 2013); returns the norm before."""
@@ -63,6 +77,14 @@ class Adam:
         correction1, correction2 = 1 - beta1**self.steps, math.sqrt(1 - beta2**self.steps)
         torch.sqrt(self.second, out=self._scratch).add_(self._eps * correction2)
         self._flat.value.addcdiv_(self.first, self._scratch, value=-lr * correction2 / correction1)
+
+    def tensors(self) -> dict[str, Array]:
+        return {"adam.first": self.first.cpu().numpy().copy(), "adam.second": self.second.cpu().numpy().copy()}
+
+    def restore(self, tensors: Mapping[str, Array], steps: int) -> None:
+        self.first.copy_(torch.from_numpy(np.array(tensors["adam.first"])))
+        self.second.copy_(torch.from_numpy(np.array(tensors["adam.second"])))
+        self.steps = steps
 
 
 class MLP:
@@ -164,6 +186,33 @@ class RunningNorm:
     def restore(self, name: str, tensors: Mapping[str, Array]) -> None:
         self.mean, self.var = tensors[f"{name}.mean"].copy(), tensors[f"{name}.var"].copy()
         self.count = float(tensors[f"{name}.count"][0])
+
+
+class ObsNorm(RunningNorm):
+    """Observations as the networks take them: normalised exactly as the actors do, feature-major, a row of ones below."""
+
+    def __init__(self, features: int, enabled: bool, device: str) -> None:
+        super().__init__(features)
+        self._enabled, self._device = enabled, device
+
+    def update(self, rows: Array) -> None:
+        if self._enabled:
+            super().update(rows)
+
+    def acting(self) -> dict[str, Array]:
+        """The tensors an actor normalises with; none where it is switched off."""
+        if not self._enabled:
+            return {}
+        return {"obs_mean": self.mean.astype(np.float32), "obs_scale": self.scale.astype(np.float32)}
+
+    def inputs(self, obs: Array) -> Tensor:
+        """``obs`` [..., F] -> [F + 1, rows]."""
+        rows = obs.reshape(-1, len(self.mean)).astype(np.float32, copy=False)
+        if shift := self.acting():
+            rows = np.clip((rows - shift["obs_mean"]) * shift["obs_scale"], -OBS_CLIP, OBS_CLIP)
+        inputs = np.ones((rows.shape[1] + 1, len(rows)), np.float32)
+        inputs[:-1] = rows.T
+        return torch.from_numpy(inputs).to(self._device)
 
 
 def resolve_device(device: str) -> str:

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from headrace.algorithms.acting import OBS_CLIP, CategoricalPolicy, GaussianPolicy, env_schema, require_vector_obs
+from headrace.algorithms.acting import CategoricalPolicy, GaussianPolicy, env_schema, require_vector_obs
 from headrace.algorithms.base import Batch, OnPolicy, Policy, Result, Spaces, State
-from headrace.common.errors import UsageError
 from headrace.common.seeding import generator_state, restore_generator, stream
 from headrace.common.types import Array, Field, Schema
 
@@ -107,36 +106,6 @@ def surrogate_grad(
     return (ratio * advantage).masked_fill_(clipped, 0.0).mul_(-1.0 / len(logp)), log_ratio
 
 
-def categorical(logits: torch.Tensor, action: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """``logits`` [A, M], ``action`` int64 [M] -> logp of the actions [M], all log-probabilities [A, M], entropy [M]."""
-    logp_all = logits.log_softmax(0)
-    return logp_all.gather(0, action[None])[0], logp_all, -(logp_all.exp() * logp_all).sum(0)
-
-
-def categorical_grad(
-    logp_all: torch.Tensor, entropy: torch.Tensor, action: torch.Tensor, d_logp: torch.Tensor, d_entropy: float
-) -> torch.Tensor:
-    """Chain rule to the logits [A, M]: dlogp/dz = onehot - p, dH/dz = -p (log p + H). ``d_entropy`` is one number."""
-    p = logp_all.exp()
-    grad = (logp_all + entropy).mul_(-d_entropy).sub_(d_logp).mul_(p)
-    return grad.scatter_add_(0, action[None], d_logp[None])
-
-
-def gaussian(mean: torch.Tensor, log_std: torch.Tensor, action: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """``mean`` and ``action`` [A, M], ``log_std`` [A, 1] -> logp [M], standardised action [A, M]."""
-    z = (action - mean) * (-log_std).exp()
-    return (-0.5 * z * z - log_std - 0.5 * float(np.log(2 * np.pi))).sum(0), z
-
-
-def gaussian_grad(
-    z: torch.Tensor, log_std: torch.Tensor, d_logp: torch.Tensor, d_entropy: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Chain rule to mean [A, M] and log_std [A, 1]: dlogp/dmean = z / std, dlogp/dlog_std = z^2 - 1, dH/dlog_std = 1
-    (``d_entropy`` is the sum over the minibatch)."""
-    d_mean = z * (-log_std).exp() * d_logp
-    return d_mean, ((z * z - 1.0) * d_logp).sum(1, keepdim=True).add_(d_entropy)
-
-
 # --- the learning half ---------------------------------------------------------------------------------------------
 
 
@@ -144,21 +113,21 @@ class PPO:
     """Holds networks, optimiser, normalisers and the shuffling RNG; ``update`` is one version."""
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, device: str = "cpu") -> None:
-        from headrace.algorithms import nets
+        from headrace.algorithms import heads, nets
 
         self.config, self.spaces, self.experience, self.schema = config, spaces, config.experience, schema(config, spaces)
         features, actions = require_vector_obs(spaces, "PPO"), spaces.n_actions or spaces.action_dim
         pi, vf = [features, *config.hidden, actions], [features, *config.hidden, 1]
-        shapes = nets.MLP.shapes("pi", pi) | nets.MLP.shapes("vf", vf)
-        if not spaces.discrete:
-            shapes["log_std"] = (actions, 1)
         self.device = nets.resolve_device(device)
+        shapes = nets.MLP.shapes("pi", pi) | nets.MLP.shapes("vf", vf) | heads.head_shapes(spaces)
         self.flat = nets.Flat(shapes, self.device)
         self.pi, self.vf = nets.MLP(self.flat, "pi", pi), nets.MLP(self.flat, "vf", vf)
+        self.head = heads.make_head(spaces, self.flat)
         self.pi.init_orthogonal(0.01, stream(seed, "init", "pi"))
         self.vf.init_orthogonal(1.0, stream(seed, "init", "vf"))
         self.adam = nets.Adam(self.flat)
-        self.obs_norm, self.return_norm = nets.RunningNorm(features), nets.RunningNorm(1)
+        self.obs_norm = nets.ObsNorm(features, config.normalise_obs, self.device)
+        self.return_norm = nets.RunningNorm(1)
         self.rng = stream(seed, "minibatch")
         self._schedule, self._lr = nets.SCHEDULES[config.lr_schedule], config.lr
 
@@ -168,67 +137,33 @@ class PPO:
     def update(self, batch: Batch) -> Result:
         config, arrays = self.config, batch.arrays
         obs = arrays["obs"].reshape(*arrays["obs"].shape[:2], -1)
-        inputs = self._inputs(obs)
+        inputs = self.obs_norm.inputs(obs)
         advantage, target, explained = self._estimate(inputs, arrays)
         chosen = np.flatnonzero(arrays["valid"]) if "valid" in arrays else np.arange(advantage.size)
         advantage = (advantage - advantage.flat[chosen].mean()) / (advantage.flat[chosen].std() + 1e-8)
         rows = np.stack([arrays["behaviour_logp"].ravel(), advantage.ravel(), target.ravel()])
         action = arrays["action"].reshape(advantage.size, -1).T
         metrics = self._epochs(inputs[:, : advantage.size], rows, action, chosen)
-        if config.normalise_obs:
-            self.obs_norm.update(obs[:-1].reshape(advantage.size, -1)[chosen])
+        self.obs_norm.update(obs[:-1].reshape(advantage.size, -1)[chosen])
         return Result(metrics | {"explained_variance": explained, "lr": self._lr})
 
     def weights(self) -> tuple[dict[str, Array], dict[str, float]]:
-        tensors = self.pi.tensors("pi")
-        if self.config.normalise_obs:
-            mean, scale = self._obs_shift()
-            tensors |= {"obs_mean": mean, "obs_scale": scale}
-        if not self.spaces.discrete:
-            tensors["log_std"] = self.flat.views(self.flat.value)["log_std"].cpu().numpy()[:, 0].copy()
-        return tensors, {}
+        return self.pi.tensors("pi") | self.head.tensors() | self.obs_norm.acting(), {}
 
     def state(self) -> State:
-        tensors = {
-            "parameters": self.flat.value.cpu().numpy().copy(),
-            "adam.first": self.adam.first.cpu().numpy().copy(),
-            "adam.second": self.adam.second.cpu().numpy().copy(),
-            **self.obs_norm.tensors("obs_norm"),
-            **self.return_norm.tensors("return_norm"),
-        }
+        tensors = self.flat.tensors() | self.adam.tensors()
+        tensors |= self.obs_norm.tensors("obs_norm") | self.return_norm.tensors("return_norm")
         return State(tensors, {"adam_steps": self.adam.steps, "rng": generator_state(self.rng)})
 
     def restore(self, state: State) -> None:
         """Raises :class:`UsageError` when the state is of another architecture."""
-        import torch
-
-        have, want = state.tensors["parameters"].shape, tuple(self.flat.value.shape)
-        if have != want or state.tensors["obs_norm.mean"].shape != self.obs_norm.mean.shape:
-            raise UsageError(f"checkpoint of another network: {have[0]} parameters where this run has {want[0]}")
-        for vector, name in (
-            (self.flat.value, "parameters"), (self.adam.first, "adam.first"), (self.adam.second, "adam.second")
-        ):  # fmt: skip
-            vector.copy_(torch.from_numpy(np.array(state.tensors[name])))
+        self.flat.restore(state.tensors)
+        self.adam.restore(state.tensors, state.values["adam_steps"])
         self.obs_norm.restore("obs_norm", state.tensors)
         self.return_norm.restore("return_norm", state.tensors)
-        self.adam.steps, self.rng = state.values["adam_steps"], restore_generator(state.values["rng"])
+        self.rng = restore_generator(state.values["rng"])
 
     # --- inside an update ------------------------------------------------------------------------------------------
-
-    def _obs_shift(self) -> tuple[Array, Array]:
-        return self.obs_norm.mean.astype(np.float32), self.obs_norm.scale.astype(np.float32)
-
-    def _inputs(self, obs: Array) -> torch.Tensor:
-        """Observations [..., F] as the networks take them: normalised as the actor did, [F + 1, rows], ones below."""
-        import torch
-
-        rows = obs.reshape(-1, obs.shape[-1]).astype(np.float32, copy=False)
-        if self.config.normalise_obs:
-            mean, scale = self._obs_shift()
-            rows = np.clip((rows - mean) * scale, -OBS_CLIP, OBS_CLIP)
-        inputs = np.ones((rows.shape[1] + 1, len(rows)), np.float32)
-        inputs[:-1] = rows.T
-        return torch.from_numpy(inputs).to(self.device)
 
     def _estimate(self, inputs: torch.Tensor, arrays: dict[str, Array]) -> tuple[Array, Array, float]:
         """Advantages and value targets [T, B] (targets in the critic's units), and the explained variance."""
@@ -237,7 +172,7 @@ class PPO:
         values = self.vf.predict(inputs).cpu().numpy().reshape(T + 1, B) * std + mean
         next_value = np.where(arrays["terminated"], np.float32(0), values[1:])
         if len(arrays["final_obs"]):
-            final = self.vf.predict(self._inputs(arrays["final_obs"])).cpu().numpy()[0] * std + mean
+            final = self.vf.predict(self.obs_norm.inputs(arrays["final_obs"])).cpu().numpy()[0] * std + mean
             t, b = arrays["final_t"], arrays["final_b"]
             next_value[t, b] = np.where(arrays["terminated"][t, b], np.float32(0), final)
         done = arrays["terminated"] | arrays["truncated"]
@@ -271,20 +206,10 @@ class PPO:
     def _step(self, x: torch.Tensor, data: torch.Tensor, action: torch.Tensor, report: bool) -> dict[str, float]:
         """One gradient step; figures only where ``report`` (they would cost a tenth of the step)."""
         config, (old_logp, advantage, target) = self.config, data
-        out, value = self.pi.forward(x), self.vf.forward(x)[0]
-        if self.spaces.discrete:
-            logp, logp_all, entropies = categorical(out, action[0])
-            d_logp, log_ratio = surrogate_grad(logp, old_logp, advantage, config.clip)
-            d_out = categorical_grad(logp_all, entropies, action[0], d_logp, -config.entropy_coef / len(logp))
-        else:
-            log_std = self.flat.views(self.flat.value)["log_std"]
-            logp, z = gaussian(out, log_std, action)
-            d_logp, log_ratio = surrogate_grad(logp, old_logp, advantage, config.clip)
-            d_out, d_log_std = gaussian_grad(z, log_std, d_logp, -config.entropy_coef)
-            self.flat.views(self.flat.grad)["log_std"].copy_(d_log_std)
-            entropies = log_std.sum() + 0.5 * (1 + float(np.log(2 * np.pi))) * len(log_std)
+        logp, value = self.head.evaluate(self.pi.forward(x), action), self.vf.forward(x)[0]
+        d_logp, log_ratio = surrogate_grad(logp, old_logp, advantage, config.clip)
+        self.pi.backward(x, self.head.gradient(d_logp, -config.entropy_coef / len(logp)))
         error = value - target
-        self.pi.backward(x, d_out)
         self.vf.backward(x, (error * (2 * config.value_coef / len(error)))[None])
         norm = self.flat.clip_grad(config.max_grad_norm)
         self.adam.step(self._lr)
@@ -294,7 +219,7 @@ class PPO:
         return {
             "policy_loss": -float((ratio * advantage).mean()),
             "value_loss": float(error.square().mean()),
-            "entropy": float(entropies.mean()),
+            "entropy": self.head.entropy(),
             "kl": float((ratio - 1 - log_ratio).mean()),
             "clip_fraction": float(((ratio - 1).abs() > config.clip).float().mean()),
             "grad_norm": norm,

@@ -1,0 +1,215 @@
+"""Group Relative Policy Optimization (Shao et al. 2024, section 4.1) on environments.
+
+A group is G episodes from the same reset seed; an episode's advantage is its return compared with its group's, the same
+for every step of it, so there is no critic. Every step weighs the same (the token-level mean of Yu et al. 2025, section
+3.3), not every episode: dividing by each episode's length would reward long failures.
+
+Legend: N steps of an update, M minibatch. Importing this file costs no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from headrace.algorithms.acting import CategoricalPolicy, GaussianPolicy, require_vector_obs
+from headrace.algorithms.base import Batch, Groups, Policy, Result, Spaces, State
+from headrace.algorithms.ppo import surrogate_grad
+from headrace.common.seeding import generator_state, restore_generator, stream
+from headrace.common.types import Array, Field, Schema
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Config:
+    """Hyper-parameters of GRPO."""
+
+    groups: int = 4
+    """Groups per update."""
+    group_size: int = 8
+    """Episodes per group, all from one reset seed."""
+    max_steps: int = 1000
+    """Episodes are cut here."""
+    epochs: int = 4
+    """Passes over the steps of an update."""
+    minibatch: int = 256
+    """Steps per gradient step; what does not fill a minibatch sits the epoch out."""
+    lr: float = 1e-3
+    """Adam's step size at the start."""
+    lr_schedule: Literal["constant", "linear"] = "linear"
+    """linear: the step size falls to zero over the run."""
+    clip: float = 0.2
+    """The probability ratio is worth nothing beyond 1 +- clip."""
+    entropy_coef: float = 0.0
+    """Weight of an entropy bonus (the paper has none)."""
+    kl_coef: float = 0.0
+    """Weight of the KL divergence to the reference policy (0: no reference is kept)."""
+    reference_every: int = 0
+    """Versions between renewals of the reference by the present policy (0: the initial policy for good)."""
+    max_grad_norm: float = 0.5
+    """Gradients are scaled down to this norm."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Widths of the tanh layers."""
+    normalise_obs: bool = True
+    """Shift and scale observations by their running mean and deviation (they travel with the weights)."""
+
+    @property
+    def experience(self) -> Groups:
+        return Groups(self.groups, self.group_size, self.max_steps)
+
+
+def schema(config: Config, spaces: Spaces) -> Schema:
+    """A fragment is a group [T, G]; ``valid`` is False where a column's episode has ended."""
+    action = Field("int64") if spaces.discrete else Field("float32", (spaces.action_dim,))
+    return Schema(
+        {
+            "obs": Field(spaces.obs_dtype, spaces.obs_shape),
+            "action": action,
+            "reward": Field("float32"),
+            "terminated": Field("bool"),
+            "truncated": Field("bool"),
+            "valid": Field("bool"),
+            "behaviour_logp": Field("float32"),
+        }
+    )
+
+
+def policy(config: Config, spaces: Spaces) -> Policy:
+    """The acting half. Raises :class:`UsageError` for observations an MLP cannot take."""
+    require_vector_obs(spaces, "GRPO")
+    return CategoricalPolicy() if spaces.discrete else GaussianPolicy()
+
+
+# --- the mathematics -----------------------------------------------------------------------------------------------
+
+
+def group_advantage(episode_return: Array, episode_group: Array) -> tuple[Array, int]:
+    """(R - mean of the group) / std of the group, per episode; and how many groups had no variance.
+
+    A group whose episodes all returned the same says nothing about what was better: its advantage is 0.
+    """
+    groups = int(episode_group.max()) + 1
+    count = np.bincount(episode_group, minlength=groups)
+    mean = np.bincount(episode_group, episode_return, groups) / count
+    centred = episode_return - mean[episode_group]
+    std = np.sqrt(np.bincount(episode_group, centred**2, groups) / count)
+    flat = std < 1e-8
+    return np.where(flat[episode_group], 0.0, centred / np.where(flat, 1.0, std)[episode_group]), int(flat.sum())
+
+
+def reference_kl_grad(logp: torch.Tensor, reference_logp: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The estimator k3 = exp(d) - d - 1 with d = reference - logp (eq. 4), and its gradient 1 - exp(d) by logp; [M]."""
+    d = reference_logp - logp
+    ratio = d.exp()
+    return ratio - d - 1.0, 1.0 - ratio
+
+
+# --- the learning half ---------------------------------------------------------------------------------------------
+
+
+class GRPO:
+    """Holds the policy network, optimiser, normaliser, reference and shuffling RNG; ``update`` is one version."""
+
+    def __init__(self, config: Config, spaces: Spaces, seed: int, device: str = "cpu") -> None:
+        from headrace.algorithms import heads, nets
+
+        self.config, self.spaces, self.experience, self.schema = config, spaces, config.experience, schema(config, spaces)
+        features = require_vector_obs(spaces, "GRPO")
+        widths = [features, *config.hidden, spaces.n_actions or spaces.action_dim]
+        self.device = nets.resolve_device(device)
+        shapes = nets.MLP.shapes("pi", widths) | heads.head_shapes(spaces)
+        self.flat, self.reference = nets.Flat(shapes, self.device), nets.Flat(shapes, self.device)
+        self.pi, self.head = nets.MLP(self.flat, "pi", widths), heads.make_head(spaces, self.flat)
+        self.pi.init_orthogonal(0.01, stream(seed, "init", "pi"))
+        self.reference_pi = nets.MLP(self.reference, "pi", widths)
+        self.reference_head = heads.make_head(spaces, self.reference)
+        self.reference.value.copy_(self.flat.value)
+        self.adam = nets.Adam(self.flat)
+        self.obs_norm = nets.ObsNorm(features, config.normalise_obs, self.device)
+        self.rng = stream(seed, "minibatch")
+        self.versions = 0
+        self._schedule, self._lr = nets.SCHEDULES[config.lr_schedule], config.lr
+
+    def progress(self, fraction: float) -> None:
+        self._lr = self.config.lr * self._schedule(fraction)
+
+    def update(self, batch: Batch) -> Result:
+        arrays, config = batch.arrays, self.config
+        advantage, flat_groups = group_advantage(arrays["episode_return"], arrays["episode_group"])
+        per_step = advantage[arrays["episode"]].astype(np.float32)
+        chosen = np.flatnonzero(per_step)
+        metrics: dict[str, float] = {}
+        if len(chosen):
+            metrics = self._epochs(arrays, per_step, chosen)
+        self.obs_norm.update(arrays["obs"].reshape(len(per_step), -1))
+        self.versions += 1
+        if config.reference_every and self.versions % config.reference_every == 0:
+            self.reference.value.copy_(self.flat.value)
+        return Result(metrics | {"flat_groups": float(flat_groups), "lr": self._lr})
+
+    def weights(self) -> tuple[dict[str, Array], dict[str, float]]:
+        return self.pi.tensors("pi") | self.head.tensors() | self.obs_norm.acting(), {}
+
+    def state(self) -> State:
+        tensors = self.flat.tensors() | self.adam.tensors() | self.obs_norm.tensors("obs_norm")
+        tensors["reference"] = self.reference.value.cpu().numpy().copy()
+        values = {"adam_steps": self.adam.steps, "versions": self.versions, "rng": generator_state(self.rng)}
+        return State(tensors, values)
+
+    def restore(self, state: State) -> None:
+        """Raises :class:`UsageError` when the state is of another architecture."""
+        import torch
+
+        self.flat.restore(state.tensors)
+        self.adam.restore(state.tensors, state.values["adam_steps"])
+        self.obs_norm.restore("obs_norm", state.tensors)
+        self.reference.value.copy_(torch.from_numpy(np.array(state.tensors["reference"])))
+        self.versions, self.rng = state.values["versions"], restore_generator(state.values["rng"])
+
+    # --- inside an update ------------------------------------------------------------------------------------------
+
+    def _epochs(self, arrays: dict[str, Array], advantage: Array, chosen: Array) -> dict[str, float]:
+        """Gradient steps over shuffled minibatches of the steps that say something."""
+        import torch
+
+        config, size = self.config, min(self.config.minibatch, len(chosen))
+        inputs = self.obs_norm.inputs(arrays["obs"])
+        actions = torch.from_numpy(arrays["action"].reshape(len(advantage), -1).T).to(self.device)
+        rows = np.stack([arrays["behaviour_logp"], advantage, self._reference_logp(inputs, actions)])
+        data = torch.from_numpy(rows).to(self.device)
+        metrics: dict[str, float] = {}
+        for _ in range(config.epochs):
+            order = torch.from_numpy(self.rng.permutation(chosen)).to(self.device)
+            x, d, a = inputs.index_select(1, order), data.index_select(1, order), actions.index_select(1, order)
+            for start in range(0, len(chosen) - size + 1, size):
+                cut = slice(start, start + size)
+                metrics = self._step(x[:, cut], d[:, cut], a[:, cut])
+        return metrics
+
+    def _reference_logp(self, inputs: torch.Tensor, actions: torch.Tensor) -> Array:
+        if not self.config.kl_coef:
+            return np.zeros(inputs.shape[1], np.float32)
+        return self.reference_head.evaluate(self.reference_pi.predict(inputs), actions).cpu().numpy()
+
+    def _step(self, x: torch.Tensor, data: torch.Tensor, action: torch.Tensor) -> dict[str, float]:
+        config, (old_logp, advantage, reference_logp) = self.config, data
+        logp = self.head.evaluate(self.pi.forward(x), action)
+        d_logp, log_ratio = surrogate_grad(logp, old_logp, advantage, config.clip)
+        figures = {}
+        if config.kl_coef:
+            kl, d_kl = reference_kl_grad(logp, reference_logp)
+            d_logp = d_logp.add_(d_kl, alpha=config.kl_coef / len(logp))
+            figures["reference_kl"] = float(kl.mean())
+        self.pi.backward(x, self.head.gradient(d_logp, -config.entropy_coef / len(logp)))
+        norm = self.flat.clip_grad(config.max_grad_norm)
+        self.adam.step(self._lr)
+        clipped = (log_ratio.exp() - 1).abs() > config.clip
+        return figures | {
+            "entropy": self.head.entropy(),
+            "clip_fraction": float(clipped.float().mean()),
+            "grad_norm": norm,
+        }

@@ -1,0 +1,168 @@
+"""From a checked :class:`Config` to working parts. Every role and the serial runner build with these, so a config means the
+same everywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import tempfile
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from headrace.actor.env_rollout import EnvRollout
+from headrace.actor.group_rollout import GroupRollout
+from headrace.actor.stream import Identity, Rollout, Stream
+from headrace.algorithms import ALGORITHMS
+from headrace.algorithms.base import Algorithm, Experience, Groups, Spaces
+from headrace.common.errors import UsageError
+from headrace.common.metrics import Metrics
+from headrace.common.seeding import reset_seeds, stream
+from headrace.common.transport import Limits, Sink
+from headrace.common.types import Schema
+from headrace.common.weights.base import Subscriber
+from headrace.launch.config import Config
+from headrace.tasks import make_batch
+from headrace.tasks.gymnasium_batch import GymnasiumBatch
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """A config and what follows from it. Cheap parts are computed when asked for; none of it imports torch."""
+
+    config: Config
+
+    @cached_property
+    def algorithm_config(self) -> Any:
+        return self.config.algorithm_config()
+
+    @property
+    def experience(self) -> Experience:
+        experience: Experience = self.algorithm_config.experience
+        return experience
+
+    @property
+    def envs_per_stream(self) -> int:
+        """A group is as many environments as it has episodes; else the config says."""
+        return self.experience.size if isinstance(self.experience, Groups) else self.config.actors.envs
+
+    @cached_property
+    def spaces(self) -> Spaces:
+        """Of one environment made for the purpose. Raises :class:`UsageError` for an unknown or unfit one."""
+        batch = make_batch(self.config.task.env, 1, backend=self.config.task.backend, kwargs=self.config.task.kwargs)
+        batch.close()
+        return batch.spaces
+
+    @cached_property
+    def schema(self) -> Schema:
+        schema: Schema = self.config.algorithm_module().schema(self.algorithm_config, self.spaces)
+        return schema
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.config.transport.record_bytes, self.config.transport.queue_bytes)
+
+    @property
+    def task_id(self) -> str:
+        return self.config.task.env
+
+    @property
+    def lockstep_streams(self) -> int:
+        """Streams that take leases in turn where nothing may be stale; 0 where they take them as they come."""
+        return self.config.streams if self.config.learner.max_staleness == 0 else 0
+
+    def check(self) -> None:
+        """All that can be wrong before anything starts. Raises :class:`UsageError`."""
+        if isinstance(self.experience, Groups) and self.config.task.backend != "gymnasium":
+            raise UsageError("task.backend: groups restart from one seed, which only 'gymnasium' environments can")
+        self.config.algorithm_module().policy(self.algorithm_config, self.spaces)
+
+    def policy(self) -> Any:
+        return self.config.algorithm_module().policy(self.algorithm_config, self.spaces)
+
+    def algorithm(self) -> Algorithm:
+        """The learning half; torch arrives here."""
+        module, name = ALGORITHMS[self.config.algorithm["name"]]
+        make = getattr(import_module(f"headrace.algorithms.{module}"), name)
+        algorithm: Algorithm = make(
+            self.algorithm_config, self.spaces, seed=self.config.run.seed, device=self.config.learner.device
+        )
+        return algorithm
+
+    def rollout(self, stream_id: int, incarnation: int) -> Rollout:
+        """Environments and policy of one stream. In lockstep, numbers depend on the stream alone; else each life of an
+        actor draws its own, or a restarted one would repeat itself."""
+        config, seed = self.config, self.config.run.seed
+        life = 0 if self.lockstep_streams else incarnation
+        policy, rng, n = self.policy(), stream(seed, "act", stream_id, life), self.envs_per_stream
+        if isinstance(self.experience, Groups):
+            envs = GymnasiumBatch(config.task.env, n, dict(config.task.kwargs))
+            return GroupRollout(envs, policy, self.schema, self.experience.max_steps, seed, rng)
+        seeds = reset_seeds(seed, "env", stream_id, life, n=n)
+        batch = make_batch(config.task.env, n, backend=config.task.backend, kwargs=config.task.kwargs, seed=seeds[0])
+        return EnvRollout(batch, policy, self.schema, config.actors.fragment_steps, seeds, rng)
+
+    def stream(self, stream_id: int, incarnation: int, subscriber: Subscriber, sink: Sink, metrics: Metrics) -> Stream:
+        who = Identity(self.config.run.id, stream_id, incarnation, self.task_id, self.schema.hash)
+        return Stream(who, self.rollout(stream_id, incarnation), subscriber, sink, metrics)
+
+
+def new_incarnation() -> int:
+    """Names one life of a process: 63 random bits."""
+    return secrets.randbits(63)
+
+
+def with_addresses(config: Config) -> Config:
+    """Fill in what was left empty: a run id, and private addresses of this machine (short: sockets allow 107 bytes)."""
+    run = config.run if config.run.id else config.run.model_copy(update={"id": secrets.token_hex(6)})
+    folder = socket_dir(run.id)
+    transport, weights = config.transport, config.weights
+    if transport.url in ("local://", "local:"):
+        transport = transport.model_copy(update={"url": f"local://{folder}/trajectories"})
+    if not weights.address:
+        weights = weights.model_copy(update={"address": f"unix:{folder}/weights"})
+    return config.model_copy(update={"run": run, "transport": transport, "weights": weights})
+
+
+def socket_dir(run_id: str) -> Path:
+    """A folder only this user can enter, for the sockets of one run."""
+    name = hashlib.sha256(f"{os.getuid()}-{run_id}".encode()).hexdigest()[:12]
+    return Path(tempfile.gettempdir()) / f"headrace-{name}"
+
+
+def ensure_socket_dir(config: Config) -> None:
+    folder = socket_dir(config.run.id)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise UsageError(f"{folder} belongs to another user; remove it or set TMPDIR")
+
+
+def plan(blueprint: Blueprint) -> dict[str, Any]:
+    """What the numbers of the config come to, printed before the start and kept in ``plan.json``."""
+    config, experience = blueprint.config, blueprint.experience
+    field_bytes = {n: f for n, f in blueprint.schema.fields.items()}
+    if isinstance(experience, Groups):
+        steps, fragments = experience.size * experience.max_steps, experience.groups
+    else:
+        steps, fragments = config.actors.envs * config.actors.fragment_steps, experience.fragments
+    step_bytes = sum(_item_bytes(f.dtype, f.shape) for f in field_bytes.values())
+    return {
+        "streams": config.streams,
+        "environments": config.streams * blueprint.envs_per_stream,
+        "steps_per_fragment_at_most": steps,
+        "fragments_per_version": fragments,
+        "steps_per_version_at_most": steps * fragments,
+        "versions_at_least": -(-config.run.total_steps // (steps * fragments)),
+        "staleness_at_most_versions": config.learner.max_staleness,
+        "fragment_bytes_about": steps * step_bytes,
+        "queue_bytes_at_most": config.transport.queue_bytes,
+    }
+
+
+def _item_bytes(dtype: str, shape: tuple[int, ...]) -> int:
+    import numpy as np
+
+    return int(np.dtype(dtype).itemsize * np.prod(shape, dtype=np.int64))

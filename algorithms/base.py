@@ -1,4 +1,4 @@
-"""The interfaces between acting, learning and experience. An algorithm *declares* its experience; the learner *keeps* it.
+"""The interfaces between acting, learning and experience. An algorithm *declares* its experience; the learner keeps it.
 
     policy = algorithm_class.policy(spec)          # an actor: numpy, no torch
     acted = policy.act(obs, state, rng, explore=True)
@@ -67,12 +67,13 @@ class Groups:
 
 @dataclass(frozen=True)
 class Replay:
-    """Fragments go into a buffer of ``capacity`` transitions. After every ``fragments`` fragments a round of minibatches
-    of ``batch`` transitions follows, as many as keep samples / inserts at ``samples_per_insert`` (the remainder is
-    carried on). No sampling before ``min_size`` transitions are in; those do not count as inserts to be paid back.
+    """Fragments go into a buffer of ``capacity`` transitions. After every ``fragments`` fragments a round of
+    minibatches of ``batch`` transitions follows, as many as keep samples / inserts at ``samples_per_insert`` (the
+    remainder is carried on). No sampling before ``min_size`` transitions are in; those do not count as inserts to be
+    paid back.
 
-    ``priority_alpha`` 0 is uniform replay; > 0 is proportional prioritised replay (Schaul et al. 2016, section 3.3), with
-    the importance exponent annealed linearly from ``priority_beta`` to 1 over ``beta_steps`` inserted transitions.
+    ``priority_alpha`` 0 is uniform replay; > 0 is proportional prioritised replay (Schaul et al. 2016, section 3.3),
+    with the importance exponent annealed linearly from ``priority_beta`` to 1 over ``beta_steps`` inserted transitions.
     ``n_step`` and ``gamma`` give the n-step return (Sutton & Barto, eq. 7.1)."""
 
     capacity: int
@@ -97,12 +98,12 @@ Experience = OnPolicy | Groups | Replay
 class Batch:
     """Arrays for one update, by name.
 
-    OnPolicy: the trajectories' arrays joined along B; FINAL arrays keep row order of ``final_t``/``final_b`` (int64 [K]),
-    the time and column of each episode end.
-    Groups: STEP arrays flattened over valid steps to [N, ...], with ``episode`` (int64 [N], which episode a step belongs
-    to), ``episode_return`` (float64 [episodes]) and ``episode_group`` (int64 [episodes]).
-    Replay: ``obs``, ``action``, ``reward`` (the n-step return), ``next_obs``, ``discount`` (gamma^n, 0 where terminated),
-    ``weight`` (importance weights, 1 where uniform), each [batch, ...].
+    OnPolicy: the trajectories' arrays joined along B; FINAL arrays keep row order of ``final_t``/``final_b``
+    (int64 [K]), the time and column of each episode end.
+    Groups: STEP arrays flattened over valid steps to [N, ...], with ``episode`` (int64 [N], which episode a step
+    belongs to), ``episode_return`` (float64 [episodes]) and ``episode_group`` (int64 [episodes]).
+    Replay: ``obs``, ``action``, ``reward`` (the n-step return), ``next_obs``, ``discount`` (gamma^n, 0 where
+    terminated), ``weight`` (importance weights, 1 where uniform), each [batch, ...].
     """
 
     arrays: Mapping[str, Array]

@@ -34,7 +34,20 @@ class Fenced(HeadraceError):
 
 
 #: Reasons a record may be rejected under; the label values of ``headrace_learner_rejected_total``.
-REJECT_REASONS = ("malformed", "size", "crc", "version", "run", "schema", "shape", "dtype", "nan", "empty", "stale", "duplicate")
+REJECT_REASONS = (
+    "malformed",
+    "size",
+    "crc",
+    "version",
+    "run",
+    "schema",
+    "shape",
+    "dtype",
+    "nan",
+    "empty",
+    "stale",
+    "duplicate",
+)
 
 
 class Rejected(HeadraceError):

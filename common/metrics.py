@@ -63,8 +63,9 @@ TABLE: tuple[Metric, ...] = (
     Metric("learner_env_steps_total", "counter", "Environment steps trained on"),
     Metric("learner_fragments_total", "counter", "Fragments admitted"),
     Metric("learner_rejected_total", "counter", "Fragments refused, by reason", ("reason",)),
-    Metric("learner_phase_seconds_total", "counter", "Time spent, by phase", ("phase",)),  # wait|assemble|update|publish|checkpoint
-    Metric("learner_staleness_versions", "histogram", "Trained version minus oldest version in the fragment", (), VERSIONS),
+    # wait | assemble | update | publish | checkpoint
+    Metric("learner_phase_seconds_total", "counter", "Time spent, by phase", ("phase",)),
+    Metric("learner_staleness_versions", "histogram", "Trained version minus oldest in the fragment", (), VERSIONS),
     Metric("learner_queue_fragments", "gauge", "Fragments validated and waiting to be trained on"),
     Metric("learner_train", "gauge", "What the algorithm reports of its last update, by term", ("term",)),
     Metric("learner_episode_return", "gauge", "Mean undiscounted return of the latest finished episodes"),
@@ -74,7 +75,7 @@ TABLE: tuple[Metric, ...] = (
     Metric("checkpoint_last_timestamp_seconds", "gauge", "Unix time of the last complete checkpoint"),
     Metric("checkpoint_failures_total", "counter", "Checkpoints that could not be written"),
     # weights
-    Metric("weights_publish_seconds", "histogram", "From publish to the server's answer, seen by the learner", (), LATENCY_S),
+    Metric("weights_publish_seconds", "histogram", "From publish to the answer, seen by the learner", (), LATENCY_S),
     Metric("weights_encodes_total", "counter", "Versions encoded into chunks"),
     Metric("weights_bytes_total", "counter", "Bytes of weights sent to subscribers"),
     Metric("weights_subscribers", "gauge", "Streams and waiting calls open"),

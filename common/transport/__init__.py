@@ -34,7 +34,7 @@ def open_source(
 ) -> Source:
     """The reading half behind ``url`` for learner ``rank`` of ``world``; ``group`` names it where progress is shown.
 
-    What cannot be decoded, or is rejected, is kept under ``dead_letter`` (a carrier with a log uses a topic of its own).
+    What cannot be decoded, or is rejected, is kept under ``dead_letter`` (a carrier with a log uses its own topic).
     """
     match urlsplit(url).scheme:
         case "local":

@@ -1,0 +1,89 @@
+# What a person types, and what CI runs. Everything lives in .venv; nothing is installed outside this folder.
+#
+#   PYTHON=python3.12          another interpreter (3.11 or newer)
+#   TORCH_INDEX=https://...    where torch comes from (default: PyPI, whose Linux wheel carries CUDA)
+#   PRESET=cartpole-ppo        what `make demo` trains;  ARGS='--set a.b=c' are handed on to `headrace train`
+#   TESTS='tests/common -x'    what `make test` runs
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+PRESET ?= lunarlander-ppo
+ARGS ?=
+TESTS ?=
+
+EXTRAS := dev,envpool
+BIN := .venv/bin
+UV := $(BIN)/uv
+INSTALL := $(UV) pip install --quiet --python $(BIN)/python -c constraints.txt -b constraints.txt
+# Every top-level folder that is a package, by its import name (tests are not shipped).
+PACKAGES := $(patsubst %/__init__.py,headrace.%,$(filter-out tests/%,$(wildcard */__init__.py)))
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test check lint types format proto bench constraints clean
+
+help:  ## these lines
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/.run  ## train LunarLander on this machine: live table, learning curve, GIF
+	$(BIN)/headrace train $(PRESET) $(ARGS)
+
+test: .venv/.dev  ## every test
+	$(BIN)/pytest $(TESTS)
+
+check: lint types  ## lint, format and types
+
+lint: .venv/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: .venv/.dev .typing/headrace
+	$(BIN)/mypy $(addprefix -p ,$(PACKAGES))
+
+format: .venv/.dev  ## mend what ruff can mend
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# The link gives the generated files their import path, and they land in common/wire through it.
+proto: .venv/.dev .typing/headrace  ## common/wire/ from proto/
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iheadrace/common/wire=proto \
+	    --python_out=.typing --grpc_python_out=.typing --mypy_out=quiet:.typing --mypy_grpc_out=quiet:.typing proto/*.proto
+
+bench: .venv/.dev  ## the ladder, on this machine
+	$(BIN)/python -m bench.ladder $(ARGS)
+
+constraints: $(UV)  ## newest versions that fit pyproject.toml, pinned for every platform
+	{ echo '# Every version we are built and tested with. Made by `make constraints`.'; \
+	  echo uv | $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras \
+	      --no-header --no-annotate pyproject.toml - ; } > constraints.tmp
+	mv constraints.tmp constraints.txt
+
+clean:  ## remove what make made (runs/ stays)
+	rm -rf .venv .typing build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(UV): constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; give one with PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "make: $$($(PYTHON) --version) is too old; give Python 3.11 or newer with PYTHON=..." >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	    { echo "make: $(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+	@touch $@
+
+# torch alone comes from TORCH_INDEX; the later install finds its pinned version there already and keeps it.
+.venv/.torch: $(UV)
+	$(if $(TORCH_INDEX),$(INSTALL) --default-index $(TORCH_INDEX) --no-deps torch)
+	@touch $@
+
+.venv/.run: .venv/.torch pyproject.toml
+	@echo "installing headrace into .venv"
+	$(INSTALL) -e .
+	@touch $@
+
+.venv/.dev: .venv/.torch pyproject.toml
+	@echo "installing headrace and its tools into .venv"
+	$(INSTALL) -e '.[$(EXTRAS)]'
+	@touch $@ .venv/.run
+
+.typing/headrace:
+	@mkdir -p .typing && ln -sfn .. $@

@@ -1,0 +1,212 @@
+"""Trajectory <-> bytes. One record is one frame:
+
+    prefix                 24 bytes, little-endian: magic "HRTJ" | frame version u16 | reserved u16, 0
+                           | header bytes u32 | payload bytes u64 | crc32c u32 of all other bytes of the frame
+    header                 protobuf TrajectoryHeader (proto/trajectory.proto), then zeros up to a multiple of 64
+    payload                raw little-endian arrays in C order, each at a multiple of 64
+
+Version rule. A reader takes exactly the frame versions it knows (so far 1) and refuses others under ``version``. A new
+field in the protobuf header keeps the version: readers ignore fields they do not know. Anything an old reader must not
+ignore (another prefix, another layout of the payload, a new meaning of a field) gets the next frame version. The golden
+bytes under tests/common/golden/ must decode for ever.
+
+Nothing is parsed, and nothing is allocated, before its size has been checked against a cap. ``decode`` copies no array:
+what it returns are read-only views of the bytes it was given.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from types import MappingProxyType
+
+import numpy as np
+from crc32c import crc32c
+from google.protobuf.message import DecodeError
+
+from headrace.common.errors import Rejected
+from headrace.common.types import DTYPES, Array, Episode, Trajectory
+from headrace.common.wire import trajectory_pb2 as pb
+
+MAGIC = b"HRTJ"
+VERSION = 1
+MAX_HEADER_BYTES = 256 << 10
+MAX_ARRAYS = 64
+MAX_TEXT_BYTES = 256
+MAX_NAME_BYTES = 64
+MAX_NDIM = 8
+ALIGN = 64
+
+PREFIX = struct.Struct("<4sHHIQ")
+CRC = struct.Struct("<I")
+PREFIX_BYTES = PREFIX.size + CRC.size
+
+_NUMBER = {name: pb.DType.Value(f"DTYPE_{name.upper()}") for name in DTYPES}
+_DTYPE = {number: np.dtype(name).newbyteorder("<") for name, number in _NUMBER.items()}
+_ZEROS = bytes(ALIGN)
+
+Buffer = bytes | memoryview
+
+
+def encode(trajectory: Trajectory, cap_bytes: int) -> bytes:
+    """The frame of one trajectory. Raises :class:`Rejected` for what ``decode`` would refuse, over the cap included."""
+    return b"".join(encode_parts(trajectory, cap_bytes))
+
+
+def encode_parts(trajectory: Trajectory, cap_bytes: int) -> list[Buffer]:
+    """The same frame as pieces in order, arrays not copied: for carriers that gather (``sendmsg``, ``writelines``)."""
+    if trajectory.nbytes > cap_bytes:
+        raise Rejected("size", f"arrays of {trajectory.nbytes} bytes are over the cap of {cap_bytes} bytes a record")
+    header, arrays = _header(trajectory)
+    head = header.SerializeToString()
+    if len(head) > MAX_HEADER_BYTES:
+        raise Rejected("size", f"header of {len(head)} bytes is over {MAX_HEADER_BYTES}: too many episodes")
+    parts: list[Buffer] = [head, _ZEROS[: -(PREFIX_BYTES + len(head)) % ALIGN]]
+    payload_bytes = 0
+    for array in arrays:
+        parts.append(array.reshape(-1).view(np.uint8).data)
+        parts.append(_ZEROS[: -array.nbytes % ALIGN])
+        payload_bytes += _aligned(array.nbytes)
+    total = _aligned(PREFIX_BYTES + len(head)) + payload_bytes
+    if total > cap_bytes:
+        raise Rejected("size", f"record of {total} bytes is over the cap of {cap_bytes} bytes")
+    prefix = PREFIX.pack(MAGIC, VERSION, 0, len(head), payload_bytes)
+    crc = crc32c(prefix)
+    for part in parts:
+        crc = crc32c(part, crc)
+    return [prefix + CRC.pack(crc), *parts]
+
+
+def decode(data: Buffer, cap_bytes: int) -> Trajectory:
+    """The trajectory in ``data``, its arrays read-only views of ``data`` (which must not change any more).
+
+    Raises :class:`Rejected` with reason size, malformed, version, crc, dtype, shape or empty; never anything else.
+    """
+    view = memoryview(data)
+    head_bytes, payload_at = _check_frame(view, cap_bytes)
+    try:
+        header = pb.TrajectoryHeader.FromString(bytes(view[PREFIX_BYTES : PREFIX_BYTES + head_bytes]))
+    except DecodeError as e:
+        raise Rejected("malformed", f"the header is no TrajectoryHeader: {e}") from e
+    _check_header(header)
+    payload = view[payload_at:]
+    arrays = {a.name: _view(a, payload) for a in header.arrays}
+    if len(arrays) != len(header.arrays):
+        raise Rejected("malformed", "two arrays of one name")
+    return Trajectory(
+        run_id=header.run_id,
+        learner_epoch=header.learner_epoch,
+        actor_id=header.actor_id,
+        incarnation=header.incarnation,
+        seq=header.seq,
+        policy_version=header.policy_version,
+        lease=header.lease,
+        task_id=header.task_id,
+        schema_hash=header.schema_hash,
+        T=header.t,
+        B=header.b,
+        arrays=MappingProxyType(arrays),
+        episodes=tuple(map(Episode, header.episode_return, header.episode_length)),
+    )
+
+
+def _aligned(nbytes: int) -> int:
+    return nbytes + -nbytes % ALIGN
+
+
+def _header(trajectory: Trajectory) -> tuple[pb.TrajectoryHeader, list[Array]]:
+    described: list[pb.Array] = []
+    arrays: list[Array] = []
+    offset = 0
+    for name, array in trajectory.arrays.items():
+        number = _NUMBER.get(array.dtype.name)
+        if number is None:
+            raise Rejected("dtype", f"array {name!r} is {array.dtype}; may travel: {', '.join(DTYPES)}")
+        array = np.ascontiguousarray(array, dtype=_DTYPE[number]).reshape(array.shape)
+        described.append(pb.Array(name=name, dtype=number, shape=array.shape, offset=offset, nbytes=array.nbytes))
+        arrays.append(array)
+        offset += _aligned(array.nbytes)
+    try:
+        header = pb.TrajectoryHeader(
+            run_id=trajectory.run_id,
+            learner_epoch=trajectory.learner_epoch,
+            actor_id=trajectory.actor_id,
+            incarnation=trajectory.incarnation,
+            seq=trajectory.seq,
+            policy_version=trajectory.policy_version,
+            lease=trajectory.lease,
+            task_id=trajectory.task_id,
+            schema_hash=trajectory.schema_hash,
+            t=trajectory.T,
+            b=trajectory.B,
+            arrays=described,
+            episode_return=[e.ret for e in trajectory.episodes],
+            episode_length=[e.length for e in trajectory.episodes],
+        )
+    except (ValueError, TypeError) as e:
+        raise Rejected("malformed", f"a stamp does not fit its field: {e}") from e
+    _check_header(header)
+    return header, arrays
+
+
+def _check_frame(view: memoryview, cap_bytes: int) -> tuple[int, int]:
+    """Sizes, version and CRC of a frame; returns the length of its header and where its payload starts."""
+    if view.nbytes > cap_bytes:
+        raise Rejected("size", f"record of {view.nbytes} bytes is over the cap of {cap_bytes} bytes")
+    if view.nbytes < PREFIX_BYTES:
+        raise Rejected("malformed", f"record of {view.nbytes} bytes is shorter than the prefix of {PREFIX_BYTES}")
+    magic, version, reserved, head_bytes, payload_bytes = PREFIX.unpack_from(view)
+    if magic != MAGIC:
+        raise Rejected("malformed", f"record starts with {magic!r}, not {MAGIC!r}")
+    if version != VERSION or reserved != 0:
+        raise Rejected("version", f"frame version {version}.{reserved}; this reader knows {VERSION}.0")
+    if head_bytes > MAX_HEADER_BYTES:
+        raise Rejected("size", f"header of {head_bytes} bytes is over {MAX_HEADER_BYTES}")
+    payload_at = _aligned(PREFIX_BYTES + head_bytes)
+    if payload_at + payload_bytes != view.nbytes:
+        raise Rejected("malformed", f"record of {view.nbytes} bytes announces {payload_at + payload_bytes}")
+    (crc,) = CRC.unpack_from(view, PREFIX.size)
+    if crc32c(view[PREFIX_BYTES:], crc32c(view[: PREFIX.size])) != crc:
+        raise Rejected("crc", "the record's crc32c does not match its bytes")
+    return head_bytes, payload_at
+
+
+def _check_header(header: pb.TrajectoryHeader) -> None:
+    """What both sides insist on, before any array is looked at."""
+    if header.t == 0 or header.b == 0 or not header.arrays:
+        raise Rejected("empty", f"T={header.t}, B={header.b}, {len(header.arrays)} arrays: nothing to train on")
+    if len(header.arrays) > MAX_ARRAYS:
+        raise Rejected("size", f"{len(header.arrays)} arrays are over {MAX_ARRAYS}")
+    for name in ("run_id", "task_id", "schema_hash"):
+        if len(getattr(header, name).encode()) > MAX_TEXT_BYTES:
+            raise Rejected("size", f"{name} is over {MAX_TEXT_BYTES} bytes")
+    if len(header.episode_return) != len(header.episode_length):
+        raise Rejected("malformed", "episode_return and episode_length differ in length")
+    for array in header.arrays:
+        if not 0 < len(array.name.encode()) <= MAX_NAME_BYTES:
+            raise Rejected("size", f"array name {array.name[:MAX_NAME_BYTES]!r} is not of 1 to {MAX_NAME_BYTES} bytes")
+        if len(array.shape) > MAX_NDIM:
+            raise Rejected("shape", f"array {array.name!r} has {len(array.shape)} axes, over {MAX_NDIM}")
+
+
+def _view(described: pb.Array, payload: memoryview) -> Array:
+    """One array as a read-only view of the payload. Python's integers do not overflow, so neither do the checks."""
+    name, start, nbytes = described.name, described.offset, described.nbytes
+    dtype = _DTYPE.get(described.dtype)
+    if dtype is None:
+        raise Rejected("dtype", f"array {name!r} has the unknown dtype number {described.dtype}")
+    shape: Sequence[int] = tuple(described.shape)
+    if math.prod(shape) * dtype.itemsize != nbytes:
+        raise Rejected("shape", f"array {name!r} of shape {shape} and dtype {dtype} is not {nbytes} bytes long")
+    if start % ALIGN or start + nbytes > payload.nbytes:
+        raise Rejected("shape", f"array {name!r} ({nbytes} bytes at {start}) is not inside the payload")
+    # An axis of 0 makes any other axis fit; numpy still multiplies the others.
+    if math.prod(max(1, n) for n in shape) > np.iinfo(np.int64).max // dtype.itemsize:
+        raise Rejected("shape", f"array {name!r} of shape {shape}: axes too large")
+    raw = np.frombuffer(payload[start : start + nbytes], np.uint8) if nbytes else np.empty(0, np.uint8)
+    if dtype == np.bool_ and nbytes and raw.max() > 1:
+        raise Rejected("malformed", f"array {name!r} of bool holds a byte that is neither 0 nor 1")
+    array = raw.view(dtype).reshape(shape)
+    array.flags.writeable = False
+    return array

@@ -17,7 +17,13 @@ class EnvRollout:
     """Keeps the environments between fragments. Raises nothing of its own: an environment's error ends the actor."""
 
     def __init__(
-        self, envs: EnvBatch, policy: Policy, schema: Schema, steps: int, reset_seeds: Sequence[int], rng: np.random.Generator
+        self,
+        envs: EnvBatch,
+        policy: Policy,
+        schema: Schema,
+        steps: int,
+        reset_seeds: Sequence[int],
+        rng: np.random.Generator,
     ) -> None:
         self.policy = policy
         self._envs, self._schema, self._steps, self._rng = envs, schema, steps, rng

@@ -117,7 +117,12 @@ class GRPO:
     def __init__(self, config: Config, spaces: Spaces, seed: int, device: str = "cpu") -> None:
         from headrace.algorithms import heads, nets
 
-        self.config, self.spaces, self.experience, self.schema = config, spaces, config.experience, schema(config, spaces)
+        self.config, self.spaces, self.experience, self.schema = (
+            config,
+            spaces,
+            config.experience,
+            schema(config, spaces),
+        )
         features = require_vector_obs(spaces, "GRPO")
         widths = [features, *config.hidden, spaces.n_actions or spaces.action_dim]
         self.device = nets.resolve_device(device)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from headrace.algorithms.base import Spaces

@@ -115,7 +115,12 @@ class PPO:
     def __init__(self, config: Config, spaces: Spaces, seed: int, device: str = "cpu") -> None:
         from headrace.algorithms import heads, nets
 
-        self.config, self.spaces, self.experience, self.schema = config, spaces, config.experience, schema(config, spaces)
+        self.config, self.spaces, self.experience, self.schema = (
+            config,
+            spaces,
+            config.experience,
+            schema(config, spaces),
+        )
         features, actions = require_vector_obs(spaces, "PPO"), spaces.n_actions or spaces.action_dim
         pi, vf = [features, *config.hidden, actions], [features, *config.hidden, 1]
         self.device = nets.resolve_device(device)

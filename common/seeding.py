@@ -38,7 +38,12 @@ def generator_state(rng: np.random.Generator) -> dict[str, Any]:
     """The generator's state as JSON-able values (whole numbers may exceed 64 bits: kept as text)."""
     state = rng.bit_generator.state
     inner = {k: str(v) for k, v in state["state"].items()}
-    return {"kind": state["bit_generator"], "state": inner, "has_uint32": state["has_uint32"], "uinteger": state["uinteger"]}
+    return {
+        "kind": state["bit_generator"],
+        "state": inner,
+        "has_uint32": state["has_uint32"],
+        "uinteger": state["uinteger"],
+    }
 
 
 def restore_generator(saved: dict[str, Any]) -> np.random.Generator:

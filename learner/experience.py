@@ -1,9 +1,9 @@
 """Keeps experience the way the algorithm declared it: fragments in, batches out. Pure: knows no sockets and no clocks.
 
-    experience = keep(algorithm.experience, seed)
-    experience.add(trajectory)                # validated and admitted already
-    while (round_ := experience.next_round()) is not None:
-        for batch in round_: ...              # one round = one version
+experience = keep(algorithm.experience, seed)
+experience.add(trajectory)                # validated and admitted already
+while (round_ := experience.next_round()) is not None:
+    for batch in round_: ...              # one round = one version
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Kept(Protocol):
 
     def add(self, trajectory: Trajectory) -> None: ...
 
-    def next_round(self) -> "Round | None":
+    def next_round(self) -> Round | None:
         """Fragments and batches of the next version, or None while there are too few fragments."""
 
     def state(self) -> State: ...

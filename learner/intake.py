@@ -41,14 +41,14 @@ class Marks:
         while len(lives) > self.keep:
             del lives[next(iter(lives))]
 
-    def copy(self) -> "Marks":
+    def copy(self) -> Marks:
         return Marks(self.keep, {actor: dict(lives) for actor, lives in self.seen.items()})
 
     def to_json(self) -> dict[str, dict[str, int]]:
         return {str(a): {str(i): s for i, s in lives.items()} for a, lives in self.seen.items()}
 
     @classmethod
-    def from_json(cls, saved: dict[str, dict[str, int]]) -> "Marks":
+    def from_json(cls, saved: dict[str, dict[str, int]]) -> Marks:
         return cls(seen={int(a): {int(i): s for i, s in lives.items()} for a, lives in saved.items()})
 
 

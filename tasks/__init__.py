@@ -13,7 +13,9 @@ __all__ = ["BACKENDS", "EnvBatch", "Stepped", "make_batch"]
 BACKENDS = ("gymnasium", "envpool")
 
 
-def make_batch(env_id: str, n: int, *, backend: str = "gymnasium", kwargs: Mapping[str, Any] = {}, seed: int = 0) -> EnvBatch:
+def make_batch(
+    env_id: str, n: int, *, backend: str = "gymnasium", kwargs: Mapping[str, Any] = {}, seed: int = 0
+) -> EnvBatch:
     """``n`` environments of ``env_id``. Raises :class:`UsageError` for an unknown id, backend, or unfit spaces."""
     match backend:
         case "gymnasium":

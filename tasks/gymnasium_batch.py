@@ -50,15 +50,26 @@ def spaces_of(env: gymnasium.Env[Any, Any], env_id: str) -> Spaces:
         return Spaces(shape, dtype, n_actions=int(action.n))
     if isinstance(action, gymnasium.spaces.Box) and len(action.shape) == 1 and action.is_bounded():
         return Spaces(shape, dtype, action_dim=int(action.shape[0]))
-    raise UsageError(f"task.env {env_id!r}: action space {action} is neither Discrete nor a bounded Box of one dimension")
+    raise UsageError(
+        f"task.env {env_id!r}: action space {action} is neither Discrete nor a bounded Box of one dimension"
+    )
 
 
 class GymnasiumBatch:
     """B environments behind :class:`EnvBatch`, reset in the same step."""
 
     def __init__(self, env_id: str, n: int, kwargs: dict[str, Any]) -> None:
-        self.envs = [make_env(env_id, kwargs) for _ in range(n)]
-        self.spaces = spaces_of(self.envs[0], env_id)
+        self._take([make_env(env_id, kwargs) for _ in range(n)], env_id)
+
+    @classmethod
+    def of(cls, envs: list[gymnasium.Env[Any, Any]], env_id: str) -> GymnasiumBatch:
+        """Around environments made elsewhere (one that renders, say)."""
+        batch = cls.__new__(cls)
+        batch._take(envs, env_id)
+        return batch
+
+    def _take(self, envs: list[gymnasium.Env[Any, Any]], env_id: str) -> None:
+        self.envs, self.spaces = envs, spaces_of(envs[0], env_id)
         action = self.envs[0].action_space
         self._start = int(action.start) if isinstance(action, gymnasium.spaces.Discrete) else 0
         if isinstance(action, gymnasium.spaces.Box):

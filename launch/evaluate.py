@@ -1,0 +1,148 @@
+"""Greedy episodes on seeds nobody trained on: figures for people and programs, a GIF for the eye.
+
+    headrace evaluate RUN [--episodes N] [--gif F] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headrace.algorithms.base import Policy
+from headrace.common.errors import UsageError
+from headrace.common.seeding import evaluation_seeds
+from headrace.common.types import Weights
+from headrace.launch.build import Blueprint
+from headrace.launch.config import Config, load
+from headrace.tasks.gymnasium_batch import GymnasiumBatch, make_env
+
+#: Episodes stepped side by side, with one batched forward.
+_SIDE_BY_SIDE = 20
+_GIF_FPS, _GIF_WIDTH = 25, 300
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Undiscounted returns of greedy episodes, in order of their seeds."""
+
+    returns: tuple[float, ...]
+    version: int
+    env_steps: int
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.returns))
+
+    @property
+    def interval(self) -> float:
+        """Half the width of a 95 % interval of the mean (normal approximation)."""
+        if len(self.returns) < 2:
+            return math.inf
+        return float(1.96 * np.std(self.returns, ddof=1) / math.sqrt(len(self.returns)))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "mean": self.mean,
+            "interval95": self.interval,
+            "episodes": len(self.returns),
+            "version": self.version,
+            "env_steps": self.env_steps,
+            "returns": list(self.returns),
+        }
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_dir", type=Path, metavar="RUN", help="a run directory")
+    parser.add_argument("--episodes", type=int, default=100, metavar="N", help="greedy episodes (default 100)")
+    parser.add_argument("--first", type=int, default=0, metavar="I", help="index of the first evaluation seed")
+    parser.add_argument("--checkpoint", type=Path, metavar="D", help="one checkpoint instead of the newest")
+    parser.add_argument("--gif", type=Path, metavar="F", help="write one episode as a GIF")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.episodes < 1:
+        raise UsageError("--episodes: at least 1")
+    config = load(str(args.run_dir / "config.toml"))
+    policy, version, env_steps = load_policy(config, args.run_dir, args.checkpoint)
+    returns = play(config, policy, evaluation_seeds(args.episodes, args.first))
+    found = Evaluation(tuple(returns), version, env_steps)
+    if args.gif:
+        write_gif(config, policy, args.gif)
+    if args.json:
+        print(json.dumps(found.to_json()))
+    else:
+        print(f"{config.task.env}: {found.mean:.1f} ± {found.interval:.1f} over {args.episodes} greedy episodes"
+              f" (lowest {min(returns):.1f}), version {version}, {env_steps:,} steps")  # fmt: skip
+    return 0
+
+
+def load_policy(config: Config, run_dir: Path, checkpoint: Path | None = None) -> tuple[Policy, int, int]:
+    """The acting half from a checkpoint (the newest whole one by default), its version and environment steps."""
+    from headrace.learner.checkpoint import Checkpointer
+
+    root = run_dir / "checkpoints"
+    saved = Checkpointer.read(checkpoint) if checkpoint else Checkpointer.newest(root)
+    if saved is None:
+        raise UsageError(f"{root}: no complete checkpoint in it")
+    acting, counters = saved.parts["acting"], saved.info["counters"]
+    policy: Policy = Blueprint(config).policy()
+    weights = Weights(config.run.id, 0, counters["version"], acting.tensors, acting.values["scalars"])
+    policy.load(weights)
+    return policy, counters["version"], counters["env_steps"]
+
+
+def play(config: Config, policy: Policy, seeds: Sequence[int]) -> list[float]:
+    """The undiscounted return of one greedy episode per seed."""
+    envs = GymnasiumBatch(config.task.env, min(_SIDE_BY_SIDE, len(seeds)), dict(config.task.kwargs))
+    try:
+        returns: list[float] = []
+        for start in range(0, len(seeds), len(envs)):
+            returns += _play_side_by_side(envs, policy, seeds[start : start + len(envs)])
+        return returns
+    finally:
+        envs.close()
+
+
+def _play_side_by_side(envs: GymnasiumBatch, policy: Policy, seeds: Sequence[int]) -> list[float]:
+    padded = [*seeds, *seeds[:1] * (len(envs) - len(seeds))]
+    obs, returns, rng = envs.reset(padded), np.zeros(len(envs)), np.random.default_rng(0)
+    alive = np.arange(len(seeds))
+    while len(alive):
+        chosen = policy.act(obs[alive], None, rng, explore=False).action
+        action = np.zeros((len(envs), *chosen.shape[1:]), chosen.dtype)
+        action[alive] = chosen
+        going_on = []
+        for i, (shown, reward, terminated, truncated) in zip(alive, envs.step_some(action, alive.tolist()), strict=True):
+            obs[i] = shown
+            returns[i] += reward
+            if not (terminated or truncated):
+                going_on.append(i)
+        alive = np.array(going_on, np.int64)
+    return [float(r) for r in returns[: len(seeds)]]
+
+
+def write_gif(config: Config, policy: Policy, path: Path, max_frames: int = 400) -> None:
+    """One greedy episode, every other frame, as a GIF people can look at."""
+    from PIL import Image
+
+    env = make_env(config.task.env, dict(config.task.kwargs), render_mode="rgb_array")
+    batch = GymnasiumBatch.of([env], config.task.env)
+    obs, frames, rng = batch.reset(evaluation_seeds(1)), [], np.random.default_rng(0)
+    for step in range(2 * max_frames):
+        if step % 2 == 0:
+            frame = Image.fromarray(np.asarray(env.render()))
+            frames.append(frame.resize((_GIF_WIDTH, frame.height * _GIF_WIDTH // frame.width)))
+        ((shown, _, terminated, truncated),) = batch.step_some(policy.act(obs, None, rng, explore=False).action, [0])
+        obs = np.asarray([shown], batch.spaces.obs_dtype)
+        if terminated or truncated:
+            break
+    batch.close()
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=1000 // _GIF_FPS, loop=0, optimize=True)

@@ -1,0 +1,54 @@
+"""What the single-role commands share: their options, their config, and the announcement of their metrics."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from headrace.common.errors import UsageError
+from headrace.common.metrics import Metrics
+from headrace.launch import endpoints
+from headrace.launch.build import ensure_socket_dir, with_addresses
+from headrace.launch.config import Config, load
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override one setting"
+    )
+
+
+def add_role_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, metavar="PRESET|FILE", help="the run's configuration")
+    add_config_arguments(parser)
+    parser.add_argument("--run-dir", type=Path, metavar="D", help="the run directory (checkpoints, metrics, logs)")
+    parser.add_argument("--metrics-port", type=int, default=0, metavar="PORT", help="/metrics and /healthz (0: any)")
+    parser.add_argument("--metrics-host", default="127.0.0.1", metavar="HOST", help="address they listen on")
+    parser.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
+
+
+def role_config(args: argparse.Namespace) -> Config:
+    """The config of a role. A run of several machines is named in its config; there is nobody to make up an id."""
+    config = load(args.config, args.overrides)
+    if not config.run.id:
+        raise UsageError(f"{args.config}: run.id is empty; all roles of a run need the same one (--set run.id=NAME)")
+    config = with_addresses(config)
+    ensure_socket_dir(config)
+    return config
+
+
+def announce_metrics(args: argparse.Namespace, metrics: Metrics, role: str, index: int = 0) -> None:
+    """Serve /metrics, and say where in the run directory (if there is one) for `headrace status`."""
+    port = metrics.serve(args.metrics_port, args.metrics_host)
+    if args.run_dir is not None:
+        endpoints.announce(args.run_dir, role, index, f"http://{args.metrics_host}:{port}")
+
+
+def token(config: Config) -> str | None:
+    """The bearer token, read from its file. Raises :class:`UsageError` when it cannot be."""
+    if config.weights.token_file is None:
+        return None
+    try:
+        return config.weights.token_file.read_text().strip()
+    except OSError as error:
+        raise UsageError(f"weights.token_file {config.weights.token_file}: {error.strerror}") from error

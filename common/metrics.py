@@ -5,19 +5,23 @@
     with metrics.phase("learner_phase_seconds_total", "update"): ...
     metrics.serve(port=0)       # GET /metrics and /healthz
 
-Each role process has a registry of its own (no globals), so many roles can live in one test process.
+Each role process has a registry of its own (no globals), so many roles can live in one test process. A role shows the
+metrics that are its own from its start on (the first event is then seen as an increase) and any other only once it is
+used (a zero for what it does not have would be a lie).
 """
 
 from __future__ import annotations
 
 import contextlib
+import socketserver
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any
 
+from headrace.common.errors import REJECT_REASONS, UsageError
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 PREFIX = "headrace_"
@@ -29,27 +33,37 @@ BYTES = tuple(1024 * 4**i for i in range(8))
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One row of the table. ``kind``: counter (name ends in _total), gauge or histogram (needs ``buckets``)."""
+    """One row of the table. ``kind``: counter (name ends in _total), gauge or histogram (needs ``buckets``).
+
+    ``values`` is the whole set of the label's values, where it is known beforehand; another value is a KeyError.
+    """
 
     name: str
     kind: str
     help: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
+    values: tuple[str, ...] = ()
 
+
+ACTOR_PHASES = ("lease", "env", "policy", "put")
+LEARNER_PHASES = ("wait", "assemble", "update", "publish", "checkpoint")
 
 TABLE: tuple[Metric, ...] = (
     # every role
+    Metric("role_info", "gauge", "Always 1; the label names the role of this process", ("role",)),
     Metric("up_seconds", "gauge", "Seconds since this role started"),
     # actors
     Metric("actor_env_steps_total", "counter", "Environment steps taken"),
     Metric("actor_episodes_total", "counter", "Episodes finished"),
     Metric("actor_fragments_total", "counter", "Fragments handed to the carrier"),
-    Metric("actor_phase_seconds_total", "counter", "Time spent, by phase", ("phase",)),  # lease | env | policy | put
+    Metric("actor_phase_seconds_total", "counter", "Time spent, by phase", ("phase",), values=ACTOR_PHASES),
     Metric("actor_policy_version", "gauge", "Version of the weights the actor acts with"),
     # carriers
-    Metric("transport_records_total", "counter", "Records carried, by direction", ("direction",)),  # put | got
-    Metric("transport_bytes_total", "counter", "Encoded bytes carried, by direction", ("direction",)),
+    Metric(
+        "transport_records_total", "counter", "Records carried, by direction", ("direction",), values=("put", "got")
+    ),
+    Metric("transport_bytes_total", "counter", "Encoded bytes carried", ("direction",), values=("put", "got")),
     Metric("transport_unacked_bytes", "gauge", "Bytes put and not acknowledged yet"),
     Metric("transport_queue_bytes", "gauge", "Bytes decoded or received and waiting for the learner"),
     Metric("transport_blocked_seconds_total", "counter", "Time put() waited for room"),
@@ -62,9 +76,8 @@ TABLE: tuple[Metric, ...] = (
     Metric("learner_samples_total", "counter", "Samples used in gradient steps"),
     Metric("learner_env_steps_total", "counter", "Environment steps trained on"),
     Metric("learner_fragments_total", "counter", "Fragments admitted"),
-    Metric("learner_rejected_total", "counter", "Fragments refused, by reason", ("reason",)),
-    # wait | assemble | update | publish | checkpoint
-    Metric("learner_phase_seconds_total", "counter", "Time spent, by phase", ("phase",)),
+    Metric("learner_rejected_total", "counter", "Fragments refused, by reason", ("reason",), values=REJECT_REASONS),
+    Metric("learner_phase_seconds_total", "counter", "Time spent, by phase", ("phase",), values=LEARNER_PHASES),
     Metric("learner_staleness_versions", "histogram", "Trained version minus oldest in the fragment", (), VERSIONS),
     Metric("learner_queue_fragments", "gauge", "Fragments validated and waiting to be trained on"),
     Metric("learner_train", "gauge", "What the algorithm reports of its last update, by term", ("term",)),
@@ -88,6 +101,14 @@ TABLE: tuple[Metric, ...] = (
     Metric("restarts_total", "counter", "Processes started again, by role", ("role",)),
 )
 
+#: What a role shows from its start on, by the beginnings of the names.
+SHOWN: dict[str, tuple[str, ...]] = {
+    "actor": ("actor_", "transport_"),
+    "learner": ("learner_", "transport_", "checkpoint_", "weights_publish_"),
+    "paramserver": ("weights_", "leases_"),
+}
+
+_ROWS = {metric.name: metric for metric in TABLE}
 _KINDS: dict[str, Any] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
 
 
@@ -98,14 +119,18 @@ class Metrics:
         self.role = role
         self.registry = CollectorRegistry()
         self._started_s = time.monotonic()
-        self._by_name: dict[str, Any] = {}
+        self._families: dict[str, Any] = {}
+        self._children: dict[tuple[str, ...], Any] = {}
+        self._lock = Lock()
         self._server: ThreadingHTTPServer | None = None
         for metric in TABLE:
-            extra = {"buckets": metric.buckets} if metric.buckets else {}
-            self._by_name[metric.name] = _KINDS[metric.kind](
-                PREFIX + metric.name, metric.help, metric.labels, registry=self.registry, **extra
-            )
-        self._by_name["up_seconds"].set_function(lambda: time.monotonic() - self._started_s)
+            if metric.name.startswith(SHOWN.get(role, ())):
+                if not metric.labels:
+                    self._child(metric.name, {})
+                for value in metric.values:
+                    self._child(metric.name, {metric.labels[0]: value})
+        self.set("role_info", 1, role=role)
+        self._child("up_seconds", {}).set_function(lambda: time.monotonic() - self._started_s)
 
     def inc(self, name: str, value: float = 1.0, **labels: str) -> None:
         self._child(name, labels).inc(value)
@@ -130,20 +155,42 @@ class Metrics:
             self.inc(name, time.perf_counter() - began, phase=phase)
 
     def _child(self, name: str, labels: dict[str, str]) -> Any:
-        metric = self._by_name[name]
-        return metric.labels(**labels) if labels else metric
+        key = (name, *labels.values())
+        child = self._children.get(key)
+        if child is None:
+            with self._lock:
+                child = self._children[key] = self._make(_ROWS[name], labels)
+        return child
+
+    def _make(self, metric: Metric, labels: dict[str, str]) -> Any:
+        if metric.values and not set(labels.values()) <= set(metric.values):
+            raise KeyError(f"metric {metric.name}: {labels} is not in its table row; it knows {metric.values}")
+        family = self._families.get(metric.name)
+        if family is None:
+            extra = {"buckets": metric.buckets} if metric.buckets else {}
+            kind, name = _KINDS[metric.kind], PREFIX + metric.name
+            family = kind(name, metric.help, metric.labels, registry=self.registry, **extra)
+            self._families[metric.name] = family
+        return family.labels(**labels) if labels else family
 
     def serve(self, port: int, host: str = "127.0.0.1", healthy: Callable[[], bool] = lambda: True) -> int:
-        """Serve /metrics and /healthz from a daemon thread; returns the port bound (``port`` 0 picks one)."""
+        """Serve /metrics and /healthz from a daemon thread; returns the port bound (``port`` 0 picks one).
+
+        /healthz answers 200 while ``healthy()`` is true and 503 when it is false or raises: a liveness probe, so
+        ``healthy`` says whether the role makes progress, not whether others do. Raises :class:`UsageError` for a port
+        that is taken.
+        """
         registry = self.registry
 
         class Handler(BaseHTTPRequestHandler):
+            timeout = 10  # seconds a connection may say nothing
+
             def do_GET(self) -> None:
-                if self.path == "/metrics":
+                path = self.path.partition("?")[0]
+                if path == "/metrics":
                     self._answer(200, generate_latest(registry), "text/plain; version=0.0.4; charset=utf-8")
-                elif self.path == "/healthz":
-                    ok = healthy()
-                    self._answer(200 if ok else 503, b"ok\n" if ok else b"not making progress\n", "text/plain")
+                elif path == "/healthz":
+                    self._answer(*_health(healthy), "text/plain; charset=utf-8")
                 else:
                     self._answer(404, b"only /metrics and /healthz\n", "text/plain")
 
@@ -157,8 +204,12 @@ class Metrics:
             def log_message(self, format: str, *args: object) -> None:
                 """Scrapes are not news."""
 
-        self._server = ThreadingHTTPServer((host, port), Handler)
-        self._server.daemon_threads = True
+        try:
+            self._server = _Server((host, port), Handler)
+        except OSError as e:
+            raise UsageError(
+                f"metrics at {host}:{port}: {e.strerror or e}; give a free port, or 0 to have one picked"
+            ) from e
         Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
         return int(self._server.server_address[1])
 
@@ -167,3 +218,20 @@ class Metrics:
             self._server.shutdown()
             self._server.server_close()
             self._server = None
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def server_bind(self) -> None:
+        # HTTPServer's own asks the DNS for this machine's name, which may take many seconds where there is none.
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+
+
+def _health(healthy: Callable[[], bool]) -> tuple[int, bytes]:
+    try:
+        return (200, b"ok\n") if healthy() else (503, b"not making progress\n")
+    except Exception as e:
+        # A probe must get an answer: a check that fails is a role that is not well, and this says why.
+        return 503, f"health check failed: {type(e).__name__}: {e}\n".encode()

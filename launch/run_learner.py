@@ -144,7 +144,7 @@ class _Book:
                   file=sys.stderr, flush=True)  # fmt: skip
             self._moved_s = now
         if self.report.due_s >= self._run.log_every_s:
-            self._rows.append(self.report.row())
+            self._rows.write(self.report.row())
         if self._learner.counters.trained_s >= self._checkpoint_at_s:
             self.checkpoint()
 
@@ -187,6 +187,6 @@ class _Book:
 
     def close(self) -> None:
         if self.report.due_s > 0:
-            self._rows.append(self.report.row())
+            self._rows.write(self.report.row())
         self.checkpoint()
         self._rows.close()

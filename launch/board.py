@@ -1,0 +1,82 @@
+"""metrics.jsonl rows as TensorBoard events, without TensorFlow and without torch.
+
+An events file is a sequence of framed protobuf messages (TensorFlow's TFRecord): length, masked CRC32C of the length,
+message, masked CRC32C of the message. The messages are the tensorboard package's own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import crc32c
+from headrace.launch.record import Row
+
+_SERIAL = itertools.count()
+
+
+class Board:
+    """Writes rows into one events file under ``folder``. The step on TensorBoard's axis is ``env_steps``.
+
+    A file that begins behind step 0 tells TensorBoard to forget what older files hold beyond its first step.
+    """
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+
+        self._event, self._session = event_pb2.Event, event_pb2.SessionLog
+        self._summary = summary_pb2.Summary
+        self._clock = clock
+        self._began = False
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{int(clock()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_SERIAL)}"
+        self._file = open(folder / name, "wb")  # noqa: SIM115 (closed by close)
+        self._write(self._event(wall_time=clock(), file_version="brain.Event:2"))
+
+    def show(self, rows: Sequence[Row]) -> None:
+        """Add rows, oldest first."""
+        for row in rows:
+            step, now = row["env_steps"], self._clock()
+            if not self._began and step > 0:
+                start = self._session(status=self._session.START)
+                self._write(self._event(wall_time=now, step=step, session_log=start))
+            self._began = True
+            values = [self._summary.Value(tag=tag, simple_value=value) for tag, value in scalars(row)]
+            self._write(self._event(wall_time=now, step=step, summary=self._summary(value=values)))
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, event: object) -> None:
+        data: bytes = event.SerializeToString()  # type: ignore[attr-defined]
+        length = struct.pack("<Q", len(data))
+        self._file.write(length + _masked(length) + data + _masked(data))
+
+
+def scalars(row: Row) -> Iterator[tuple[str, float]]:
+    """The tags a row becomes, and their values; what is null is left out."""
+    single = {
+        "episodes/return_mean": row["return_mean"],
+        "episodes/length_mean": row["length_mean"],
+        "episodes/finished": row["episodes"],
+        "speed/steps_per_s": row["steps_per_s"],
+        "speed/version": row["version"],
+        "staleness/mean": row["staleness_mean"],
+        "staleness/max": row["staleness_max"],
+    }
+    groups: dict[str, Mapping[str, float | None]] = {name: row[name] for name in ("rejected", "phases", "train")}
+    yield from ((tag, float(value)) for tag, value in single.items() if value is not None)
+    for group, values in groups.items():
+        yield from ((f"{group}/{name}", float(value)) for name, value in values.items() if value is not None)
+
+
+def _masked(data: bytes) -> bytes:
+    """The CRC32C of ``data``, rotated and shifted so that a CRC of data that holds CRCs stays a good one."""
+    crc = crc32c.crc32c(data)
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)

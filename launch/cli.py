@@ -1,0 +1,62 @@
+"""The command line. Every command is a module with ``add_arguments(parser)`` and ``run(args) -> exit code``, imported only
+when it is asked for: ``headrace --help`` answers at once.
+
+Exit codes: 0 done, 1 failed, 2 bad usage or configuration (one line says what and where).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from headrace.common.errors import UsageError
+
+#: command -> (module, one line of help)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "train": ("train", "train on this machine: all roles, live table, curve, GIF"),
+    "evaluate": ("evaluate", "greedy episodes of a trained agent on unseen seeds"),
+    "presets": ("presets_command", "what can be trained out of the box"),
+    "status": ("status", "how a run is doing, and what its bottleneck is"),
+    "doctor": ("doctor", "check this machine, the broker, the parameter server, the versions"),
+    "broker": ("broker.cli", "a real one-node Apache Kafka without Docker: start, stop, status"),
+    "actor": ("run_actor", "one role: collect trajectories"),
+    "learner": ("run_learner", "one role: train"),
+    "paramserver": ("run_paramserver", "one role: hand out weights and leases"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="headrace", description="Distributed actor-learner reinforcement learning.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    wanted = next((a for a in arguments if not a.startswith("-")), None)
+    for name, (module, line) in COMMANDS.items():
+        command = commands.add_parser(name, help=line, description=line, allow_abbrev=False)
+        if name == wanted:
+            import_module(f"headrace.launch.{module}").add_arguments(command)
+    args = parser.parse_args(arguments)
+    if args.version:
+        from importlib.metadata import version
+
+        print(f"headrace {version('headrace')}")
+        return 0
+    if args.command is None:
+        parser.print_help()
+        return 2
+    try:
+        code: int = import_module(f"headrace.launch.{COMMANDS[args.command][0]}").run(args)
+        return code
+    except UsageError as error:
+        print(f"headrace {args.command}: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

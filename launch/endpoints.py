@@ -1,0 +1,50 @@
+"""endpoints/<role>-<index>.json: where each role process of a run shows its metrics."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace.common.errors import UsageError
+
+FOLDER = "endpoints"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Endpoint:
+    """One role process: ``metrics`` is the address its /metrics and /healthz stand under. ``pid`` 0: not known here."""
+
+    role: str
+    index: int
+    pid: int
+    metrics: str
+
+
+def announce(run_dir: Path, role: str, index: int, url: str) -> Path:
+    """Say where this process shows its metrics; takes the place of its predecessor's word. Returns the file written."""
+    path = run_dir / FOLDER / f"{role}-{index}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps({"role": role, "index": index, "pid": os.getpid(), "metrics": url}) + "\n")
+    os.replace(temporary, path)
+    return path
+
+
+def withdraw(path: Path) -> None:
+    """Take the word back at a clean end, so that an endpoint that does not answer is a process that died."""
+    path.unlink(missing_ok=True)
+
+
+def read(run_dir: Path) -> list[Endpoint]:
+    """Every process that announced itself, by role and index. Raises :class:`UsageError` for a file that is not one."""
+    return sorted(_load(path) for path in (run_dir / FOLDER).glob("*.json") if not path.name.startswith("."))
+
+
+def _load(path: Path) -> Endpoint:
+    try:
+        data = json.loads(path.read_text())
+        return Endpoint(str(data["role"]), int(data["index"]), int(data["pid"]), str(data["metrics"]))
+    except (ValueError, KeyError, TypeError) as e:
+        raise UsageError(f'{path}: not an endpoint; it should hold {{"role", "index", "pid", "metrics"}}') from e

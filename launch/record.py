@@ -1,0 +1,151 @@
+"""metrics.jsonl: one JSON object a line, about one a second, and the whole memory of how a run went.
+
+    learner -> MetricsLog.write(row) -> metrics.jsonl -> Tail.new_rows() -> table, board, plot, status
+
+The learner may die in the middle of a line: a writer that goes on cuts the torn line off, and a reader takes whole
+lines only. After a resume the counters go back to the checkpoint's; ``lineage`` drops the rows this undid.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypedDict, cast
+
+from headrace.common.errors import UsageError
+
+#: Bytes read at a time from the end of the file when only its last row is wanted; many times the longest row.
+TAIL_BYTES = 1 << 16
+
+
+class _Always(TypedDict):
+    time_s: float
+    version: int
+    env_steps: int
+    total_steps: int
+    episodes: int
+    return_mean: float | None
+    length_mean: float | None
+    steps_per_s: float
+    staleness_mean: float
+    staleness_max: int
+    rejected: dict[str, int]
+    phases: dict[str, float]
+    train: dict[str, float | None]
+
+
+class Row(_Always, total=False):
+    """One line of metrics.jsonl. Phases are shares of the learner's time since the row before, 0 to 1.
+
+    ``time_s``: seconds of training so far, over all lives of the learner. ``return_mean`` (undiscounted) and
+    ``length_mean`` (steps): of the last 100 finished training episodes, null before the first; ``return_std``, where it
+    is given, their standard deviation. ``rejected``: fragments refused so far, by reason. ``train``: what the algorithm
+    reported last.
+    """
+
+    return_std: float | None
+
+
+class MetricsLog:
+    """Appends rows. A row is one write, so that a killed writer can tear the last row only."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (closed by close)
+        self._file.truncate(_whole_bytes(path))
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Append one :class:`Row`. NaN and infinities become null: JSON has no word for them."""
+        self._file.write(json.dumps(_finite(row), separators=(",", ":"), allow_nan=False).encode() + b"\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Tail:
+    """Reads a growing metrics.jsonl. ``skipped`` counts whole lines that are not rows (a disk's doing, not ours)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.skipped = 0
+        self._offset = 0
+
+    def new_rows(self) -> list[Row]:
+        """Rows completed since the last call, oldest first; none while there is no file. A file that became shorter
+        than what was read (a new run in the old place) is read from its start."""
+        try:
+            with open(self.path, "rb") as file:
+                if file.seek(0, os.SEEK_END) < self._offset:
+                    self._offset = 0
+                file.seek(self._offset)
+                text = file.read()
+        except FileNotFoundError:
+            return []
+        whole = text[: text.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        lines = whole.splitlines()
+        rows = [row for line in lines if (row := _parse(line)) is not None]
+        self.skipped += len(lines) - len(rows)
+        return rows
+
+
+def lineage(rows: Iterable[Row]) -> list[Row]:
+    """The rows of the run as it stands: a row takes back every earlier one that is further on than itself."""
+    kept: list[Row] = []
+    for row in rows:
+        while kept and (kept[-1]["env_steps"], kept[-1]["time_s"]) >= (row["env_steps"], row["time_s"]):
+            kept.pop()
+        kept.append(row)
+    return kept
+
+
+def read_rows(path: Path) -> list[Row]:
+    """All rows of the last lineage. Raises :class:`UsageError` where there is no such file."""
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file; a run folder made by `headrace train` has one")
+    return lineage(Tail(path).new_rows())
+
+
+def last_row(path: Path) -> Row | None:
+    """The newest complete row, read from the end of the file; None where there is none yet."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            text = file.read()
+    except FileNotFoundError:
+        return None
+    for line in reversed(text[: text.rfind(b"\n") + 1].splitlines()):
+        if (row := _parse(line)) is not None:
+            return row
+    return None
+
+
+def _parse(line: bytes) -> Row | None:
+    try:
+        row: Any = json.loads(line)
+    except ValueError:
+        return None
+    return cast(Row, row) if isinstance(row, dict) and row.keys() >= _Always.__annotations__.keys() else None
+
+
+def _whole_bytes(path: Path) -> int:
+    """Length of the file up to and with its last newline."""
+    with open(path, "rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - TAIL_BYTES)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                return start + newline + 1
+            end = start
+    return 0
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, float) and value - value != 0:
+        return None
+    return value

@@ -1,0 +1,162 @@
+"""headrace status RUN | --url http://host:port: which part holds the run up, and how every role is.
+
+    endpoints/*.json -> two scrapes of all roles, a window apart -> bottleneck.judge -> one line, then a line a role
+
+Also tells when a role is dead (which one, and whether its process is gone) and how a finished run ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headrace.common.errors import UsageError
+
+if TYPE_CHECKING:
+    from headrace.launch.record import Row
+    from headrace.launch.scrape import Scrape
+
+#: The role's version, and what it lags behind by: gauges as each role shows them.
+VERSION = {"actor": "actor_policy_version", "learner": "learner_policy_version", "paramserver": "weights_version"}
+STEPS = {"actor": "actor_env_steps_total", "learner": "learner_env_steps_total"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Name the bottleneck of a run and show every role. Exit code 1 where a role of it is dead."
+    parser.add_argument("run", nargs="?", type=Path, metavar="RUN", help="a run directory")
+    parser.add_argument("--url", action="append", default=[], help="ask the role at http://host:port (may be repeated)")
+    parser.add_argument("--window", type=float, default=1.0, metavar="S", help="seconds between two looks (default 1)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    report = examine(args.run, args.url, args.window)
+    print(json.dumps(report, indent=2) if args.json else "\n".join(_lines(report)))
+    return 1 if report["state"] in ("degraded", "stopped") else 0
+
+
+def examine(run_dir: Path | None, urls: Sequence[str], window_s: float) -> dict[str, Any]:
+    """The whole report, ready for JSON. ``state``: running, degraded (a role is dead), stopped or finished."""
+    from headrace.launch import endpoints, record, scrape
+    from headrace.launch.bottleneck import judge
+
+    if (run_dir is None) == (not urls):
+        raise UsageError("headrace status: give a run directory, or --url http://host:port (once or more)")
+    known = [scrape.endpoint_of(url) for url in urls] if run_dir is None else endpoints.read(run_dir)
+    last = None if run_dir is None else record.last_row(run_dir / "metrics.jsonl")
+    if not known and last is None:
+        raise UsageError(f"{run_dir}: no run (no endpoints/, no metrics.jsonl); give a folder made by `headrace train`")
+    before = scrape.scrape(known)
+    if any(s.up for s in before):
+        time.sleep(window_s)
+        after = scrape.scrape(known)
+    else:
+        after = before
+    verdict = judge(after, before)
+    return {
+        "state": _state(after, last),
+        "bottleneck": verdict.as_json(),
+        "last_row": last,
+        "roles": [_role(b, a, after) for b, a in zip(before, after, strict=True)],
+    }
+
+
+def _state(scrapes: Sequence[Scrape], last: Row | None) -> str:
+    if any(s.up for s in scrapes):
+        return "running" if all(s.up for s in scrapes) else "degraded"
+    done = last is not None and last["env_steps"] >= last["total_steps"]
+    return "finished" if done else "stopped"
+
+
+def _role(before: Scrape, after: Scrape, all_after: Sequence[Scrape]) -> dict[str, Any]:
+    at = after.endpoint
+    report: dict[str, Any] = {"role": at.role, "index": at.index, "pid": at.pid, "metrics": at.metrics, "up": after.up}
+    if not after.up:
+        return report | {"error": after.error, "process": _process(at.pid)}
+    newest = max(int(max(s.value(VERSION["learner"]), s.value(VERSION["paramserver"]))) for s in all_after)
+    version = int(after.value(VERSION[at.role])) if at.role in VERSION else None
+    steps = STEPS.get(at.role, "")
+    elapsed_s = after.time_s - before.time_s
+    gained = after.value(steps) - before.value(steps)
+    report |= {
+        "up_seconds": round(after.value("up_seconds"), 1),
+        "steps_per_s": round(gained / elapsed_s, 1) if steps and before.up and gained >= 0 else None,
+        "version": version,
+        "lag_versions": None if version is None else max(0, newest - version),
+        "phases": _phases(before, after, f"{at.role}_phase_seconds_total"),
+    }
+    if at.role == "learner":
+        report["lag_records"] = int(sum(after.by_label("transport_lag_records").values()))
+        report["rejected"] = {k: int(v) for k, v in after.by_label("learner_rejected_total").items() if v}
+    if at.role == "paramserver":
+        report["subscribers"] = int(after.value("weights_subscribers"))
+    return report
+
+
+def _phases(before: Scrape, after: Scrape, name: str) -> dict[str, float]:
+    """The role's split of its time within the window; since its start where nothing ended within the window."""
+    old, new = before.by_label(name), after.by_label(name)
+    spent_s = {phase: value - old.get(phase, 0.0) for phase, value in new.items()}
+    if min(spent_s.values(), default=0) < 0 or not any(spent_s.values()):
+        spent_s = new
+    total_s = sum(spent_s.values())
+    return {phase: round(value / total_s, 3) for phase, value in spent_s.items()} if total_s else {}
+
+
+def _process(pid: int) -> str:
+    """Whether the process is still there, where that can be known from here."""
+    if not pid:
+        return "unknown"
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return "gone"
+    except PermissionError:
+        pass
+    return "alive"
+
+
+def _lines(report: dict[str, Any]) -> list[str]:
+    dead = [r for r in report["roles"] if not r["up"]]
+    last = report["last_row"]
+    if report["state"] in ("running", "degraded"):
+        head = report["bottleneck"]["sentence"]
+    elif report["state"] == "finished":
+        head = "finished"
+    else:
+        head = "stopped before its end; `headrace train --resume --run-dir RUN` goes on from the last checkpoint"
+    lines = [head]
+    if last is not None:
+        ret = "-" if last["return_mean"] is None else f"{last['return_mean']:.1f}"
+        lines.append(
+            f"{last['env_steps']:,} of {last['total_steps']:,} steps in {last['time_s']:.0f} s, return {ret}, "
+            f"version {last['version']}, {last['steps_per_s']:,.0f} steps/s, {last['episodes']:,} episodes"
+        )
+    if report["state"] in ("finished", "stopped"):
+        return lines
+    lines += [f"dead: {r['role'] or r['metrics']} {r['index']} ({r['error']}; process {r['process']})" for r in dead]
+    return [*lines, "", *_table(report["roles"])]
+
+
+def _table(roles: Sequence[dict[str, Any]]) -> list[str]:
+    rows = [("role", "state", "pid", "steps/s", "version", "behind", "time split")]
+    for r in roles:
+        phases = "  ".join(f"{k} {v:.0%}" for k, v in r.get("phases", {}).items())
+        if r.get("rejected"):
+            phases += "  rejected: " + ", ".join(f"{k} {v}" for k, v in r["rejected"].items())
+        if r.get("subscribers") is not None:
+            phases = f"{r['subscribers']} subscribers"
+        rate = "" if r.get("steps_per_s") is None else f"{r['steps_per_s']:,.0f}"
+        behind = "" if r.get("lag_versions") is None else f"{r['lag_versions']}"
+        if r.get("lag_records"):
+            behind += f" ({r['lag_records']} records)"
+        version = "" if r.get("version") is None else str(r["version"])
+        state = "up" if r["up"] else "dead"
+        rows.append((f"{r['role'] or '?'}-{r['index']}", state, str(r["pid"] or "-"), rate, version, behind, phases))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

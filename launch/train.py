@@ -1,0 +1,184 @@
+"""headrace train: all roles on this machine as real processes, watched, shown, and evaluated at the end.
+
+    config -> run directory -> paramserver + learner + actors -> rows on the screen -> evaluation, curve, GIF
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from headrace.common.errors import HeadraceError, UsageError
+from headrace.common.metrics import Metrics
+from headrace.common.seeding import evaluation_seeds
+from headrace.launch import board
+from headrace.launch import config as configuration
+from headrace.launch.build import Blueprint, ensure_socket_dir, plan, with_addresses
+from headrace.launch.config import Config
+from headrace.launch.record import Tail, read_rows
+from headrace.launch.roles import add_config_arguments
+from headrace.launch.stopping import Stop
+from headrace.launch.supervisor import Child, ProcessDied, Supervisor
+from headrace.launch.table import Notes, open_display
+
+_POLL_S = 0.25
+#: Grace periods: the learner writes a checkpoint, actors finish a fragment and flush.
+_LEARNER_GRACE_S, _OTHERS_GRACE_S = 60.0, 15.0
+#: One thread per process: many processes share few cores, and results do not depend on the number of cores.
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("preset", nargs="?", metavar="PRESET|FILE", help="what to train (see `headrace presets`)")
+    add_config_arguments(parser)
+    parser.add_argument("--run-dir", type=Path, metavar="D", help="where everything is kept (default: runs/PRESET-N)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --run-dir")
+    parser.add_argument("--episodes", type=int, default=20, metavar="N", help="greedy episodes at the end (0: none)")
+    parser.add_argument("--no-gif", action="store_true", help="no GIF at the end")
+
+
+def run(args: argparse.Namespace) -> int:
+    config, run_dir = _prepare(args)
+    blueprint = Blueprint(config)
+    blueprint.check()
+    _write_plan(blueprint, run_dir)
+    code = _train(config, run_dir, resume=args.resume)
+    if code == 0 and args.episodes > 0:
+        _finish(config, run_dir, args.episodes, gif=not args.no_gif)
+    return code
+
+
+# --- before --------------------------------------------------------------------------------------------------------
+
+
+def _prepare(args: argparse.Namespace) -> tuple[Config, Path]:
+    """The resolved config in its run directory: a fresh one, or the one of the run that goes on."""
+    if args.resume:
+        if args.run_dir is None or not (args.run_dir / "config.toml").is_file():
+            raise UsageError("--resume: give the run to go on with, --run-dir D (it holds a config.toml)")
+        config = configuration.load(str(args.run_dir / "config.toml"), args.overrides)
+        run_dir: Path = args.run_dir
+    else:
+        if args.preset is None:
+            raise UsageError("train: name a preset or a file; `headrace presets` lists what is there")
+        config = with_addresses(configuration.load(args.preset, args.overrides))
+        run_dir = args.run_dir or _next_run_dir(Path(args.preset).stem)
+        if (run_dir / "config.toml").exists():
+            raise UsageError(f"{run_dir} already holds a run; go on with it by --resume, or name another directory")
+        (run_dir / "logs").mkdir(parents=True, exist_ok=True)
+        (run_dir / "config.toml").write_text(config.to_toml())
+    ensure_socket_dir(config)
+    return config, run_dir
+
+
+def _next_run_dir(name: str) -> Path:
+    root = Path("runs")
+    number = 1
+    while (root / f"{name}-{number}").exists():
+        number += 1
+    return root / f"{name}-{number}"
+
+
+def _write_plan(blueprint: Blueprint, run_dir: Path) -> None:
+    planned = plan(blueprint)
+    (run_dir / "plan.json").write_text(json.dumps(planned, indent=2) + "\n")
+    config = blueprint.config
+    print(
+        f"{config.algorithm['name']} on {config.task.env}: {config.run.total_steps:,} steps, "
+        f"{planned['environments']} environments in {config.actors.processes} actor processes, "
+        f"{planned['steps_per_version_at_most']:,} steps a version, at most {config.learner.max_staleness} stale, "
+        f"seed {config.run.seed}\nrun directory: {run_dir}",
+        flush=True,
+    )
+
+
+# --- while ---------------------------------------------------------------------------------------------------------
+
+
+def children(config: Config, run_dir: Path, resume: bool) -> list[Child]:
+    """The processes of a run: what they are started with is what a person would type for a single role."""
+
+    def child(role: str, index: int, restart: bool, *extra: str) -> Child:
+        common = ["--config", str(run_dir / "config.toml"), "--run-dir", str(run_dir), "--supervised", *extra]
+        argv = [sys.executable, "-m", "headrace.launch.cli", role, *common]
+        log = run_dir / "logs" / f"{role}-{index}.log"
+        return Child(f"{role}-{index}", role, argv, log, restart, _ONE_THREAD)
+
+    actors = [child("actor", i, True, "--index", str(i)) for i in range(config.actors.processes)]
+    learner = child("learner", 0, False, *(["--resume"] if resume else []))
+    return [child("paramserver", 0, False), learner, *actors]
+
+
+def _train(config: Config, run_dir: Path, resume: bool) -> int:
+    stop, metrics = Stop(), Metrics("supervisor")
+    supervisor = Supervisor(children(config, run_dir, resume), metrics)
+    tail, tensorboard = Tail(run_dir / "metrics.jsonl"), board.Board(run_dir / "tensorboard")
+    display = open_display(f"{config.algorithm['name']} on {config.task.env}", sys.stdout)
+    others = [c.name for c in supervisor.children if c.role != "learner"]
+
+    def show() -> None:
+        rows = tail.new_rows()
+        display.show(rows, Notes(restarts=supervisor.restarts, messages=tuple(supervisor.messages())))
+        tensorboard.show(rows)
+
+    tail.new_rows()  # of a run that goes on: shown the last time
+    try:
+        supervisor.start()
+        while "learner-0" not in supervisor.poll() and not stop():
+            show()
+            time.sleep(_POLL_S)
+        supervisor.stop(["learner-0"], _LEARNER_GRACE_S)
+        show()
+    except ProcessDied as death:
+        display.close()
+        again = shlex.join(["headrace", "train", "--resume", "--run-dir", str(run_dir)])
+        print(f"{death.output}\n{death}; go on with: {again}", file=sys.stderr)
+        return 1
+    finally:
+        supervisor.stop(["learner-0"], _LEARNER_GRACE_S)
+        supervisor.stop(others, _OTHERS_GRACE_S)
+        display.close()
+        tensorboard.close()
+    if stop():
+        again = shlex.join(["headrace", "train", "--resume", "--run-dir", str(run_dir)])
+        print(f"stopped; go on with: {again}")
+    return 0
+
+
+# --- after ---------------------------------------------------------------------------------------------------------
+
+
+def _finish(config: Config, run_dir: Path, episodes: int, gif: bool) -> None:
+    """A greedy evaluation on unseen seeds, the curve, the GIF, the result for programs."""
+    from headrace.launch import evaluate, plot
+
+    policy, version, env_steps = evaluate.load_policy(config, run_dir)
+    found = evaluate.Evaluation(
+        tuple(evaluate.play(config, policy, evaluation_seeds(episodes))), version, env_steps
+    )
+    rows = read_rows(run_dir / "metrics.jsonl")
+    result = {"evaluation": found.to_json(), "train_s": rows[-1]["time_s"], "env_steps": env_steps}
+    result["steps_per_s"] = env_steps / max(rows[-1]["time_s"], 1e-9)
+    (run_dir / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    print(f"greedy evaluation: {found.mean:.1f} ± {found.interval:.1f} over {episodes} unseen episodes"
+          + _verdict(config, found.mean), flush=True)  # fmt: skip
+    mark = plot.Evaluation(env_steps, found.mean, found.mean - found.interval, found.mean + found.interval)
+    title = f"{config.algorithm['name'].upper()} on {config.task.env}, {result['steps_per_s']:,.0f} steps/s"
+    plot.plot_returns(rows, run_dir / "returns.png", title=title, threshold=config.task.solved, evaluations=[mark])
+    print(f"curve: {run_dir / 'returns.png'}")
+    if gif:
+        try:
+            evaluate.write_gif(config, policy, run_dir / "final.gif")
+            print(f"agent: {run_dir / 'final.gif'}")
+        except HeadraceError as error:  # an environment that cannot draw itself is no failed run
+            print(f"no GIF: {error}")
+
+
+def _verdict(config: Config, mean: float) -> str:
+    if config.task.solved is None:
+        return ""
+    return f" (solved: {config.task.solved:g})" if mean >= config.task.solved else f" (solved at {config.task.solved:g})"

@@ -10,7 +10,7 @@ Legend: N steps of an update, M minibatch. Importing this file costs no torch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -38,10 +38,10 @@ class Config:
     """Passes over the steps of an update."""
     minibatch: int = 256
     """Steps per gradient step; what does not fill a minibatch sits the epoch out."""
-    lr: float = 1e-3
+    learning_rate: float = 1e-3
     """Adam's step size at the start."""
-    lr_schedule: Literal["constant", "linear"] = "linear"
-    """linear: the step size falls to zero over the run."""
+    learning_rate_end: float = 0.0
+    """Adam's step size at the end of the run, reached linearly."""
     clip: float = 0.2
     """The probability ratio is worth nothing beyond 1 +- clip."""
     entropy_coef: float = 0.0
@@ -137,10 +137,11 @@ class GRPO:
         self.obs_norm = nets.ObsNorm(features, config.normalise_obs, self.device)
         self.rng = stream(seed, "minibatch")
         self.versions = 0
-        self._schedule, self._lr = nets.SCHEDULES[config.lr_schedule], config.lr
+        self._learning_rate = config.learning_rate
 
     def progress(self, fraction: float) -> None:
-        self._lr = self.config.lr * self._schedule(fraction)
+        start, end = self.config.learning_rate, self.config.learning_rate_end
+        self._learning_rate = start + (end - start) * fraction
 
     def update(self, batch: Batch) -> Result:
         arrays, config = batch.arrays, self.config
@@ -154,7 +155,7 @@ class GRPO:
         self.versions += 1
         if config.reference_every and self.versions % config.reference_every == 0:
             self.reference.value.copy_(self.flat.value)
-        return Result(metrics | {"flat_groups": float(flat_groups), "lr": self._lr})
+        return Result(metrics | {"flat_groups": float(flat_groups), "learning_rate": self._learning_rate})
 
     def weights(self) -> tuple[dict[str, Array], dict[str, float]]:
         return self.pi.tensors("pi") | self.head.tensors() | self.obs_norm.acting(), {}
@@ -211,7 +212,7 @@ class GRPO:
             figures["reference_kl"] = float(kl.mean())
         self.pi.backward(x, self.head.gradient(d_logp, -config.entropy_coef / len(logp)))
         norm = self.flat.clip_grad(config.max_grad_norm)
-        self.adam.step(self._lr)
+        self.adam.step(self._learning_rate)
         clipped = (log_ratio.exp() - 1).abs() > config.clip
         return figures | {
             "entropy": self.head.entropy(),

@@ -10,8 +10,9 @@ column of its matrix [out, in + 1] and its gradient needs no reduction of its ow
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -103,7 +104,7 @@ class MLP:
     @staticmethod
     def shapes(net: str, widths: Sequence[int]) -> dict[str, tuple[int, int]]:
         """What a :class:`Flat` must hold for this network."""
-        return {f"{net}.{i}": (out, into + 1) for i, (into, out) in enumerate(zip(widths, widths[1:], strict=False))}
+        return {f"{net}.{i}": (out, into + 1) for i, (into, out) in enumerate(itertools.pairwise(widths))}
 
     def init_orthogonal(self, head_gain: float, rng: np.random.Generator) -> None:
         """Orthogonal weights, gain sqrt(2) in hidden layers and ``head_gain`` in the last, biases zero."""
@@ -218,7 +219,3 @@ class ObsNorm(RunningNorm):
 def resolve_device(device: str) -> str:
     """``auto``: CUDA where there is a device, else the CPU."""
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-
-
-Schedule = Callable[[float], float]
-SCHEDULES: Mapping[str, Schedule] = {"constant": lambda fraction: 1.0, "linear": lambda fraction: 1.0 - fraction}

@@ -10,7 +10,7 @@ Importing this file costs no torch: an actor reads ``Config``, ``schema`` and ``
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -33,10 +33,10 @@ class Config:
     """Passes over the samples of an update."""
     minibatch: int = 256
     """Samples per gradient step; what does not fill a minibatch sits the epoch out."""
-    lr: float = 1e-3
+    learning_rate: float = 1e-3
     """Adam's step size at the start."""
-    lr_schedule: Literal["constant", "linear"] = "linear"
-    """linear: the step size falls to zero over the run."""
+    learning_rate_end: float = 0.0
+    """Adam's step size at the end of the run, reached linearly."""
     gamma: float = 0.99
     """Discount."""
     gae_lambda: float = 0.95
@@ -134,13 +134,14 @@ class PPO:
         self.obs_norm = nets.ObsNorm(features, config.normalise_obs, self.device)
         self.return_norm = nets.RunningNorm(1)
         self.rng = stream(seed, "minibatch")
-        self._schedule, self._lr = nets.SCHEDULES[config.lr_schedule], config.lr
+        self._learning_rate = config.learning_rate
 
     def progress(self, fraction: float) -> None:
-        self._lr = self.config.lr * self._schedule(fraction)
+        start, end = self.config.learning_rate, self.config.learning_rate_end
+        self._learning_rate = start + (end - start) * fraction
 
     def update(self, batch: Batch) -> Result:
-        config, arrays = self.config, batch.arrays
+        arrays = batch.arrays
         obs = arrays["obs"].reshape(*arrays["obs"].shape[:2], -1)
         inputs = self.obs_norm.inputs(obs)
         advantage, target, explained = self._estimate(inputs, arrays)
@@ -150,7 +151,7 @@ class PPO:
         action = arrays["action"].reshape(advantage.size, -1).T
         metrics = self._epochs(inputs[:, : advantage.size], rows, action, chosen)
         self.obs_norm.update(obs[:-1].reshape(advantage.size, -1)[chosen])
-        return Result(metrics | {"explained_variance": explained, "lr": self._lr})
+        return Result(metrics | {"explained_variance": explained, "learning_rate": self._learning_rate})
 
     def weights(self) -> tuple[dict[str, Array], dict[str, float]]:
         return self.pi.tensors("pi") | self.head.tensors() | self.obs_norm.acting(), {}
@@ -217,7 +218,7 @@ class PPO:
         error = value - target
         self.vf.backward(x, (error * (2 * config.value_coef / len(error)))[None])
         norm = self.flat.clip_grad(config.max_grad_norm)
-        self.adam.step(self._lr)
+        self.adam.step(self._learning_rate)
         if not report:
             return {}
         ratio = log_ratio.exp()

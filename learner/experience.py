@@ -8,12 +8,13 @@ while (round_ := experience.next_round()) is not None:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from headrace.algorithms.base import Batch, Experience, Groups, OnPolicy, Replay, State
+from headrace.common.seeding import stream
 from headrace.common.types import Array, Trajectory
 from headrace.learner.replay import ReplayBuffer, SamplesPerInsert
 
@@ -63,7 +64,7 @@ def keep(declared: Experience, seed: int) -> Kept:
 class _Fragments:
     """OnPolicy and Groups: the next N fragments make one batch, in order of their leases, and are never used again."""
 
-    def __init__(self, needed: int, join) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, needed: int, join: Callable[[Sequence[Trajectory]], Batch]) -> None:
         self._needed, self._join = needed, join
         self._waiting: list[Trajectory] = []
 
@@ -89,8 +90,8 @@ class _Replayed:
 
     def __init__(self, declared: Replay, seed: int) -> None:
         self._declared = declared
-        self._buffer = ReplayBuffer(declared, seed)
-        self._pace = SamplesPerInsert(declared)
+        self._buffer = ReplayBuffer(declared, stream(seed, "replay"))
+        self._pace = SamplesPerInsert(declared.samples_per_insert, declared.batch, declared.min_size)
         self._waiting: list[Trajectory] = []
 
     def add(self, trajectory: Trajectory) -> None:
@@ -102,17 +103,18 @@ class _Replayed:
             return None
         taken, self._waiting = self._waiting[:needed], self._waiting[needed:]
         taken.sort(key=lambda t: t.lease)
-        due = sum(self._pace.inserted(self._buffer.insert(t)) for t in taken)
+        due = sum(self._pace.insert(self._buffer.insert(t)) for t in taken)
         return _ReplayRound(taken, self._buffer, due)
 
     def state(self) -> State:
-        buffer, pace = self._buffer.state(), self._pace.state()
-        return State(buffer.tensors, {"buffer": buffer.values, "pace": pace})
+        buffer, pace = self._buffer.state(), self._pace
+        values = {"buffer": buffer.values, "inserted": pace.inserted, "owed": pace.owed}
+        return State(buffer.tensors, values)
 
     def restore(self, state: State) -> None:
         self._waiting.clear()
         self._buffer.restore(State(state.tensors, state.values["buffer"]))
-        self._pace.restore(state.values["pace"])
+        self._pace.inserted, self._pace.owed = state.values["inserted"], state.values["owed"]
 
 
 class _ReplayRound(Round):

@@ -1,0 +1,59 @@
+"""The serial runner: every role in one process, the same ``step()``s in turn. The reference for everything asynchronous.
+
+    each stream: step (until no leave is left) -> learner: step -> ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from headrace.common.metrics import Metrics
+from headrace.common.transport.memory import Memory
+from headrace.common.validation import validate
+from headrace.launch.build import Blueprint, with_addresses
+from headrace.launch.config import Config
+from headrace.learner.loop import Identity, Learner, Trained
+from headrace.paramserver.inprocess import InProcess
+from headrace.paramserver.store import Store
+
+
+def run_serial(
+    config: Config, on_version: Callable[[Learner, Trained], None] = lambda learner, trained: None, versions: int = 0
+) -> Learner:
+    """Train to the end of ``run.total_steps`` (or for ``versions`` versions); returns the learner as it stands."""
+    import torch
+
+    torch.set_num_threads(config.learner.threads)
+    blueprint = Blueprint(with_addresses(config))
+    blueprint.check()
+    config, metrics = blueprint.config, Metrics("serial")
+    carrier, server = Memory(blueprint.limits), InProcess(Store(config.run.id, streams=blueprint.lockstep_streams))
+    learner = Learner(
+        Identity(config.run.id, 1),
+        blueprint.algorithm(),
+        carrier,
+        server.publisher(),
+        partial(validate, schema=blueprint.schema, run_id=config.run.id),
+        metrics,
+        seed=config.run.seed,
+        max_staleness=config.learner.max_staleness,
+        total_steps=config.run.total_steps,
+        queue_bytes=config.transport.queue_bytes,
+    )
+    streams = [
+        blueprint.stream(i, i, server.subscriber(i, i), carrier, metrics) for i in range(blueprint.config.streams)
+    ]
+    try:
+        while not learner.done and (not versions or learner.counters.version < versions):
+            for stream in streams:
+                stream.step(timeout_s=0.0)
+            while (trained := learner.step(timeout_s=0.01)) is None and learner.backlog():
+                pass
+            if trained is not None:
+                on_version(learner, trained)
+    finally:
+        for stream in streams:
+            stream.close()
+        learner.close()
+    return learner

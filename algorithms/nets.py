@@ -166,7 +166,7 @@ class RunningNorm:
     def __init__(self, features: int) -> None:
         self.mean = np.zeros(features)
         self.var = np.ones(features)
-        self.count = 1e-4
+        self.count = 0.0
 
     def update(self, rows: Array) -> None:
         """Fold in ``rows`` [N, features]."""

@@ -129,8 +129,7 @@ class Config(BaseModel):
     def algorithm_config(self) -> Any:
         """The algorithm's own frozen Config."""
         fields = {k: v for k, v in self.algorithm.items() if k != "name"}
-        adapter = TypeAdapter(self.algorithm_module().Config, config=ConfigDict(extra="forbid"))
-        return adapter.validate_python(fields)
+        return TypeAdapter(self.algorithm_module().Config).validate_python(fields)
 
     @property
     def streams(self) -> int:
@@ -166,6 +165,9 @@ def check(table: Mapping[str, Any], where: str) -> Config:
         config = Config.model_validate({**table, "algorithm": {"name": name, **table.get("algorithm", {})}})
     except pydantic.ValidationError as error:
         raise UsageError(f"{where}: {_one_line(error, Config, '')}") from error
+    known = {"name", *_keys(config.algorithm_module().Config, ())}
+    for key in config.algorithm.keys() - known:
+        raise UsageError(f"{where}: unknown key algorithm.{key}{_nearest(key, known)}")
     try:
         config.algorithm_config()
     except pydantic.ValidationError as error:
@@ -204,7 +206,7 @@ def _one_line(error: pydantic.ValidationError, model: Any, prefix: str) -> str:
     """The first finding, as a person would say it."""
     found = error.errors()[0]
     where = prefix + ".".join(str(part) for part in found["loc"])
-    if found["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+    if found["type"] == "extra_forbidden":
         return f"unknown key {where}{_nearest(str(found['loc'][-1]), _keys(model, found['loc'][:-1]))}"
     return f"{where} = {found['input']!r}: {found['msg'][0].lower()}{found['msg'][1:]}"
 

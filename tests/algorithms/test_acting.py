@@ -1,0 +1,71 @@
+"""Acting in numpy equals the learner's network, samples what its probabilities say, and loads no torch."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from headrace.algorithms import grpo, ppo
+from headrace.algorithms.base import Spaces
+from headrace.common.errors import UsageError
+from headrace.common.types import Weights
+
+DISCRETE, CONTINUOUS = Spaces((8,), n_actions=4), Spaces((8,), action_dim=2)
+
+
+def learner_and_policy(module, spaces):
+    learner = getattr(module, module.__name__.rsplit(".", 1)[1].upper())(module.Config(), spaces, seed=3)
+    learner.flat.value.add_(0.1 * torch.randn_like(learner.flat.value))
+    learner.obs_norm.update(np.random.default_rng(0).normal(1.0, 3.0, (500, 8)))
+    policy = module.policy(module.Config(), spaces)
+    policy.load(Weights("run", 1, 1, *learner.weights()))
+    return learner, policy
+
+
+@pytest.mark.parametrize("module", [ppo, grpo])
+@pytest.mark.parametrize("spaces", [DISCRETE, CONTINUOUS], ids=["discrete", "continuous"])
+def test_numpy_forward_and_logp_equal_the_learners_to_1e_6(module, spaces):
+    learner, policy = learner_and_policy(module, spaces)
+    obs = np.random.default_rng(1).normal(1.0, 3.0, (64, 8)).astype(np.float32)
+    out = learner.pi.predict(learner.obs_norm.inputs(obs))
+    np.testing.assert_allclose(policy.mlp(obs), out.numpy().T, atol=1e-6)
+    acted = policy.act(obs, None, np.random.default_rng(2), explore=True)
+    logp = learner.head.evaluate(out, torch.from_numpy(acted.action.reshape(64, -1).T))
+    np.testing.assert_allclose(acted.extras["behaviour_logp"], logp.numpy(), atol=2e-6)
+
+
+def test_sampling_follows_the_probabilities_and_greedy_takes_the_best():
+    _, policy = learner_and_policy(ppo, DISCRETE)
+    obs = np.random.default_rng(1).normal(1.0, 3.0, (1, 8)).astype(np.float32)
+    many = np.repeat(obs, 40_000, axis=0)
+    logits = policy.mlp(obs)[0].astype(np.float64)
+    expected = np.exp(logits) / np.exp(logits).sum()
+    actions = policy.act(many, None, np.random.default_rng(5), explore=True).action
+    np.testing.assert_allclose(np.bincount(actions, minlength=4) / len(actions), expected, atol=0.015)
+    assert policy.act(obs, None, np.random.default_rng(5), explore=False).action[0] == logits.argmax()
+
+
+def test_weights_that_do_not_fit_together_are_refused():
+    _, policy = learner_and_policy(ppo, DISCRETE)
+    tensors = {"pi.0.weight": np.zeros((8, 4), np.float32), "pi.0.bias": np.zeros(3, np.float32)}
+    with pytest.raises(UsageError, match="fits together"):
+        policy.load(Weights("run", 1, 1, tensors))
+    with pytest.raises(UsageError, match="no network"):
+        policy.load(Weights("run", 1, 1, {}))
+
+
+@pytest.mark.parametrize("module", [ppo, grpo])
+def test_images_are_refused_in_one_line(module):
+    with pytest.raises(UsageError, match="needs a vector of floats"):
+        module.policy(module.Config(), Spaces((84, 84), "uint8", n_actions=2))
+
+
+def test_what_an_actor_imports_holds_no_torch():
+    code = (
+        "import sys, headrace.launch.run_actor, headrace.actor.env_rollout, headrace.actor.group_rollout\n"
+        "from headrace.launch.build import Blueprint; from headrace.launch.config import Config\n"
+        "for name in ('ppo', 'grpo', 'dqn'): Blueprint(Config(algorithm={'name': name})).check()\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

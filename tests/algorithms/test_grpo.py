@@ -1,0 +1,90 @@
+"""Group-relative advantages, the KL to a reference, and groups that say nothing."""
+
+import numpy as np
+import pytest
+import torch
+from headrace.algorithms import grpo
+from headrace.algorithms.base import Batch, Spaces
+
+SPACES = Spaces((3,), n_actions=2)
+
+
+def slow_advantage(returns, groups):
+    out = []
+    for ret, group in zip(returns, groups, strict=True):
+        mates = [r for r, g in zip(returns, groups, strict=True) if g == group]
+        out.append(0.0 if np.std(mates) < 1e-8 else (ret - np.mean(mates)) / np.std(mates))
+    return out
+
+
+def test_advantage_equals_the_slow_version_and_counts_groups_without_variance():
+    returns, groups = np.array([1.0, 3.0, 2.0, 7.0, 7.0, 0.0, 5.0]), np.array([0, 0, 0, 1, 1, 2, 2])
+    advantage, flat = grpo.group_advantage(returns, groups)
+    np.testing.assert_allclose(advantage, slow_advantage(returns, groups))
+    assert flat == 1
+    assert advantage[3] == advantage[4] == 0.0
+
+
+def test_reference_kl_and_its_gradient():
+    logp = torch.randn(20, dtype=torch.float64, requires_grad=True)
+    reference = torch.randn(20, dtype=torch.float64)
+    kl, gradient = grpo.reference_kl_grad(logp, reference)
+    assert (kl >= 0).all()
+    kl.sum().backward()
+    torch.testing.assert_close(gradient, logp.grad)
+
+
+def group_batch(returns=(1.0, 0.0), seed=0):
+    rng, steps = np.random.default_rng(seed), 40
+    return Batch(
+        {
+            "obs": rng.standard_normal((steps, 3)).astype(np.float32),
+            "action": rng.integers(0, 2, steps),
+            "behaviour_logp": np.full(steps, np.log(0.5), np.float32),
+            "episode": np.repeat([0, 1], steps // 2),
+            "episode_return": np.array(returns),
+            "episode_group": np.zeros(2, np.int64),
+        }
+    )
+
+
+def test_a_group_without_variance_changes_nothing():
+    algorithm = grpo.GRPO(grpo.Config(), SPACES, seed=0)
+    before = algorithm.flat.value.clone()
+    result = algorithm.update(group_batch((4.0, 4.0)))
+    assert result.metrics["flat_groups"] == 1.0
+    assert torch.equal(before, algorithm.flat.value)
+
+
+def test_actions_of_the_better_episode_become_likelier():
+    algorithm = grpo.GRPO(grpo.Config(normalise_obs=False), SPACES, seed=0)
+    batch = group_batch()
+    inputs = algorithm.obs_norm.inputs(batch.arrays["obs"])
+    action = torch.from_numpy(batch.arrays["action"])[None]
+    before = algorithm.head.evaluate(algorithm.pi.predict(inputs), action).clone()
+    for _ in range(20):
+        algorithm.update(batch)
+    gain = (algorithm.head.evaluate(algorithm.pi.predict(inputs), action) - before).numpy()
+    assert gain[:20].mean() > 0 > gain[20:].mean()
+
+
+def test_the_kl_to_the_reference_holds_the_policy_back():
+    free, held = (grpo.GRPO(grpo.Config(kl_coef=k, epochs=20), SPACES, seed=0) for k in (0.0, 10.0))
+    start = free.flat.value.clone()
+    for algorithm in (free, held):
+        for _ in range(10):
+            algorithm.update(group_batch())
+    assert (held.flat.value - start).norm() < (free.flat.value - start).norm()
+
+
+@pytest.mark.parametrize("kl_coef", [0.0, 0.1])
+def test_a_restored_state_goes_on_bit_for_bit(kl_coef):
+    config = grpo.Config(minibatch=8, kl_coef=kl_coef, reference_every=2)
+    one, other = grpo.GRPO(config, SPACES, seed=0), grpo.GRPO(config, SPACES, seed=1)
+    one.update(group_batch())
+    other.restore(one.state())
+    for algorithm in (one, other):
+        algorithm.update(group_batch(seed=1))
+        algorithm.update(group_batch(seed=2))
+    assert torch.equal(one.flat.value, other.flat.value)
+    assert torch.equal(one.reference.value, other.reference.value)

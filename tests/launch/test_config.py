@@ -1,0 +1,59 @@
+"""One configuration: every preset loads, and everything wrong is one clear line."""
+
+import pytest
+from headrace.common.errors import UsageError
+from headrace.launch.build import Blueprint, plan, with_addresses
+from headrace.launch.config import load, presets
+
+
+@pytest.mark.parametrize("name", sorted(presets()))
+def test_every_preset_is_whole_and_says_what_it_is(name):
+    blueprint = Blueprint(with_addresses(load(name)))
+    blueprint.check()
+    assert plan(blueprint)["versions_at_least"] > 0
+    assert presets()[name].read_text().startswith("# ")
+
+
+@pytest.mark.parametrize(
+    ("preset", "override", "says"),
+    [
+        ("cartpole-poo", "run.seed=1", "neither a preset nor a file; did you mean 'cartpole-ppo'"),
+        ("cartpole-ppo", "run.sede=1", "unknown key run.sede; did you mean 'seed'"),
+        ("cartpole-ppo", "rum.seed=1", "unknown key rum; did you mean 'run'"),
+        ("cartpole-ppo", "algorithm.gama=0.9", "unknown key algorithm.gama; did you mean 'gamma'"),
+        ("cartpole-ppo", "algorithm.name=pppo", "algorithm.name 'pppo' is unknown; did you mean 'ppo'"),
+        ("cartpole-ppo", "algorithm.gamma=much", "algorithm.gamma = 'much'"),
+        ("cartpole-ppo", "run.total_steps=0", "run.total_steps = 0: input should be greater than 0"),
+        ("cartpole-ppo", "task.backend=atari", "task.backend = 'atari'"),
+        ("cartpole-ppo", "seed=1", "write section.key=value"),
+        ("cartpole-ppo", "run.seed.x=1", "is a value, not a section"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(preset, override, says):
+    with pytest.raises(UsageError) as caught:
+        load(preset, ["run.seed=0", override])
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_overrides_and_files_and_what_is_written_comes_back_equal(tmp_path):
+    config = load("lunarlander-ppo", ["run.seed=7", "task.env=CartPole-v1", "algorithm.hidden=[8]", 'run.id="x"'])
+    assert (config.run.seed, config.task.env, config.algorithm_config().hidden) == (7, "CartPole-v1", (8,))
+    path = tmp_path / "config.toml"
+    path.write_text(config.to_toml())
+    assert load(str(path)) == config
+    path.write_text("run = ")
+    with pytest.raises(UsageError, match="not valid TOML"):
+        load(str(path))
+
+
+def test_groups_bring_their_own_number_of_environments():
+    blueprint = Blueprint(load("cartpole-ppo", ["algorithm.name=grpo", "algorithm.group_size=5"]))
+    assert blueprint.envs_per_stream == 5
+    with pytest.raises(UsageError, match="groups restart from one seed"):
+        Blueprint(load("cartpole-ppo", ["algorithm.name=grpo", "task.backend=envpool"])).check()
+
+
+def test_an_environment_the_algorithm_cannot_serve_is_refused():
+    with pytest.raises(UsageError, match="DQN"):
+        Blueprint(load("cartpole-ppo", ["algorithm.name=dqn", "task.env=Pendulum-v1"])).check()

@@ -1,0 +1,99 @@
+"""Batches of environments: same-step reset, ends kept apart, actions mapped, bad spaces refused."""
+
+import gymnasium
+import numpy as np
+import pytest
+from headrace.common.errors import UsageError
+from headrace.tasks import make_batch
+from headrace.tasks.gymnasium_batch import GymnasiumBatch
+
+
+class Counting(gymnasium.Env):
+    """Shows how many steps were taken; ends at ``ends_at``, by termination or not."""
+
+    observation_space = gymnasium.spaces.Box(-1e6, 1e6, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2, start=5)
+
+    def __init__(self, ends_at=3, terminates=True):
+        self.ends_at, self.terminates, self.seen = ends_at, terminates, []
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count = 0
+        return np.array([0.0], np.float32), {}
+
+    def step(self, action):
+        self.seen.append(action)
+        self.count += 1
+        over = self.count == self.ends_at
+        ended, cut = over and self.terminates, over and not self.terminates
+        return np.array([self.count], np.float32), 1.0, ended, cut, {}
+
+
+def test_reset_happens_in_the_same_step_and_the_last_observation_is_kept():
+    batch = GymnasiumBatch.of([Counting(3, True), Counting(2, False)], "Counting")
+    assert batch.reset([1, 2]).tolist() == [[0.0], [0.0]]
+    batch.step(np.array([0, 1]))
+    second = batch.step(np.array([0, 1]))
+    assert second.obs.tolist() == [[2.0], [0.0]]
+    assert second.final_obs.tolist() == [[2.0]]
+    assert second.terminated.tolist() == [False, False]
+    assert second.truncated.tolist() == [False, True]
+    third = batch.step(np.array([0, 1]))
+    assert third.obs.tolist() == [[0.0], [1.0]]
+    assert third.terminated.tolist() == [True, False]
+    assert batch.envs[0].seen == [5, 5, 5]  # the action space starts at 5
+    assert batch.envs[1].seen == [6, 6, 6]
+
+
+def test_actions_in_unit_range_reach_the_bounds():
+    batch = make_batch("Pendulum-v1", 2)
+    np.testing.assert_allclose(batch._env_actions(np.array([[-3.0], [0.5]], np.float32)), [[-2.0], [1.0]])
+    assert batch.spaces.action_dim == 1
+
+
+@pytest.mark.parametrize(
+    ("env_id", "says"),
+    [
+        ("CartPole-v99", "v99"),
+        ("NoSuchEnv-v0", "NoSuchEnv"),
+        ("FrozenLake-v1", "observation space"),
+        ("Blackjack-v1", "observation space"),
+    ],
+)
+def test_unknown_or_unfit_environments_are_one_clear_line(env_id, says):
+    with pytest.raises(UsageError, match=says) as caught:
+        make_batch(env_id, 1)
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_arguments_of_the_environment_are_one_clear_line():
+    with pytest.raises(UsageError, match="gravitty"):
+        make_batch("LunarLander-v3", 1, kwargs={"gravitty": 1})
+
+
+def test_training_environments_have_no_render_mode():
+    assert all(env.render_mode is None for env in make_batch("LunarLander-v3", 2).envs)
+
+
+def test_envpool_marks_the_step_it_spends_on_a_reset():
+    batch = make_batch("CartPole-v1", 4, backend="envpool", seed=1)
+    assert batch.spaces.marks_invalid
+    obs, resetting = batch.reset(range(4)), np.zeros(4, bool)
+    ends = 0
+    for _ in range(200):
+        stepped = batch.step(np.ones(4, np.int64))
+        np.testing.assert_array_equal(stepped.valid, ~resetting)
+        assert not (stepped.terminated | stepped.truncated)[resetting].any()
+        resetting = stepped.terminated | stepped.truncated
+        ends += int(resetting.sum())
+        if resetting.any():
+            np.testing.assert_array_equal(stepped.final_obs, stepped.obs[resetting])
+            assert (np.abs(stepped.final_obs[:, 0]) > 2.4).any() or (np.abs(stepped.final_obs[:, 2]) > 0.2).any()
+    assert ends > 10
+    assert obs.dtype == np.float32
+
+
+def test_envpool_says_what_it_does_not_have():
+    with pytest.raises(UsageError, match="EnvPool does not have it"):
+        make_batch("NoSuchEnv-v0", 1, backend="envpool")

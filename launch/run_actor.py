@@ -15,6 +15,7 @@ from headrace.launch.stopping import Stop
 
 #: How long one ``next`` may wait for leave before the loop looks whether it should stop.
 _LEAVE_WAIT_S = 1.0
+_TURN_S = 0.02
 _CLOSE_S = 10.0
 
 
@@ -44,8 +45,9 @@ def act(config: Config, index: int, metrics: Metrics, stop: Callable[[], bool]) 
             )
             streams.append(blueprint.stream(stream_id, incarnation, subscriber, sink, metrics))
         while not stop():
-            for stream in streams:
-                stream.step(_LEAVE_WAIT_S / len(streams))
+            # Wait on one stream only when none of them may go on: a lease counts as spent until its stream asks again.
+            if len(streams) == 1 or not any([stream.step(0.0) for stream in streams]):
+                streams[0].step(_LEAVE_WAIT_S if len(streams) == 1 else _TURN_S)
     finally:
         for stream in streams:
             stream.close()

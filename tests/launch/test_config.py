@@ -48,12 +48,12 @@ def test_overrides_and_files_and_what_is_written_comes_back_equal(tmp_path):
 
 
 def test_groups_bring_their_own_number_of_environments():
-    blueprint = Blueprint(load("cartpole-ppo", ["algorithm.name=grpo", "algorithm.group_size=5"]))
+    blueprint = Blueprint(load("cartpole-grpo", ["algorithm.group_size=5"]))
     assert blueprint.envs_per_stream == 5
     with pytest.raises(UsageError, match="groups restart from one seed"):
-        Blueprint(load("cartpole-ppo", ["algorithm.name=grpo", "task.backend=envpool"])).check()
+        Blueprint(load("cartpole-grpo", ["task.backend=envpool"])).check()
 
 
 def test_an_environment_the_algorithm_cannot_serve_is_refused():
-    with pytest.raises(UsageError, match="DQN"):
-        Blueprint(load("cartpole-ppo", ["algorithm.name=dqn", "task.env=Pendulum-v1"])).check()
+    with pytest.raises(UsageError, match="needs a Discrete action space"):
+        Blueprint(load("cartpole-dqn", ["task.env=Pendulum-v1"])).check()

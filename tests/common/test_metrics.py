@@ -5,10 +5,11 @@ import urllib.error
 import urllib.request
 
 import pytest
-from headrace.common.errors import UsageError
-from headrace.common.metrics import PREFIX, SHOWN, TABLE, Metrics
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+
+from headrace.common.errors import UsageError
+from headrace.common.metrics import PREFIX, SHOWN, TABLE, Metrics
 
 BASE_UNITS = ("_seconds", "_bytes", "_ratio", "_total", "_info", "_versions", "_records", "_fragments")
 NOT_BASE_UNITS = ("_ms", "_milliseconds", "_minutes", "_kb", "_mb", "_megabytes", "_percent")

@@ -1,7 +1,7 @@
 """A real Prometheus scrapes a role process and answers a query.
 
-The binaries are Debian's package `prometheus`. Where they are missing the test says so on the run's output and reads the
-endpoint with the client library's parser instead; with CI=true a missing binary is a failure.
+The binaries are Debian's package `prometheus`. Where they are missing the test says so on the run's output and reads
+the endpoint with the client library's parser only; with CI=true a missing binary is a failure.
 """
 
 import json
@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from headrace.launch.scrape import endpoint_of, scrape
 
 ROLE = """

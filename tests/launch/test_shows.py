@@ -9,11 +9,12 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
 from headrace.launch.board import Board
 from headrace.launch.plot import Evaluation, plot_returns
 from headrace.launch.record import Row
 from headrace.launch.table import BARS, History, Lines, Notes, Table, eta, open_display
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 
 def row(env_steps: int, ret: float | None = 1.5, **changed: object) -> Row:
@@ -151,10 +152,10 @@ def test_elsewhere_it_is_lines(monkeypatch: pytest.MonkeyPatch, term: str) -> No
 
 
 def test_lines_do_not_import_rich() -> None:
-    code = "import sys; from headrace.launch.table import *; open_display('x', sys.stderr).close(); print('rich' in sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | {"TERM": "dumb"}
-    )
+    code = "import sys; from headrace.launch.table import open_display\n"
+    code += "open_display('x', sys.stderr).close(); print('rich' in sys.modules)"
+    env = os.environ | {"TERM": "dumb"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
     assert done.stdout == "False\n"
 
 

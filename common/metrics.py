@@ -21,8 +21,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
 from typing import Any
 
-from headrace.common.errors import REJECT_REASONS, UsageError
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from headrace.common.errors import REJECT_REASONS, UsageError
 
 PREFIX = "headrace_"
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import crc32c
+
 from headrace.launch.record import Row
 
 _SERIAL = itertools.count()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
 from headrace.launch.record import Row
 
 if TYPE_CHECKING:

@@ -118,8 +118,9 @@ def _fetch(url: str, deadline_s: float) -> str:
 
 def parse(text: str) -> dict[str, float]:
     """The samples of ours in Prometheus' text format. Raises ValueError for text that is not in it."""
-    from headrace.common.metrics import PREFIX
     from prometheus_client.parser import text_string_to_metric_families
+
+    from headrace.common.metrics import PREFIX
 
     values: dict[str, float] = {}
     for family in text_string_to_metric_families(text):

@@ -1,0 +1,118 @@
+"""What doctor asks in processes of their own, so that a broken library, or one that hangs, cannot take doctor along.
+
+    python -P -m headrace.launch.probe torch|environment|broker|paramserver [ARGUMENT ...]    prints one JSON object
+
+A probe that fails prints {"error": "..."}; one that does not come back is ended by its caller.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import warnings
+from typing import Any
+
+DEADLINE_MS = 5000
+
+
+def ask(name: str, *arguments: str, timeout_s: float = 60.0) -> dict[str, Any]:
+    """Run a probe and return its answer; ``error`` in it says what went wrong."""
+    command = [sys.executable, "-P", "-m", "headrace.launch.probe", name, *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+    except subprocess.TimeoutExpired:
+        return {"error": f"no answer in {timeout_s:g} s"}
+    try:
+        answer = json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        said = done.stderr.strip().splitlines() or ["nothing said"]
+        return {"error": f"exit code {done.returncode}: {said[-1]}"}
+    return dict(answer)
+
+
+def torch() -> dict[str, Any]:
+    """Version, threads, and the CUDA devices torch can use."""
+    import torch as t
+
+    devices = []
+    for i in range(t.cuda.device_count() if t.cuda.is_available() else 0):
+        properties = t.cuda.get_device_properties(i)
+        t.ones(8, device=f"cuda:{i}").sum().item()
+        devices.append({"name": properties.name, "memory_bytes": properties.total_memory})
+    return {"version": t.__version__, "cuda": t.version.cuda, "threads": t.get_num_threads(), "devices": devices}
+
+
+def environment() -> dict[str, Any]:
+    """Make LunarLander and step it: box2d is the dependency that fails to install most often."""
+    import gymnasium
+
+    env = gymnasium.make("LunarLander-v3")
+    env.reset(seed=0)
+    env.step(env.action_space.sample())
+    env.close()
+    return {"version": gymnasium.__version__}
+
+
+def broker(address: str, topic: str) -> dict[str, Any]:
+    """The broker's and, where it exists, the topic's limit on the size of a message."""
+    from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    limits = {"bootstrap_timeout_ms": DEADLINE_MS, "request_timeout_ms": DEADLINE_MS}
+    admin = KafkaAdminClient(bootstrap_servers=[address], **limits)
+    brokers = [str(b["node_id"]) for b in admin.describe_cluster()["brokers"]]
+    wanted = {"broker_bytes": (ConfigResourceType.BROKER, brokers[0], "message.max.bytes")}
+    if topic in admin.list_topics():
+        wanted["topic_bytes"] = (ConfigResourceType.TOPIC, topic, "max.message.bytes")
+    answer: dict[str, Any] = {"brokers": len(brokers)}
+    for key, (kind, name, setting) in wanted.items():
+        described = admin.describe_configs([ConfigResource(kind, name)], config_filter="all")
+        answer[key] = int(_find(described, setting))
+    return answer
+
+
+def _find(described: Any, setting: str) -> Any:
+    """The value of ``setting`` somewhere in kafka-python's nested answer."""
+    if isinstance(described, dict):
+        if setting in described:
+            found = described[setting]
+            return found["value"] if isinstance(found, dict) else found
+        described = list(described.values())
+    if isinstance(described, list):
+        for part in described:
+            if (found := _find(part, setting)) is not None:
+                return found
+    return None
+
+
+def paramserver(address: str) -> dict[str, Any]:
+    """What gRPC's health service says of the server as a whole."""
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    try:
+        with grpc.insecure_channel(address) as channel:
+            request = health_pb2.HealthCheckRequest(service="")
+            status = health_pb2_grpc.HealthStub(channel).Check(request, timeout=DEADLINE_MS / 1000).status
+    except grpc.RpcError as e:
+        return {"error": f"{e.code().name}: {e.details()}"}
+    return {"status": health_pb2.HealthCheckResponse.ServingStatus.Name(status)}
+
+
+def main(arguments: list[str]) -> int:
+    warnings.simplefilter("ignore")
+    name, *rest = arguments
+    probes = {"torch": torch, "environment": environment, "broker": broker, "paramserver": paramserver}
+    try:
+        answer = probes[name](*rest)  # type: ignore[operator]
+    except Exception as e:
+        # Whatever it is, it is the finding: doctor prints it beside what would be right.
+        answer = {"error": f"{type(e).__name__}: {e}".splitlines()[0]}
+    print(json.dumps(answer), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,120 @@
+"""Each verdict, from what the roles' own metrics would show."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import generate_latest
+
+from headrace.common.metrics import Metrics
+from headrace.launch.bottleneck import ADVICE, Figures, decide, judge
+from headrace.launch.endpoints import Endpoint
+from headrace.launch.scrape import Scrape, parse
+
+
+def scraped(metrics: Metrics, index: int = 0, time_s: float = 0.0) -> Scrape:
+    endpoint = Endpoint(metrics.role, index, 1000 + index, f"http://127.0.0.1:{9000 + index}")
+    return Scrape(endpoint, time_s, parse(generate_latest(metrics.registry).decode()))
+
+
+def spend(metrics: Metrics, **phases: float) -> Metrics:
+    for phase, seconds in phases.items():
+        metrics.inc(f"{metrics.role}_phase_seconds_total", seconds, phase=phase)
+    return metrics
+
+
+def observe(metrics: Metrics, name: str, seconds: float, times: int) -> Metrics:
+    for _ in range(times):
+        metrics.observe(name, seconds)
+    return metrics
+
+
+FAST = (20, 0.01)
+
+#: verdict, the learner's seconds by phase, an actor's, then what is not FAST: (publications, seconds each), (acks, ...)
+CASES: dict[str, tuple[str, dict[str, float], dict[str, float], dict[str, tuple[int, float]]]] = {
+    "slow actors": ("actors too few", {"wait": 8, "update": 2}, {"env": 8.5, "policy": 1, "put": 0.5}, {}),
+    "slow actors, lockstep": ("actors too few", {"wait": 7, "update": 3}, {"env": 6, "policy": 1, "lease": 3}, {}),
+    "long updates": ("learner too slow", {"update": 9, "assemble": 0.8, "wait": 0.2}, {"env": 5, "lease": 5}, {}),
+    "full queue": ("learner too slow", {"update": 9, "wait": 1}, {"env": 4, "put": 6}, {"ack": (20, 0.6)}),
+    "checkpoints": ("learner too slow", {"update": 3, "checkpoint": 6.5, "wait": 0.5}, {"env": 4, "lease": 6}, {}),
+    "stuck in publish": (
+        "weights too slow",
+        {"update": 2, "publish": 7, "wait": 1},
+        {"env": 3, "lease": 7},
+        {"publish": (10, 0.9)},
+    ),
+    "slow publication": ("weights too slow", {"update": 2, "wait": 8}, {"env": 3, "lease": 7}, {"publish": (10, 0.8)}),
+    "slow on the way to actors": ("weights too slow", {"update": 2, "wait": 8}, {"env": 3, "lease": 7}, {}),
+    "put blocks": ("broker too slow", {"update": 3, "wait": 7}, {"env": 3.5, "put": 6.5}, {"ack": (20, 0.5)}),
+    "acknowledged late": ("broker too slow", {"update": 2, "wait": 8}, {"env": 3, "lease": 7}, {"ack": (10, 0.9)}),
+    "all busy": ("balanced", {"update": 9.5, "wait": 0.5}, {"env": 8, "policy": 1.6, "lease": 0.4}, {}),
+    "lockstep, even": ("balanced", {"update": 5, "wait": 5}, {"env": 5, "lease": 5}, {"publish": (1, 0.01)}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_verdict(case: str) -> None:
+    name, learner_phases, actor_phases, slow = CASES[case]
+    published, publish_s = slow.get("publish", FAST)
+    acks, ack_s = slow.get("ack", FAST)
+    learner = observe(spend(Metrics("learner"), **learner_phases), "weights_publish_seconds", publish_s, published)
+    actors = []
+    for index in range(2):
+        actor = observe(spend(Metrics("actor"), **actor_phases), "transport_ack_seconds", ack_s, acks)
+        actor.inc("transport_blocked_seconds_total", actor_phases.get("put", 0.0) * 0.9)
+        actors.append(scraped(actor, index))
+    verdict = judge([scraped(learner), *actors])
+    assert verdict.name == name, verdict
+    assert verdict.sentence.startswith(f"{name}: ")
+    assert ADVICE[name] in verdict.sentence
+    assert verdict.figures.learner_wait == pytest.approx(learner_phases["wait"] / 10)
+    assert verdict.figures.publish_s == pytest.approx(publish_s)
+    assert verdict.figures.ack_s == pytest.approx(ack_s)
+
+
+def test_two_scrapes_judge_the_time_between_them() -> None:
+    learner = spend(Metrics("learner"), wait=1000, update=10)
+    actor = spend(Metrics("actor"), env=1000, lease=1)
+    before = [scraped(learner), scraped(actor)]
+    spend(learner, wait=0.1, update=0.9)
+    spend(actor, env=0.3, lease=0.7)
+    after = [scraped(learner, time_s=1), scraped(actor, time_s=1)]
+    assert judge(after).name == "actors too few"
+    verdict = judge(after, before)
+    assert verdict.name == "learner too slow"
+    assert verdict.figures.learner_busy == pytest.approx(0.9)
+
+
+def test_an_actor_started_in_between_counts_as_one() -> None:
+    """Its whole life is its share; it must not drown in, nor drown, the others."""
+    learner = spend(Metrics("learner"), wait=0.9, update=0.1)
+    old, new = spend(Metrics("actor"), env=1000), spend(Metrics("actor"), env=1, lease=3)
+    before = [scraped(learner), scraped(old)]
+    spend(old, env=0.75, lease=0.25)
+    assert judge([scraped(learner), scraped(old), scraped(new, 1)], before).figures.actor_busy == pytest.approx(0.5)
+
+
+def test_a_phase_longer_than_the_window_falls_back_to_totals() -> None:
+    learner, actor = spend(Metrics("learner"), update=90, wait=10), spend(Metrics("actor"), env=10, lease=90)
+    scrapes = [scraped(learner), scraped(actor)]
+    assert judge(scrapes, scrapes).name == "learner too slow"
+
+
+def test_dead_roles() -> None:
+    learner, actor = scraped(spend(Metrics("learner"), wait=9, update=1)), scraped(spend(Metrics("actor"), env=9))
+    dead = Scrape(actor.endpoint, 0.0, error="Connection refused")
+    assert judge([learner, dead]).sentence == "actors too few: none answers"
+    assert judge([actor]).name == "unknown"
+    assert judge([]).name == "unknown"
+    assert judge([scraped(Metrics("learner")), actor]).name == "unknown"
+
+
+ratio = st.floats(0, 1)
+
+
+@given(st.builds(Figures, st.integers(0, 9), *[ratio] * 6, st.floats(0, 100), ratio, st.floats(0, 100), ratio, ratio))
+def test_any_figures_give_a_verdict(figures: Figures) -> None:
+    verdict = decide(figures)
+    assert verdict.name in {*ADVICE, "unknown"}
+    assert all(0 <= share <= 2 for share in verdict.parts.values())
+    assert "\n" not in verdict.sentence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ def test_generated_code_is_current(tmp_path: Path) -> None:
 def test_every_field_of_every_message_is_commented() -> None:
     for path in (ROOT / "proto").glob("*.proto"):
         lines = path.read_text().splitlines()
-        for above, line in zip(lines, lines[1:], strict=False):
+        for above, line in itertools.pairwise(lines):
             code, _, comment = line.partition("//")
             if "=" in code and not code.lstrip().startswith(("syntax", "option", "DTYPE_")):
                 assert comment or above.lstrip().startswith("//"), f"{path.name}: {line.strip()} has no comment"

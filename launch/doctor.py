@@ -73,12 +73,12 @@ def check_carrier(url: str) -> Check:
     if "error" in answer:
         return Check("carrier", FAIL, f"{address}: {answer['error']}", "is it a Kafka broker, and may we log in?")
     ours = Limits().record_bytes
-    found = f"{address}: {answer['brokers']} broker(s), messages to {answer['broker_bytes']:,} bytes"
-    if "topic_bytes" not in answer:
-        return Check("carrier", OK, f"{found}, topic {topic} is not there yet (the learner makes it)")
-    found += f", topic {topic} to {answer['topic_bytes']:,}"
+    found = f"{address}: {answer['brokers']} broker(s)"
+    if answer["topic_bytes"] is None:
+        return Check("carrier", OK, f"{found}, topic {topic} is not there yet: the learner makes it")
+    found += f", topic {topic} takes messages of {answer['topic_bytes']:,} bytes"
     if answer["topic_bytes"] < ours:
-        return Check("carrier", FAIL, found, f"set the topic's max.message.bytes to {ours} or more")
+        return Check("carrier", FAIL, found, f"set its max.message.bytes to {ours} or more")
     return Check("carrier", OK, found)
 
 

@@ -56,35 +56,18 @@ def environment() -> dict[str, Any]:
 
 
 def broker(address: str, topic: str) -> dict[str, Any]:
-    """The broker's and, where it exists, the topic's limit on the size of a message."""
+    """How many brokers there are, and the largest message the topic takes (null: there is no such topic yet)."""
     from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     limits = {"bootstrap_timeout_ms": DEADLINE_MS, "request_timeout_ms": DEADLINE_MS}
     admin = KafkaAdminClient(bootstrap_servers=[address], **limits)
-    brokers = [str(b["node_id"]) for b in admin.describe_cluster()["brokers"]]
-    wanted = {"broker_bytes": (ConfigResourceType.BROKER, brokers[0], "message.max.bytes")}
+    answer: dict[str, Any] = {"brokers": len(admin.describe_cluster()["brokers"]), "topic_bytes": None}
     if topic in admin.list_topics():
-        wanted["topic_bytes"] = (ConfigResourceType.TOPIC, topic, "max.message.bytes")
-    answer: dict[str, Any] = {"brokers": len(brokers)}
-    for key, (kind, name, setting) in wanted.items():
-        described = admin.describe_configs([ConfigResource(kind, name)], config_filter="all")
-        answer[key] = int(_find(described, setting))
+        resource = ConfigResource(ConfigResourceType.TOPIC, topic)
+        described = admin.describe_configs([resource], config_filter="all")
+        answer["topic_bytes"] = int(described["topic"][topic]["max.message.bytes"]["value"])
     return answer
-
-
-def _find(described: Any, setting: str) -> Any:
-    """The value of ``setting`` somewhere in kafka-python's nested answer."""
-    if isinstance(described, dict):
-        if setting in described:
-            found = described[setting]
-            return found["value"] if isinstance(found, dict) else found
-        described = list(described.values())
-    if isinstance(described, list):
-        for part in described:
-            if (found := _find(part, setting)) is not None:
-                return found
-    return None
 
 
 def paramserver(address: str) -> dict[str, Any]:

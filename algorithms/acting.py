@@ -75,7 +75,9 @@ class NumpyMLP:
     def __call__(self, obs: Array) -> Array:
         x = obs.reshape(len(obs), -1)
         if self.obs_mean is not None:
-            x = np.clip((x - self.obs_mean) * self.obs_scale, -OBS_CLIP, OBS_CLIP)
+            x = x - self.obs_mean
+            x *= self.obs_scale
+            np.maximum(np.minimum(x, OBS_CLIP, out=x), -OBS_CLIP, out=x)  # a third of what np.clip costs on small arrays
         for weight, bias in self.layers[:-1]:
             x = x @ weight
             x += bias
@@ -99,9 +101,8 @@ class CategoricalPolicy:
         logits = self.mlp(obs)
         if not explore:
             return Acted(logits.argmax(axis=1), {})
-        # -log of an exponential variate is a Gumbel variate.
-        gumbel = -np.log(rng.standard_exponential(logits.shape, dtype=np.float32))
-        action = (logits + gumbel).argmax(axis=1)
+        # Minus the log of an exponential variate is a Gumbel variate.
+        action = (logits - np.log(rng.standard_exponential(logits.shape, dtype=np.float32))).argmax(axis=1)
         logits -= logits.max(axis=1, keepdims=True)
         chosen = logits[np.arange(len(action)), action]
         return Acted(action, {"behaviour_logp": chosen - np.log(np.exp(logits).sum(axis=1))})

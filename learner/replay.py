@@ -192,7 +192,9 @@ class ReplayBuffer:
         wanted = (set(COLUMNS) if size else set()) | ({"priority"} if self._tree else set())
         lengths = {name: len(tensor) for name, tensor in state.tensors.items()}
         if lengths != dict.fromkeys(wanted, size):
-            raise UsageError(f"replay: the saved buffer holds {lengths}, this configuration needs {size} of {sorted(wanted)}")
+            raise UsageError(
+                f"replay: the saved buffer holds {lengths}, this configuration needs {size} of {sorted(wanted)}"
+            )
         self._inserted = inserted
         self._columns = {name: _touched(self.replay.capacity, state.tensors[name]) for name in wanted - {"priority"}}
         for name, column in self._columns.items():

@@ -125,7 +125,7 @@ class GRPO:
         )
         features = require_vector_obs(spaces, "GRPO")
         widths = [features, *config.hidden, spaces.n_actions or spaces.action_dim]
-        self.device = nets.resolve_device(device)
+        self.device = device
         shapes = nets.MLP.shapes("pi", widths) | heads.head_shapes(spaces)
         self.flat, self.reference = nets.Flat(shapes, self.device), nets.Flat(shapes, self.device)
         self.pi, self.head = nets.MLP(self.flat, "pi", widths), heads.make_head(spaces, self.flat)

@@ -214,8 +214,3 @@ class ObsNorm(RunningNorm):
         inputs = np.ones((rows.shape[1] + 1, len(rows)), np.float32)
         inputs[:-1] = rows.T
         return torch.from_numpy(inputs).to(self._device)
-
-
-def resolve_device(device: str) -> str:
-    """``auto``: CUDA where there is a device, else the CPU."""
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device

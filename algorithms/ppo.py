@@ -123,7 +123,7 @@ class PPO:
         )
         features, actions = require_vector_obs(spaces, "PPO"), spaces.n_actions or spaces.action_dim
         pi, vf = [features, *config.hidden, actions], [features, *config.hidden, 1]
-        self.device = nets.resolve_device(device)
+        self.device = device
         shapes = nets.MLP.shapes("pi", pi) | nets.MLP.shapes("vf", vf) | heads.head_shapes(spaces)
         self.flat = nets.Flat(shapes, self.device)
         self.pi, self.vf = nets.MLP(self.flat, "pi", pi), nets.MLP(self.flat, "vf", vf)

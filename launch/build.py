@@ -88,7 +88,7 @@ class Blueprint:
         module, name = ALGORITHMS[self.config.algorithm["name"]]
         make = getattr(import_module(f"headrace.algorithms.{module}"), name)
         algorithm: Algorithm = make(
-            self.algorithm_config, self.spaces, seed=self.config.run.seed, device=self.config.learner.device
+            self.algorithm_config, self.spaces, seed=self.config.run.seed, device=_device(self.config.learner.device)
         )
         return algorithm
 
@@ -108,6 +108,19 @@ class Blueprint:
     def stream(self, stream_id: int, incarnation: int, subscriber: Subscriber, sink: Sink, metrics: Metrics) -> Stream:
         who = Identity(self.config.run.id, stream_id, incarnation, self.task_id, self.schema.hash)
         return Stream(who, self.rollout(stream_id, incarnation), subscriber, sink, metrics)
+
+
+def _device(wanted: str) -> str:
+    """``auto``: CUDA where there is a device, else the CPU. Raises :class:`UsageError` for one torch does not have."""
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=wanted)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"learner.device {wanted!r}: {str(error).splitlines()[0]}") from error
+    return wanted
 
 
 def new_incarnation() -> int:

@@ -15,6 +15,7 @@ from headrace.launch.build import Blueprint, with_addresses
 from headrace.launch.config import Config
 from headrace.learner.loop import Identity, Learner, Trained
 from headrace.paramserver.inprocess import InProcess
+from headrace.paramserver.ledger import Ledger
 from headrace.paramserver.store import Store
 
 
@@ -28,12 +29,12 @@ def run_serial(
     blueprint = Blueprint(with_addresses(config))
     blueprint.check()
     config, metrics = blueprint.config, Metrics("serial")
-    carrier, server = Memory(blueprint.limits), InProcess(Store(config.run.id, streams=blueprint.lockstep_streams))
+    carrier, server = Memory(blueprint.limits), InProcess(Store(Ledger(blueprint.lockstep_streams)))
     learner = Learner(
         Identity(config.run.id, 1),
         blueprint.algorithm(),
         carrier,
-        server.publisher(),
+        server,
         partial(validate, schema=blueprint.schema, run_id=config.run.id),
         metrics,
         seed=config.run.seed,
@@ -42,7 +43,7 @@ def run_serial(
         queue_bytes=config.transport.queue_bytes,
     )
     streams = [
-        blueprint.stream(i, i, server.subscriber(i, i), carrier, metrics) for i in range(blueprint.config.streams)
+        blueprint.stream(i, i, server.subscriber(config.run.id, i, i), carrier, metrics) for i in range(blueprint.config.streams)
     ]
     try:
         while not learner.done and (not versions or learner.counters.version < versions):

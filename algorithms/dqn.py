@@ -1,18 +1,18 @@
 """DQN: Q-learning from replay (Mnih et al. 2015), with the parts that have proved their worth.
 
-    y = R^(n) + gamma^n Q_target(s', argmax_a Q_online(s', a))     double Q-learning, van Hasselt et al. 2016, eq. 4
-    loss = mean(w * huber(y - Q_online(s, a)))                     w: importance weights of prioritised replay
-    target <- target + tau (online - target)                       after every gradient step (Polyak averaging)
+    y    = R + gamma^n Q_target(s', argmax_a Q(s', a))       double Q-learning (van Hasselt et al. 2016, eq. 4)
+    loss = mean(w huber(Q(s, a) - y))                        w: importance weights of prioritised replay
+    target <- target + tau (online - target)                 after every gradient step (Polyak averaging)
 
-Optional: dueling streams (Wang et al. 2016, eq. 9), n-step returns and prioritised replay (the replay buffer's part).
-Epsilon is a scalar beside the weights, so the learner's progress drives every actor's exploration.
+R, gamma^n and w come with the minibatch (learner/replay.py). Optional: the dueling head (Wang et al. 2016, eq. 9).
+Epsilon is a scalar beside the weights, so the learner's progress drives the exploration of every actor.
 
-Shapes: B minibatch, A actions, D observation features. All tensors are float32.
+Legend: F features, A actions, M minibatch. Gradients are written out beside their formulas, as in ppo.py.
+Importing this file costs no torch: an actor reads ``Config``, ``schema`` and ``policy`` from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,86 +21,77 @@ import numpy as np
 from headrace.algorithms.acting import NumpyMLP, env_schema, require_vector_obs
 from headrace.algorithms.base import Acted, Batch, Replay, Result, Spaces, State
 from headrace.common.errors import UsageError
+from headrace.common.seeding import stream
 from headrace.common.types import Array, Schema, Weights
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import torch
+
+#: Smallest and largest sensible value by field; what is outside is a slip of the pen.
+_RANGES: dict[str, tuple[float, float]] = {
+    "gamma": (0, 1), "n_step": (1, 1000), "tau": (0, 1), "learning_rate": (0, 1), "learning_rate_end": (0, 1), "max_grad_norm": (0, np.inf),
+    "epsilon_start": (0, 1), "epsilon_end": (0, 1), "epsilon_fraction": (0, 1), "fragments": (1, np.inf),
+    "minibatch": (1, np.inf), "samples_per_insert": (0, np.inf), "priority_alpha": (0, 1), "priority_beta": (0, 1),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Config:
-    hidden: tuple[int, ...] = (128, 128)
-    """Widths of the hidden layers (ReLU). With ``dueling`` the last one is made twice, once in each stream."""
-    dueling: bool = False
-    """Separate streams for the state's value and the actions' advantages; needs two hidden layers or more."""
-    double: bool = True
-    """The online network chooses the next action, the target network values it; else the target does both."""
-    gamma: float = 0.99
-    """Discount per environment step."""
-    n_step: int = 1
-    """Steps of the n-step return."""
-    learning_rate: float = 1e-3
-    """Adam's step size at the start."""
-    learning_rate_end: float = 1e-3
-    """Adam's step size at the end of the run, reached linearly."""
-    tau: float = 0.005
-    """Share of the online network that the target takes over at each gradient step."""
-    max_grad_norm: float = 10.0
-    """The gradient is scaled down to this norm."""
-    epsilon_start: float = 1.0
-    """Share of random actions at the start."""
-    epsilon_end: float = 0.05
-    """Share of random actions once ``epsilon_fraction`` of the run is done, reached linearly."""
-    epsilon_fraction: float = 0.2
-    """Part of the run over which epsilon falls."""
-    batch: int = 128
-    """Transitions in a minibatch."""
-    samples_per_insert: float = 32.0
-    """How many times a transition is drawn on average; one gradient step per batch / samples_per_insert new ones."""
+    """Hyper-parameters of DQN. The defaults learn CartPole."""
+
     fragments: int = 1
     """Fragments between two rounds of gradient steps; weights are published after each round."""
+    minibatch: int = 128
+    """Transitions per gradient step."""
+    samples_per_insert: float = 32.0
+    """How many times a transition is drawn on average: minibatch / samples_per_insert new ones per gradient step."""
     capacity: int = 100_000
     """Transitions the replay buffer holds."""
     min_size: int = 1000
     """Transitions to collect before the first gradient step."""
+    learning_rate: float = 1e-3
+    """Adam's step size at the start."""
+    learning_rate_end: float = 0.0
+    """Adam's step size at the end of the run, reached linearly."""
+    gamma: float = 0.99
+    """Discount per environment step."""
+    n_step: int = 1
+    """Rewards summed before the target network takes over."""
+    double: bool = True
+    """The online network chooses the next action and the target network values it; else the target does both."""
+    dueling: bool = False
+    """The head gives the state's value and the actions' advantages, joined to Q."""
+    tau: float = 0.005
+    """Share of the online network that the target network takes over at each gradient step."""
+    max_grad_norm: float = 10.0
+    """Gradients are scaled down to this norm."""
+    epsilon_start: float = 1.0
+    """Share of random actions at the start."""
+    epsilon_end: float = 0.05
+    """Share of random actions from ``epsilon_fraction`` of the run on."""
+    epsilon_fraction: float = 0.2
+    """Part of the run over which epsilon falls, linearly."""
     priority_alpha: float = 0.0
-    """0: uniform replay. Above 0: prioritised by |TD error|^alpha (0.6 in the paper)."""
+    """0: uniform replay. Above 0: transitions are drawn in proportion to |TD error|^alpha."""
     priority_beta: float = 0.4
-    """Importance exponent of prioritised replay at the start; rises to 1."""
+    """Importance exponent of prioritised replay at the start; rises to 1 over ``beta_steps``."""
     beta_steps: int = 100_000
-    """Transitions over which the importance exponent rises to 1."""
+    """Inserted transitions after which the importance exponent is 1."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Widths of the tanh layers."""
+    normalise_obs: bool = True
+    """Shift and scale observations by their running mean and deviation (they travel with the weights)."""
 
     def __post_init__(self) -> None:
-        bounds: Mapping[str, tuple[bool, str]] = {
-            "hidden": (
-                min(self.hidden, default=0) >= 1 and len(self.hidden) >= 1 + self.dueling,
-                "must be widths >= 1: one or more, two or more with dueling",
-            ),
-            "gamma": (0 <= self.gamma <= 1, "must be in [0, 1]"),
-            "n_step": (self.n_step >= 1, "must be at least 1"),
-            "learning_rate": (self.learning_rate > 0, "must be above 0"),
-            "learning_rate_end": (self.learning_rate_end >= 0, "must be at least 0"),
-            "tau": (0 < self.tau <= 1, "must be in (0, 1]"),
-            "max_grad_norm": (self.max_grad_norm > 0, "must be above 0"),
-            "epsilon_start": (0 <= self.epsilon_start <= 1, "must be in [0, 1]"),
-            "epsilon_end": (0 <= self.epsilon_end <= 1, "must be in [0, 1]"),
-            "epsilon_fraction": (0 <= self.epsilon_fraction <= 1, "must be in [0, 1]"),
-            "batch": (self.batch >= 1, "must be at least 1"),
-            "samples_per_insert": (self.samples_per_insert > 0, "must be above 0"),
-            "fragments": (self.fragments >= 1, "must be at least 1"),
-            "min_size": (0 <= self.min_size <= self.capacity, f"must be from 0 to capacity ({self.capacity})"),
-            "priority_alpha": (self.priority_alpha >= 0, "must be at least 0"),
-            "priority_beta": (0 <= self.priority_beta <= 1, "must be in [0, 1]"),
-        }
-        for name, (good, rule) in bounds.items():
-            if not good:
-                raise UsageError(f"algorithm.{name} = {getattr(self, name)}: {rule}")
+        for name, (low, high) in _RANGES.items():
+            if not low <= getattr(self, name) <= high:
+                raise UsageError(f"algorithm.{name} = {getattr(self, name)}: must be from {low:g} to {high:g}")
 
     @property
     def experience(self) -> Replay:
         return Replay(
             capacity=self.capacity,
-            batch=self.batch,
+            batch=self.minibatch,
             samples_per_insert=self.samples_per_insert,
             fragments=self.fragments,
             min_size=self.min_size,
@@ -112,210 +103,169 @@ class Config:
         )
 
     def epsilon(self, fraction: float) -> float:
-        """Share of random actions when ``fraction`` (0 to 1) of the run is done."""
+        """Share of random actions when ``fraction`` of the run is done."""
         done = 1.0 if fraction >= self.epsilon_fraction else fraction / self.epsilon_fraction
         return self.epsilon_start + (self.epsilon_end - self.epsilon_start) * done
 
 
-def layer_shapes(config: Config, spaces: Spaces) -> dict[str, tuple[int, ...]]:
-    """Every tensor of the Q network by name: net ``q``, or ``torso``, ``advantage`` and ``value`` when dueling."""
-    features = require_vector_obs(spaces, "dqn")
+def widths(config: Config, spaces: Spaces) -> list[int]:
+    """Layers of the Q network. A dueling head has one more row: the value, before the advantages."""
+    features = require_vector_obs(spaces, "DQN")
     if not spaces.discrete:
-        raise UsageError("task.env: dqn needs a Discrete action space, this environment's is a Box; use ppo")
-    widths = (features, *config.hidden)
-    nets = {"q": (*widths, spaces.n_actions)}
-    if config.dueling:
-        nets = {"torso": widths[:-1], "advantage": (*widths[-2:], spaces.n_actions), "value": (*widths[-2:], 1)}
-    shapes: dict[str, tuple[int, ...]] = {}
-    for net, sizes in nets.items():
-        for i, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
-            shapes[f"{net}.{i}.weight"] = (fan_in, fan_out)
-            shapes[f"{net}.{i}.bias"] = (fan_out,)
-    return shapes
+        raise UsageError("task.env: DQN needs a Discrete action space and this one is a Box; PPO takes both")
+    return [features, *config.hidden, spaces.n_actions + config.dueling]
 
 
 def schema(config: Config, spaces: Spaces) -> Schema:
+    """A fragment holds what the environment showed and what was done; nothing about how it was chosen."""
     return env_schema(spaces, {})
 
 
-# --- acting ----------------------------------------------------------------------------------------------------------
+# --- the acting half -----------------------------------------------------------------------------------------------
 
 
 class EpsilonGreedy:
-    """Greedy in Q; while exploring, with probability epsilon a uniformly random action instead."""
+    """The action of the highest Q; while exploring, with probability epsilon any action instead."""
 
     def __init__(self, config: Config, spaces: Spaces) -> None:
-        self._shapes = layer_shapes(config, spaces)
-        self._nets = {net: NumpyMLP(net, "relu") for net in dict.fromkeys(name.split(".")[0] for name in self._shapes)}
-        self._n_actions = spaces.n_actions
-        self._epsilon = config.epsilon_start
+        self._widths, self._dueling, self._actions = widths(config, spaces), config.dueling, spaces.n_actions
+        self.mlp = NumpyMLP("q", "tanh")
+        self.epsilon = config.epsilon_start
 
     def load(self, weights: Weights) -> None:
-        shapes = {name: tensor.shape for name, tensor in weights.tensors.items()}
-        if shapes != self._shapes:
-            raise UsageError(f"weights of another network: dqn is configured for {self._shapes}, these are {shapes}")
-        for net in self._nets.values():
-            net.load(weights.tensors)
-        self._epsilon = weights.scalars["epsilon"]
+        self.mlp.load(weights.tensors)
+        found = [len(self.mlp.layers[0][0]), *(len(bias) for _, bias in self.mlp.layers)]
+        if found != self._widths:
+            raise UsageError(f"weights of another Q network: layers {found} where this run has {self._widths}")
+        self.epsilon = weights.scalars["epsilon"]
 
     def q_values(self, obs: Array) -> Array:
-        """Q of every action [B, A] for observations [B, D]."""
-        if "q" in self._nets:
-            return self._nets["q"](obs)
-        torso = np.maximum(self._nets["torso"](obs), 0)
-        advantage = self._nets["advantage"](torso)
-        return self._nets["value"](torso) + advantage - advantage.mean(axis=1, keepdims=True)
+        """Q of all actions [B, A] for observations [B, F]."""
+        out = self.mlp(obs)
+        if not self._dueling:
+            return out
+        advantage = out[:, 1:]
+        q: Array = out[:, :1] + advantage - advantage.mean(axis=1, keepdims=True)
+        return q
 
     def act(self, obs: Array, state: Any, rng: np.random.Generator, explore: bool) -> Acted:
         action = self.q_values(obs).argmax(axis=1)
         if explore:
-            random = rng.integers(self._n_actions, size=len(obs))
-            action = np.where(rng.random(len(obs)) < self._epsilon, random, action)
+            anything = rng.integers(self._actions, size=len(action))
+            action = np.where(rng.random(len(action)) < self.epsilon, anything, action)
         return Acted(action, {})
 
 
 def policy(config: Config, spaces: Spaces) -> EpsilonGreedy:
+    """The acting half. Raises :class:`UsageError` for spaces DQN cannot serve."""
     return EpsilonGreedy(config, spaces)
 
 
-# --- the maths -------------------------------------------------------------------------------------------------------
+# --- the mathematics -----------------------------------------------------------------------------------------------
 
 
-def mlp(tensors: Mapping[str, Tensor], net: str, x: Tensor) -> Tensor:
-    """ReLU network [B, in] -> [B, out], the last layer linear."""
-    i = 0
-    while f"{net}.{i}.weight" in tensors:
-        x = tensors[f"{net}.{i}.bias"].addmm(x.relu() if i else x, tensors[f"{net}.{i}.weight"])
-        i += 1
-    return x
+def dueling(out: torch.Tensor) -> torch.Tensor:
+    """Value and advantages [1 + A, M] -> Q [A, M]: Q = V + D - mean D (Wang et al. 2016, eq. 9)."""
+    return out[:1] + out[1:] - out[1:].mean(0)
 
 
-def q_values(tensors: Mapping[str, Tensor], obs: Tensor) -> Tensor:
-    """Q of every action [B, A] for observations [B, D]; the same numbers as :meth:`EpsilonGreedy.q_values`."""
-    if "q.0.weight" in tensors:
-        return mlp(tensors, "q", obs)
-    torso = mlp(tensors, "torso", obs).relu()
-    advantage = mlp(tensors, "advantage", torso)
-    return mlp(tensors, "value", torso) + advantage - advantage.mean(1, keepdim=True)
+def dueling_grad(d_q: torch.Tensor) -> torch.Tensor:
+    """Chain rule from Q [A, M] to value and advantages [1 + A, M]: dV = sum dQ, dD = dQ - mean dQ."""
+    d_value = d_q.sum(0, keepdim=True)
+    d_out = d_value.repeat(len(d_q) + 1, 1)
+    d_out[1:] = d_q - d_value / len(d_q)
+    return d_out
 
 
-def td_target(reward: Tensor, discount: Tensor, choose: Tensor, value: Tensor) -> Tensor:
-    """reward + discount * value[argmax choose], [B]. ``choose`` and ``value``: Q of the next state [B, A] by the network
-    that chooses its action and by the one that values it (van Hasselt et al. 2016, eq. 4)."""
-    return reward + discount * value.gather(1, choose.argmax(1, keepdim=True)).squeeze(1)
+def td_target(
+    reward: torch.Tensor, discount: torch.Tensor, chooser: torch.Tensor, valuer: torch.Tensor
+) -> torch.Tensor:
+    """reward + discount valuer[argmax chooser], [M]. ``chooser`` and ``valuer`` are Q of the next state [A, M] by the
+    network that picks the action there and by the one that says what it is worth."""
+    return reward + discount * valuer.gather(0, chooser.argmax(0, keepdim=True))[0]
 
 
-def huber(error: Tensor) -> Tensor:
-    """Half the square up to 1, linear beyond (Huber 1964, delta = 1)."""
+def huber(error: torch.Tensor) -> torch.Tensor:
+    """Half the square up to 1, linear beyond (Huber 1964); its derivative is the error clipped to [-1, 1]."""
     size = error.abs()
     square = size.clamp(max=1.0)
     return square * (size - 0.5 * square)
 
 
-# --- learning --------------------------------------------------------------------------------------------------------
+# --- the learning half ---------------------------------------------------------------------------------------------
 
 
 class DQN:
-    """The learning half. All parameters live in one flat tensor, as do the target's and Adam's moments; the layers are
-    views of it. So clipping, Adam and the soft update are one call each, whatever the number of layers."""
+    """Holds the online and the target network and the optimiser; ``update`` is one gradient step."""
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, device: str = "cpu") -> None:
-        import torch
+        from headrace.algorithms import nets
 
-        self.config = config
-        self.experience = config.experience
-        self.schema = schema(config, spaces)
-        self._shapes = layer_shapes(config, spaces)
-        self._device = torch.device(device)
-        size = sum(int(np.prod(shape)) for shape in self._shapes.values())
-        self._online = torch.zeros(size, device=self._device)
-        self._tensors = {name: view.requires_grad_() for name, view in self._views(self._online).items()}
-        self._initialise(np.random.default_rng(seed))
-        self._target = self._online.clone()
-        self._target_tensors = self._views(self._target)
-        self._adam = torch.optim.Adam([self._online], lr=config.learning_rate, fused=True)
-        # Adam makes its state at its first step; made here, it can be saved and restored at any time.
-        self._moments = {"exp_avg": torch.zeros_like(self._online), "exp_avg_sq": torch.zeros_like(self._online)}
-        self._steps = torch.zeros((), device=self._device)
-        self._adam.state[self._online] = {"step": self._steps, **self._moments}
-        self._fraction = 0.0
-
-    def _views(self, flat: Tensor) -> dict[str, Tensor]:
-        sizes = [int(np.prod(shape)) for shape in self._shapes.values()]
-        parts = zip(self._shapes.items(), flat.detach().split(sizes), strict=True)
-        return {name: part.view(shape) for (name, shape), part in parts}
-
-    def _initialise(self, rng: np.random.Generator) -> None:
-        """Uniform within 1 / sqrt(fan in), weights and biases alike. From numpy: the same numbers on every device."""
-        import torch
-
-        with torch.no_grad():
-            for name, tensor in self._tensors.items():
-                bound = self._shapes[name.replace("bias", "weight")][0] ** -0.5
-                tensor.copy_(torch.from_numpy(rng.uniform(-bound, bound, self._shapes[name]).astype(np.float32)))
-
-    def update(self, batch: Batch) -> Result:
-        """One gradient step on a minibatch of the replay buffer. Priorities are |TD error| [B] where they are asked for."""
-        import torch
-
-        arrays = {name: torch.from_numpy(array).to(self._device) for name, array in batch.arrays.items()}
-        with torch.no_grad():
-            value = q_values(self._target_tensors, arrays["next_obs"].float())
-            choose = q_values(self._tensors, arrays["next_obs"].float()) if self.config.double else value
-            target = td_target(arrays["reward"], arrays["discount"], choose, value)
-        q = q_values(self._tensors, arrays["obs"].float()).gather(1, arrays["action"].unsqueeze(1)).squeeze(1)
-        error = target - q
-        loss = (arrays["weight"] * huber(error)).mean()
-        gradients = torch.autograd.grad(loss, tuple(self._tensors.values()))
-        with torch.no_grad():
-            gradient = torch.cat([g.reshape(-1) for g in gradients])
-            norm = gradient.norm()
-            self._online.grad = gradient.mul_((self.config.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
-            self._adam.step()
-            self._target.lerp_(self._online, self.config.tau)
-            size = error.abs()
-            loss_, q_mean, td_error, grad_norm = torch.stack([loss, q.mean(), size.mean(), norm]).tolist()
-        metrics = {"loss": loss_, "q_mean": q_mean, "td_error": td_error, "grad_norm": grad_norm}
-        return Result(metrics, size.cpu().numpy() if self.config.priority_alpha > 0 else None)
-
-    def weights(self) -> tuple[dict[str, Array], dict[str, float]]:
-        """The online network, copied, and epsilon."""
-        flat = self._online.detach().to("cpu", copy=True)
-        tensors = {name: view.numpy() for name, view in self._views(flat).items()}
-        return tensors, {"epsilon": self.config.epsilon(self._fraction)}
+        self.config, self.experience, self.schema = config, config.experience, schema(config, spaces)
+        layers = widths(config, spaces)
+        shapes = nets.MLP.shapes("q", layers)
+        self.device = nets.resolve_device(device)
+        self.online, self.target = nets.Flat(shapes, self.device), nets.Flat(shapes, self.device)
+        self.q, self.q_target = nets.MLP(self.online, "q", layers), nets.MLP(self.target, "q", layers)
+        self.q.init_orthogonal(1.0, stream(seed, "init", "q"))
+        self.target.value.copy_(self.online.value)
+        self.adam = nets.Adam(self.online)
+        self.obs_norm = nets.ObsNorm(layers[0], config.normalise_obs, self.device)
+        self.progress(0.0)
 
     def progress(self, fraction: float) -> None:
-        self._fraction = fraction
         start, end = self.config.learning_rate, self.config.learning_rate_end
-        self._adam.param_groups[0]["lr"] = start + (end - start) * fraction
+        self._fraction, self._learning_rate = fraction, start + (end - start) * fraction
 
-    # --- checkpoints ---
-
-    def _flats(self) -> dict[str, Tensor]:
-        return {"online": self._online, "target": self._target, **self._moments}
-
-    def state(self) -> State:
-        tensors = {
-            f"{part}/{name}": view.numpy()
-            for part, flat in self._flats().items()
-            for name, view in self._views(flat.detach().to("cpu", copy=True)).items()
-        }
-        return State(tensors, {"adam_steps": int(self._steps), "fraction": self._fraction})
-
-    def restore(self, state: State) -> None:
-        """Go on from :meth:`state`, bit for bit. Raises :class:`UsageError` for another architecture's."""
+    def update(self, batch: Batch) -> Result:
+        """One gradient step; with prioritised replay the priorities are |TD error| [M], else None."""
         import torch
 
-        wanted = {f"{part}/{name}": shape for part in self._flats() for name, shape in self._shapes.items()}
-        shapes = {name: tensor.shape for name, tensor in state.tensors.items()}
-        if shapes != wanted:
-            odd = sorted(name for name in wanted.keys() | shapes.keys() if wanted.get(name) != shapes.get(name))
-            raise UsageError(
-                f"the checkpoint is of another network: {odd[0]} is {shapes.get(odd[0])}, not {wanted.get(odd[0])}"
-            )
-        with torch.no_grad():
-            for part, flat in self._flats().items():
-                for name, view in self._views(flat).items():
-                    view.copy_(torch.tensor(state.tensors[f"{part}/{name}"]))
-            self._steps.fill_(state.values["adam_steps"])
-        self.progress(float(state.values["fraction"]))
+        config, arrays = self.config, batch.arrays
+        reward, discount, weight = (self._tensor(arrays[n]) for n in ("reward", "discount", "weight"))
+        action = self._tensor(arrays["action"])[None]
+        x, x_next = self.obs_norm.inputs(arrays["obs"]), self.obs_norm.inputs(arrays["next_obs"])
+        valuer = self._head(self.q_target.forward(x_next))
+        chooser = self._head(self.q.forward(x_next)) if config.double else valuer
+        target = td_target(reward, discount, chooser, valuer)
+        q_all = self._head(self.q.forward(x))  # last, because backward needs the activations of this pass
+        q = q_all.gather(0, action)[0]
+        error = q - target
+        d_q = (error.clamp(-1.0, 1.0) * weight).div_(len(error))
+        d_q_all = torch.zeros_like(q_all).scatter_(0, action, d_q[None])
+        self.q.backward(x, dueling_grad(d_q_all) if config.dueling else d_q_all)
+        norm = self.online.clip_grad(config.max_grad_norm)
+        self.adam.step(self._learning_rate)
+        self.target.value.lerp_(self.online.value, config.tau)
+        self.obs_norm.update(arrays["obs"])
+        loss, size, mean = torch.stack([(weight * huber(error)).mean(), error.abs().mean(), q.mean()]).tolist()
+        metrics = {"loss": loss, "td_error": size, "q": mean, "grad_norm": norm, "learning_rate": self._learning_rate}
+        return Result(metrics, error.abs().cpu().numpy() if config.priority_alpha > 0 else None)
+
+    def weights(self) -> tuple[dict[str, Array], dict[str, float]]:
+        return self.q.tensors("q") | self.obs_norm.acting(), {"epsilon": self.config.epsilon(self._fraction)}
+
+    def state(self) -> State:
+        tensors = self.online.tensors() | self.adam.tensors() | self.obs_norm.tensors("obs_norm")
+        tensors["target"] = self.target.value.cpu().numpy().copy()
+        return State(tensors, {"adam_steps": self.adam.steps, "fraction": self._fraction})
+
+    def restore(self, state: State) -> None:
+        """Raises :class:`UsageError` when the state is of another architecture."""
+        import torch
+
+        self.online.restore(state.tensors)
+        self.adam.restore(state.tensors, state.values["adam_steps"])
+        self.obs_norm.restore("obs_norm", state.tensors)
+        self.target.value.copy_(torch.from_numpy(np.array(state.tensors["target"])))
+        self.progress(state.values["fraction"])
+
+    # --- inside an update ------------------------------------------------------------------------------------------
+
+    def _head(self, out: torch.Tensor) -> torch.Tensor:
+        return dueling(out) if self.config.dueling else out
+
+    def _tensor(self, array: Array) -> torch.Tensor:
+        import torch
+
+        return torch.from_numpy(array).to(self.device)

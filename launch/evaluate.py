@@ -1,6 +1,6 @@
 """Greedy episodes on seeds nobody trained on: figures for people and programs, a GIF for the eye.
 
-headrace evaluate RUN [--episodes N] [--gif F] [--json]
+    headrace evaluate RUN [--episodes N] [--gif F] [--json]
 """
 
 from __future__ import annotations
@@ -86,10 +86,10 @@ def run(args: argparse.Namespace) -> int:
 
 def load_policy(config: Config, run_dir: Path, checkpoint: Path | None = None) -> tuple[Policy, int, int]:
     """The acting half from a checkpoint (the newest whole one by default), its version and environment steps."""
-    from headrace.learner import checkpoint as checkpoints
+    from headrace.learner.checkpoint import Checkpointer
 
     root = run_dir / "checkpoints"
-    saved = checkpoints.load(checkpoint) if checkpoint else checkpoints.latest(root)
+    saved = Checkpointer.read(checkpoint) if checkpoint else Checkpointer.newest(root)
     if saved is None:
         raise UsageError(f"{root}: no complete checkpoint in it")
     acting, counters = saved.parts["acting"], saved.info["counters"]
@@ -120,9 +120,7 @@ def _play_side_by_side(envs: GymnasiumBatch, policy: Policy, seeds: Sequence[int
         action = np.zeros((len(envs), *chosen.shape[1:]), chosen.dtype)
         action[alive] = chosen
         going_on = []
-        for i, (shown, reward, terminated, truncated) in zip(
-            alive, envs.step_some(action, alive.tolist()), strict=True
-        ):
+        for i, (shown, reward, terminated, truncated) in zip(alive, envs.step_some(action, alive.tolist()), strict=True):
             obs[i] = shown
             returns[i] += reward
             if not (terminated or truncated):

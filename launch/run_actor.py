@@ -52,3 +52,5 @@ def act(config: Config, index: int, metrics: Metrics, stop: Callable[[], bool]) 
         for stream in streams:
             stream.close()
         sink.close(_CLOSE_S)
+
+

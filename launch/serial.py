@@ -1,6 +1,6 @@
 """The serial runner: every role in one process, the same ``step()``s in turn. The reference for everything asynchronous.
 
-each stream: step (until no leave is left) -> learner: step -> ...
+    each stream: step (until no leave is left) -> learner: step -> ...
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """headrace train: all roles on this machine as real processes, watched, shown, and evaluated at the end.
 
-config -> run directory -> paramserver + learner + actors -> rows on the screen -> evaluation, curve, GIF
+    config -> run directory -> paramserver + learner + actors -> rows on the screen -> evaluation, curve, GIF
 """
 
 from __future__ import annotations
@@ -157,7 +157,9 @@ def _finish(config: Config, run_dir: Path, episodes: int, gif: bool) -> None:
     from headrace.launch import evaluate, plot
 
     policy, version, env_steps = evaluate.load_policy(config, run_dir)
-    found = evaluate.Evaluation(tuple(evaluate.play(config, policy, evaluation_seeds(episodes))), version, env_steps)
+    found = evaluate.Evaluation(
+        tuple(evaluate.play(config, policy, evaluation_seeds(episodes))), version, env_steps
+    )
     rows = read_rows(run_dir / "metrics.jsonl")
     result = {"evaluation": found.to_json(), "train_s": rows[-1]["time_s"], "env_steps": env_steps}
     result["steps_per_s"] = env_steps / max(rows[-1]["time_s"], 1e-9)
@@ -179,6 +181,4 @@ def _finish(config: Config, run_dir: Path, episodes: int, gif: bool) -> None:
 def _verdict(config: Config, mean: float) -> str:
     if config.task.solved is None:
         return ""
-    return (
-        f" (solved: {config.task.solved:g})" if mean >= config.task.solved else f" (solved at {config.task.solved:g})"
-    )
+    return f" (solved: {config.task.solved:g})" if mean >= config.task.solved else f" (solved at {config.task.solved:g})"

@@ -36,8 +36,8 @@ def n_step_transitions(arrays: Mapping[str, Array], n_step: int, gamma: float) -
         next_obs      the state k steps on: ``final_obs`` where the window ends with its episode, else ``obs``
         discount      gamma^k, and 0 where the window ends in a terminal state, float32
 
-    with k = ``n_step``, less where the episode or the fragment ends sooner, or an invalid step follows. At the fragment's
-    end the window is cut short and bootstraps from the last observation, so that no step waits for another fragment.
+    with k = ``n_step``, less where the episode or the fragment ends sooner, or an invalid step follows. At the
+    fragment's end the window is cut short and bootstraps from the last observation: no step waits for another fragment.
     Raises :class:`Rejected` when ``final_obs`` does not have one row per episode end.
     """
     reward, terminated = arrays["reward"], arrays["terminated"]
@@ -124,8 +124,8 @@ class ReplayBuffer:
         return self.replay.priority_beta + (1.0 - self.replay.priority_beta) * done
 
     def insert(self, trajectory: Trajectory) -> int:
-        """Add a fragment's transitions, the oldest making room; returns how many. New ones get the highest priority seen,
-        so that each is drawn soon. Raises :class:`Rejected`, leaving the buffer as it was."""
+        """Add a fragment's transitions, the oldest making room; returns how many. New ones get the highest priority
+        seen, so that each is drawn soon. Raises :class:`Rejected`, leaving the buffer as it was."""
         transitions = n_step_transitions(trajectory.arrays, self.replay.n_step, self.replay.gamma)
         count = len(transitions["reward"])
         if count:
@@ -167,8 +167,8 @@ class ReplayBuffer:
         return Batch(arrays, steps=batch), latest - (latest - slots) % self.replay.capacity
 
     def update_priorities(self, serials: Array, errors: Array) -> None:
-        """Priority (|TD error| + eps)^alpha for the transitions ``serials``; those no longer held are passed over. Nothing
-        happens where replay is uniform."""
+        """Priority (|TD error| + eps)^alpha for the transitions ``serials``; those no longer held are passed over.
+        Nothing happens where replay is uniform."""
         if self._tree is None:
             return
         held = serials >= self._inserted - self.replay.capacity
@@ -177,7 +177,7 @@ class ReplayBuffer:
         self._max_priority = max(self._max_priority, float(priorities.max(initial=0.0)))
 
     def state(self) -> State:
-        """Columns of the rows in use, priorities, counters and the generator; copies, so that writing may take its time."""
+        """Columns of the rows in use, priorities, counters, generator; copies, so that writing may take its time."""
         size = len(self)
         tensors = {name: column[:size].copy() for name, column in self._columns.items()}
         if self._tree:
@@ -217,8 +217,8 @@ def _touched(capacity: int, like: Array) -> Array:
 class SamplesPerInsert:
     """How many minibatches are due: keeps samples / inserts at ``samples_per_insert``.
 
-    Transitions before ``min_size`` are free: they are never paid back, so training starts without a burst. What does not
-    make a whole minibatch is carried on in ``owed`` (samples).
+    Transitions before ``min_size`` are free: they are never paid back, so training starts without a burst. What does
+    not make a whole minibatch is carried on in ``owed`` (samples).
     """
 
     samples_per_insert: float

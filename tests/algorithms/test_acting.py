@@ -6,7 +6,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-
 from headrace.algorithms import grpo, ppo
 from headrace.algorithms.base import Spaces
 from headrace.common.errors import UsageError

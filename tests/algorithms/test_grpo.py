@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-
 from headrace.algorithms import grpo
 from headrace.algorithms.base import Batch, Spaces
 

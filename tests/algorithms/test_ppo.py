@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from headrace.algorithms import heads, nets, ppo
 from headrace.algorithms.base import Batch, Spaces
 from headrace.common.errors import UsageError
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 DISCRETE, CONTINUOUS = Spaces((5,), n_actions=3), Spaces((5,), action_dim=2)
 

@@ -1,7 +1,6 @@
 """Hand-made trajectories for the learner's tests."""
 
 import numpy as np
-
 from headrace.algorithms import ppo
 from headrace.algorithms.base import Spaces
 from headrace.common.types import Episode, Trajectory

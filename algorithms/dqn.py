@@ -204,7 +204,7 @@ class DQN:
         self.config, self.experience, self.schema = config, config.experience, schema(config, spaces)
         layers = widths(config, spaces)
         shapes = nets.MLP.shapes("q", layers)
-        self.device = nets.resolve_device(device)
+        self.device = device
         self.online, self.target = nets.Flat(shapes, self.device), nets.Flat(shapes, self.device)
         self.q, self.q_target = nets.MLP(self.online, "q", layers), nets.MLP(self.target, "q", layers)
         self.q.init_orthogonal(1.0, stream(seed, "init", "q"))

@@ -5,6 +5,7 @@
     ├── TransportError            a carrier failed and retrying did not help
     │   └── Closed                the other side, or we ourselves, closed it
     ├── Rejected                  a record that must not reach the optimiser; carries the reason it is counted under
+    ├── CheckpointFailed          one checkpoint could not be written; the older ones are intact
     └── Fenced                    a newer learner epoch exists: this process must stop writing
 
 Foreign exceptions are translated to these in the file that owns the foreign library, with their cause kept.
@@ -31,6 +32,10 @@ class Closed(TransportError):
 
 class Fenced(HeadraceError):
     """A learner with a newer epoch has taken over."""
+
+
+class CheckpointFailed(HeadraceError):
+    """A checkpoint could not be written (disk full, say). The older ones are intact; the caller may try again later."""
 
 
 #: Reasons a record may be rejected under; the label values of ``headrace_learner_rejected_total``.

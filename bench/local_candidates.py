@@ -1,0 +1,238 @@
+"""Ways to carry frames between processes of one machine, each as small as a fair comparison allows.
+
+Every candidate does the whole path: encode, hand over, crc, decode, a bounded queue before the reader. A ``send`` runs
+in a producer process, a ``receive`` starts the consumer's reader thread(s). bench/local_carrier.py measures them.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import mmap
+import os
+import queue
+import socket
+import struct
+import threading
+from collections import deque
+from collections.abc import Callable
+from multiprocessing import shared_memory
+from typing import Any
+
+import zmq
+
+from headrace.common import codec
+from headrace.common.types import Trajectory
+
+CAP = 8 << 20
+DEPTH = 8  # records the reader holds ahead of get()
+WINDOW = 8  # records a producer may have under way, where the candidate itself sets no bound
+
+Send = Callable[[Trajectory], None]
+Get = Callable[[], Trajectory]
+
+
+def _serve(path: str, producers: int, read: Callable[[socket.socket, Any], None]) -> Get:
+    """Accept ``producers`` connections, each with a thread that runs ``read(connection, queue)``."""
+    ready: queue.Queue[Trajectory] = queue.Queue(DEPTH)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+
+    def accept() -> None:
+        for _ in range(producers):
+            threading.Thread(target=read, args=(listener.accept()[0], ready), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    return ready.get
+
+
+def _connect(path: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(path)
+    return connection
+
+
+def _exactly(connection: socket.socket, view: memoryview) -> bool:
+    while view:
+        got = connection.recv_into(view, len(view), socket.MSG_WAITALL)
+        if got == 0:
+            return False
+        view = view[got:]
+    return True
+
+
+# --- a stream socket, frames behind their length ---------------------------------------------------------------------
+
+
+def socket_send(path: str, sndbuf: int = 0) -> Send:
+    connection = _connect(path)
+    if sndbuf:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, sndbuf)
+
+    def send(trajectory: Trajectory) -> None:
+        parts = codec.encode_parts(trajectory, CAP)
+        views = [memoryview(struct.pack("<Q", sum(len(p) for p in parts))), *map(memoryview, parts)]
+        while views:
+            sent = connection.sendmsg(views)
+            while views and sent >= len(views[0]):
+                sent -= len(views.pop(0))
+            if sent:
+                views[0] = views[0][sent:]
+
+    return send
+
+
+def socket_large_send(path: str) -> Send:
+    return socket_send(path, 4 << 20)
+
+
+def socket_receive(path: str, producers: int) -> Get:
+    def read(connection: socket.socket, ready: queue.Queue[Trajectory]) -> None:
+        head = bytearray(8)
+        while _exactly(connection, memoryview(head)):
+            data = bytearray(struct.unpack("<Q", head)[0])
+            if _exactly(connection, memoryview(data)):
+                ready.put(codec.decode(data, CAP))
+
+    return _serve(path, producers, read)
+
+
+# --- pyzmq PUSH/PULL over ipc ----------------------------------------------------------------------------------------
+
+
+def zmq_send(path: str) -> Send:
+    push = zmq.Context.instance().socket(zmq.PUSH)
+    push.sndhwm = WINDOW
+    push.connect(f"ipc://{path}")
+
+    def send(trajectory: Trajectory) -> None:
+        push.send(codec.encode(trajectory, CAP), copy=False)
+
+    return send
+
+
+def zmq_receive(path: str, producers: int) -> Get:
+    pull = zmq.Context.instance().socket(zmq.PULL)
+    pull.rcvhwm = WINDOW
+    pull.bind(f"ipc://{path}")
+    ready: queue.Queue[Trajectory] = queue.Queue(DEPTH)
+
+    def read() -> None:
+        while True:
+            ready.put(codec.decode(pull.recv(copy=False).buffer, CAP))
+
+    threading.Thread(target=read, daemon=True).start()
+    return ready.get
+
+
+# --- a slab of shared memory per producer, slot numbers over a socket ------------------------------------------------
+
+
+def slab_send(path: str) -> Send:
+    connection = _connect(path)
+    slab = shared_memory.SharedMemory(create=True, size=WINDOW * CAP)
+    connection.sendall(slab.name.encode().ljust(64))
+    free = deque(range(WINDOW))
+
+    def send(trajectory: Trajectory) -> None:
+        while not free:
+            free.extend(connection.recv(WINDOW))
+        slot = free.popleft()
+        at = slot * CAP
+        for part in codec.encode_parts(trajectory, CAP):
+            slab.buf[at : at + len(part)] = part
+            at += len(part)
+        connection.sendall(struct.pack("<QB", at - slot * CAP, slot))
+
+    return send
+
+
+def slab_receive(path: str, producers: int) -> Get:
+    def read(connection: socket.socket, ready: queue.Queue[Any]) -> None:
+        name = bytearray(64)
+        _exactly(connection, memoryview(name))
+        slab = shared_memory.SharedMemory(name.decode().strip())
+        slab.unlink()
+        head = bytearray(9)
+        while _exactly(connection, memoryview(head)):
+            length, slot = struct.unpack("<QB", head)
+            data = slab.buf[slot * CAP : slot * CAP + length]
+            ready.put((codec.decode(data, CAP), connection, slot))
+
+    take = _serve(path, producers, read)
+    held: list[Any] = []
+
+    def get() -> Trajectory:  # the best case: a record's arrays are done with when the next is asked for
+        if held:
+            _, connection, slot = held.pop()
+            connection.send(bytes([slot]))
+        held.append(take())
+        return held[0][0]
+
+    return get
+
+
+# --- a sealed memory file per record, its descriptor over a socket ---------------------------------------------------
+
+SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+
+
+def memfd_send(path: str) -> Send:
+    connection = _connect(path)
+    under_way = [0]
+
+    def send(trajectory: Trajectory) -> None:
+        while under_way[0] >= WINDOW:
+            under_way[0] -= len(connection.recv(WINDOW))
+        parts = codec.encode_parts(trajectory, CAP)
+        fd = os.memfd_create("record", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        length = os.writev(fd, parts)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
+        connection.sendmsg([struct.pack("<Q", length)], ancillary)
+        os.close(fd)
+        under_way[0] += 1
+
+    return send
+
+
+def _memfd_receive(path: str, producers: int, load: Callable[[int, int], Any]) -> Get:
+    def read(connection: socket.socket, ready: queue.Queue[Trajectory]) -> None:
+        while True:
+            head, fds, _, _ = socket.recv_fds(connection, 8, 1)
+            if not head:
+                return
+            data = load(fds[0], struct.unpack("<Q", head)[0])
+            os.close(fds[0])
+            ready.put(codec.decode(data, CAP))
+            connection.send(b"\1")
+
+    return _serve(path, producers, read)
+
+
+def memfd_map_receive(path: str, producers: int) -> Get:
+    def load(fd: int, length: int) -> Any:
+        assert fcntl.fcntl(fd, fcntl.F_GET_SEALS) == SEALS
+        return memoryview(mmap.mmap(fd, length, mmap.MAP_SHARED | mmap.MAP_POPULATE, mmap.PROT_READ))
+
+    return _memfd_receive(path, producers, load)
+
+
+def memfd_read_receive(path: str, producers: int) -> Get:
+    def load(fd: int, length: int) -> Any:
+        data = bytearray(length)
+        assert os.preadv(fd, [data], 0) == length
+        return data
+
+    return _memfd_receive(path, producers, load)
+
+
+CANDIDATES: dict[str, tuple[Callable[[str], Send], Callable[[str, int], Get]]] = {
+    "socket": (socket_send, socket_receive),
+    "socket, 4 MB buffer": (socket_large_send, socket_receive),
+    "zmq ipc": (zmq_send, zmq_receive),
+    "shared slab": (slab_send, slab_receive),
+    "memfd, mapped": (memfd_send, memfd_map_receive),
+    "memfd, read": (memfd_send, memfd_read_receive),
+}

@@ -1,0 +1,295 @@
+"""local://, where it goes beyond the contract: learners that die and come back, and producers that misbehave."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from headrace.common import codec
+from headrace.common.errors import Closed, TransportError, UsageError
+from headrace.common.metrics import Metrics
+from headrace.common.transport.dead_letter import DeadLetters
+from headrace.common.transport.local import LocalSource
+from headrace.common.transport.local_sink import LocalSink
+from headrace.common.transport.memory_file import RECORD, write_sealed
+
+from .carriers import LIMITS
+from .samples import trajectory
+
+DEADLINE_S = 30.0
+
+LEARNER = """
+import sys
+from pathlib import Path
+from headrace.common.metrics import Metrics
+from headrace.common.transport import Limits, open_source
+source = open_source(sys.argv[1], limits=Limits(queue_bytes=1), metrics=Metrics("learner"),
+                     dead_letter=Path(sys.argv[2]), group="test")
+print("listening", flush=True)
+while True:
+    if (received := source.get(timeout_s=1.0)) is not None:
+        print(received.trajectory.seq, flush=True)
+        if len(sys.argv) > 3: sys.stdin.readline()
+"""
+
+
+class Place:
+    """An address, and the two halves on it, closed at the end of the test."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.url = f"local://{folder}/s"
+        self.metrics = Metrics("test")
+        self._open: list[Callable[[], None]] = []
+
+    def source(self, url: str = "") -> LocalSource:
+        source = LocalSource(url or self.url, LIMITS, self.metrics, self.folder / "dead")
+        self._open.append(source.close)
+        return source
+
+    def sink(self, url: str = "", reconnect_s: float = DEADLINE_S) -> LocalSink:
+        sink = LocalSink(url or self.url, LIMITS, self.metrics, "0", reconnect_s)
+        self._open.append(lambda: sink.close(0.1))
+        return sink
+
+    def close(self) -> None:
+        for close in reversed(self._open):
+            close()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    place = Place(tmp_path)
+    yield place
+    place.close()
+
+
+def got(source: LocalSource) -> int:
+    received = source.get(timeout_s=DEADLINE_S)
+    assert received is not None
+    return received.trajectory.seq
+
+
+def learner(place: Place, *more: str) -> subprocess.Popen[str]:
+    """A learner process; each line it prints is the number of a record it got."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", LEARNER, place.url, str(place.folder / "dead"), *more],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "listening\n"
+    return child
+
+
+def end(child: subprocess.Popen[str]) -> None:
+    child.kill()
+    child.communicate(timeout=DEADLINE_S)
+
+
+def test_a_learner_killed_and_started_again_gets_what_was_not_taken(place: Place) -> None:
+    first = learner(place, "slowly")
+    sink = place.sink()
+    try:
+        for seq in range(6):
+            sink.put(trajectory(seq), timeout_s=5)
+        assert first.stdout is not None
+        assert first.stdout.readline() == "0\n"  # it holds one more in its queue, taken: those two are lost with it
+    finally:
+        end(first)
+    second = learner(place)
+    try:
+        sink.put(trajectory(6), timeout_s=DEADLINE_S)
+        sink.flush(DEADLINE_S)
+        assert second.stdout is not None
+        seqs = [int(second.stdout.readline())]
+        while seqs[-1] != 6:
+            seqs.append(int(second.stdout.readline()))
+    finally:
+        end(second)
+    assert seqs == list(range(seqs[0], 7)), "in order, without a gap"
+    assert 1 <= seqs[0] <= 2
+    assert place.metrics.value("transport_errors_total", kind="disconnected") == 1
+    assert place.metrics.value("transport_errors_total", kind="reconnected") == 1
+
+
+def test_a_learner_that_stays_away_closes_the_sink(place: Place) -> None:
+    child = learner(place)
+    sink = place.sink(reconnect_s=0.5)
+    end(child)
+    began = time.monotonic()
+    with pytest.raises(Closed, match=r"gone for 0\.5 s"):
+        sink.put(trajectory(), timeout_s=DEADLINE_S)
+    assert 0.4 < time.monotonic() - began < 10
+    with pytest.raises(Closed):
+        sink.put(trajectory(1))
+
+
+def test_put_and_flush_keep_their_deadlines_while_the_learner_is_away(place: Place) -> None:
+    child = learner(place)
+    sink = place.sink()
+    end(child)
+    for _ in range(2):
+        with pytest.raises(TransportError) as caught:
+            sink.put(trajectory(0), timeout_s=0.2)
+        assert not isinstance(caught.value, Closed)
+    source = place.source()
+    sink.put(trajectory(1), timeout_s=5)
+    assert got(source) == 1, "the puts that raised must have left nothing"
+
+
+def test_closing_the_learner_with_unread_records_still_says_goodbye(place: Place) -> None:
+    source, sink = place.source(), place.sink()
+    big = trajectory(T=1000)
+
+    def fill() -> None:
+        while True:
+            sink.put(big, timeout_s=0.2)
+
+    with pytest.raises(TransportError, match="timed out"):
+        fill()
+    source.close()
+    began = time.monotonic()
+    with pytest.raises(Closed, match="by the learner"):
+        sink.put(big, timeout_s=DEADLINE_S)
+    assert time.monotonic() - began < 5
+    assert place.metrics.value("transport_unacked_bytes") == 0
+    assert place.metrics.value("transport_errors_total", kind="lost") > 0
+
+
+def test_an_actor_may_start_before_its_learner(place: Place) -> None:
+    made: list[LocalSource] = []
+    timer = threading.Timer(0.3, lambda: made.append(place.source()))
+    timer.start()
+    sink = place.sink()
+    timer.join()
+    sink.put(trajectory(3), timeout_s=5)
+    assert got(made[0]) == 3
+
+
+def test_nobody_listening_is_one_clear_line(place: Place) -> None:
+    with pytest.raises(UsageError, match="no learner listens") as caught:
+        place.sink(reconnect_s=0.1)
+    assert "\n" not in str(caught.value)
+
+
+def test_two_learners_on_one_address(place: Place) -> None:
+    source = place.source()
+    with pytest.raises(UsageError, match="another learner listens"):
+        place.source()
+    place.sink().put(trajectory(4), timeout_s=5)
+    assert got(source) == 4
+
+
+def test_an_address_longer_than_a_socket_address(place: Place) -> None:
+    url = f"local://{place.folder}/{'long' * 30}/{'name' * 20}"
+    source = place.source(url)
+    place.sink(url).put(trajectory(5), timeout_s=5)
+    assert got(source) == 5
+
+
+@pytest.mark.parametrize("url", ["local://host/path", "local:path", "local://", "local:///", "local:///a?b=c"])
+def test_a_bad_address_is_one_clear_line(url: str, place: Place) -> None:
+    with pytest.raises(UsageError, match="use local:///path") as caught:
+        place.source(url)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_socket_is_not_removed(place: Place) -> None:
+    (place.folder / "s").write_text("mine")
+    with pytest.raises(UsageError, match="cannot listen"):
+        place.source()
+    assert (place.folder / "s").read_text() == "mine"
+
+
+def _sealed(data: bytes) -> int:
+    return write_sealed([data])[0]
+
+
+def _unsealed(data: bytes) -> int:
+    fd = os.memfd_create("open")
+    os.write(fd, data)
+    return fd
+
+
+def _plain_file(data: bytes) -> int:
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        return os.dup(file.fileno())
+
+
+FRAME = codec.encode(trajectory(), LIMITS.record_bytes)
+
+
+@pytest.mark.parametrize(
+    ("reason", "make", "announced"),
+    [
+        ("malformed", _unsealed, len(FRAME)),  # could be changed, or cut (SIGBUS), after the check
+        ("malformed", _plain_file, len(FRAME)),
+        ("malformed", _sealed, len(FRAME) + 1),
+        ("malformed", _sealed, 0),
+        ("size", _sealed, 2**64 - 1),
+    ],
+)
+def test_a_descriptor_that_is_not_what_it_says_is_refused(
+    place: Place, reason: str, make: Callable[[bytes], int], announced: int
+) -> None:
+    source, good = place.source(), place.sink()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as bad:
+        bad.connect(f"{place.folder}/s")
+        fd = make(FRAME)
+        socket.send_fds(bad, [RECORD.pack(announced)], [fd])
+        os.close(fd)
+        bad.settimeout(DEADLINE_S)
+        assert len(bad.recv(16)) == 8, "it is taken, into the dead letters"
+    good.put(trajectory(7), timeout_s=5)
+    assert got(source) == 7
+    assert place.metrics.value("learner_rejected_total", reason=reason) == 1
+
+
+@pytest.mark.parametrize("packet", [b"hello", b"x" * 8, b"y" * 100_000], ids=["short", "no descriptor", "long"])
+def test_a_producer_that_breaks_the_protocol_is_dropped_alone(place: Place, packet: bytes) -> None:
+    source, good = place.source(), place.sink()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as bad:
+        bad.connect(f"{place.folder}/s")
+        bad.send(packet)
+        bad.settimeout(DEADLINE_S)
+        assert bad.recv(16) == b"", "the connection is closed"
+    good.put(trajectory(8), timeout_s=5)
+    assert got(source) == 8
+    assert place.metrics.value("transport_errors_total", kind="protocol") == 1
+
+
+def test_descriptors_and_mappings_are_given_back(place: Place) -> None:
+    def held() -> tuple[int, int]:
+        return len(os.listdir("/proc/self/fd")), Path("/proc/self/maps").read_text().count("headrace-record")
+
+    before = held()
+    source, sink = place.source(), place.sink()
+    for seq in range(50):
+        sink.put(trajectory(seq), timeout_s=5)
+        assert got(source) == seq
+    sink.close(5)
+    source.close()
+    assert held() == before
+
+
+def test_dead_letters_are_bounded_and_survive_a_restart(tmp_path: Path) -> None:
+    for _ in range(2):
+        letters = DeadLetters(tmp_path, max_records=3, max_bytes=100)
+        for _ in range(3):
+            letters.keep("crc", "flipped", b"x" * 40)
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == ["crc-0.bin", "crc-1.bin", "crc-2.bin", "crc-3.bin", "index.jsonl"]
+    assert len((tmp_path / "index.jsonl").read_text().splitlines()) == 4

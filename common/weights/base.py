@@ -13,6 +13,9 @@ from typing import Protocol
 
 from headrace.common.types import Leave, Weights
 
+#: Latest leases an actor names when it asks: what a server started anew learns from.
+REPORTED_LEASES = 16
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -20,13 +23,15 @@ class Progress:
 
     ``admit_until``: fragments that may ever have been begun. ``next_lease``: one above the highest lease number the
     learner has seen (0 at the start). ``consumed``: fragments trained on or rejected. ``backlog``: fragments known to
-    wait in the carrier, not consumed yet.
+    wait, in the carrier or in the learner's hands, not consumed yet. ``complete``: ``consumed + backlog`` counts every
+    fragment that has been put, so that the ledger may give up a lease whose fragment has been missing for long.
     """
 
     admit_until: int
     next_lease: int = 0
     consumed: int = 0
     backlog: int = 0
+    complete: bool = False
 
 
 class Publisher(Protocol):

@@ -45,6 +45,12 @@ CASES: dict[str, tuple[str, dict[str, float], dict[str, float], dict[str, tuple[
     ),
     "slow publication": ("weights too slow", {"update": 2, "wait": 8}, {"env": 3, "lease": 7}, {"publish": (10, 0.8)}),
     "slow on the way to actors": ("weights too slow", {"update": 2, "wait": 8}, {"env": 3, "lease": 7}, {}),
+    "publication hidden": (
+        "actors too few",
+        {"update": 7, "wait": 3},
+        {"env": 8.5, "lease": 1.5},
+        {"publish": (10, 0.95)},
+    ),
     "put blocks": ("broker too slow", {"update": 3, "wait": 7}, {"env": 3.5, "put": 6.5}, {"ack": (20, 0.5)}),
     "acknowledged late": ("broker too slow", {"update": 2, "wait": 8}, {"env": 3, "lease": 7}, {"ack": (10, 0.9)}),
     "all busy": ("balanced", {"update": 9.5, "wait": 0.5}, {"env": 8, "policy": 1.6, "lease": 0.4}, {}),

@@ -3,7 +3,11 @@
 import argparse
 import contextlib
 import json
+import os
+import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +16,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from headrace.common.transport.base import Limits
 from headrace.launch import doctor, machine, probe
 from headrace.launch.machine import FAIL, OK, WARN, Check
 
@@ -187,3 +192,38 @@ def test_what_is_no_broker_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         check = doctor.check_carrier(f"kafka://{address}/t")
     assert check.level == FAIL
     assert check.right == "is it a Kafka broker, and may we log in?"
+
+
+#: In a process of its own: kafka-python leaves sockets to the garbage collector while a broker is not up yet.
+BROKER = """
+import sys
+from pathlib import Path
+from headrace.launch import broker
+from kafka.admin import KafkaAdminClient, NewTopic
+info = broker.start(Path(sys.argv[1]), port=0, controller_port=0)
+admin = KafkaAdminClient(bootstrap_servers=[info.bootstrap])
+for topic, size in (("right", sys.argv[2]), ("small", "1000000")):
+    admin.create_topics([NewTopic(topic, 1, 1, topic_configs={"max.message.bytes": size})])
+print(info.bootstrap)
+"""
+
+
+def test_a_real_broker(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Topics of the right size, of too small a size, and none yet, on Apache Kafka itself."""
+    if shutil.which("java") is None or shutil.which("mvn") is None:
+        assert os.environ.get("CI") != "true", "CI needs Java 17 and Maven"
+        with capsys.disabled():
+            print("\nNOTICE: no Java or no Maven here; doctor was not tried on a real broker")
+        return
+    start = [sys.executable, "-c", BROKER, str(tmp_path), str(Limits().record_bytes)]
+    stop = "import sys, pathlib; from headrace.launch import broker; broker.stop(pathlib.Path(sys.argv[1]), 30)"
+    try:
+        done = subprocess.run(start, stdout=subprocess.PIPE, text=True, check=True)
+        url = f"kafka://{done.stdout.strip()}/"
+        right, small, none = (doctor.check_carrier(url + topic) for topic in ("right", "small", "none"))
+    finally:
+        subprocess.run([sys.executable, "-c", stop, str(tmp_path)], check=True)
+    assert (right.level, small.level, none.level) == (OK, FAIL, OK), (right, small, none)
+    assert "topic right takes messages of 8,388,608 bytes" in right.found
+    assert small.right == "set its max.message.bytes to 8388608 or more"
+    assert none.found.endswith("1 broker(s), topic none is not there yet: the learner makes it")

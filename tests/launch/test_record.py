@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace.common.errors import UsageError
+from headrace.common.metrics import Metrics
 from headrace.launch.record import MetricsLog, Row, Tail, last_row, lineage, read_rows
+from headrace.learner.loop import Counters
+from headrace.learner.report import Report
 
 
 def row(env_steps: int = 0, time_s: float = 0.0) -> Row:
@@ -142,3 +145,13 @@ def test_last_row_of_a_long_file(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps(row(i)) + "\n" for i in range(1, 1000)) + '{"torn')
     assert last_row(path) == row(999)
+
+
+def test_what_the_learner_reports_is_a_row(tmp_path: Path) -> None:
+    """A renamed key would make readers skip every row without a word."""
+    counters = Counters()
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    log.write(Report(Metrics("learner"), counters, 10_000).row())
+    log.close()
+    (read,) = read_rows(tmp_path / "metrics.jsonl")
+    assert read.keys() >= row().keys()

@@ -2,7 +2,10 @@
 
     admit_until  fragments that may ever have been begun (the learner raises it with every version)
     begun        leases handed out, less those whose actor is gone
-    a lease is handed out while begun < admit_until
+    a lease is handed out while begun < admit_until, and < what admit_until was when the oldest lease still out was begun
+
+The second bound is for slow actors: without it their fragments would be overtaken by any number of newer ones and be stale
+when they come. With it, while a fragment begun at version p is out, too few others exist to go beyond p + max_staleness.
 
 With ``streams = N`` the ledger is in lockstep: lease n belongs to stream ``n % N``, whose actor_id is that index, and
 nobody else can take it. There a lease never expires: a new life of the actor gets the same number again.
@@ -49,6 +52,7 @@ class _Actor:
     heard_s: float
     lease: int | None = None
     expired: bool = False
+    limit: int = 0
     former: deque[int] = field(default_factory=lambda: deque(maxlen=16))
 
 
@@ -102,7 +106,13 @@ class Ledger:
     @property
     def room(self) -> bool:
         """Whether asking can help anybody."""
-        return bool(self.streams) or self.begun < self.admit_until
+        return bool(self.streams) or self.begun < self._limit
+
+    @property
+    def _limit(self) -> int:
+        """admit_until, or what it was when the oldest lease still out was begun."""
+        oldest = next(iter(self._out.values()), None)
+        return self.admit_until if oldest is None else min(self.admit_until, oldest.limit)
 
     def begin(self, actor_id: int, incarnation: int, now_s: float, received: Sequence[int] = ()) -> int | None:
         """The next lease for this life of an actor, or None: wait.
@@ -149,14 +159,14 @@ class Ledger:
 
     def _issue(self, actor_id: int, actor: _Actor) -> int | None:
         lease = self._next_of[actor_id] if self.streams else self.next_lease
-        if (lease if self.streams else self.begun) >= self.admit_until:
+        if (lease if self.streams else self.begun) >= (self.admit_until if self.streams else self._limit):
             return None
         if self.streams:
             self._next_of[actor_id] = lease + self.streams
         self.next_lease = max(self.next_lease, lease + 1)
         self.begun += 1
         self.issued_total += 1
-        actor.lease, actor.expired = lease, False
+        actor.lease, actor.expired, actor.limit = lease, False, self.admit_until
         self._out[lease] = actor
         return lease
 

@@ -94,6 +94,7 @@ TABLE: tuple[Metric, ...] = (
     Metric("weights_bytes_total", "counter", "Bytes of weights sent to subscribers"),
     Metric("weights_subscribers", "gauge", "Streams and waiting calls open"),
     Metric("weights_version", "gauge", "Current version held by the server"),
+    Metric("weights_refused_total", "counter", "Answers a subscriber refused: damaged, or older than what it had"),
     Metric("weights_skipped_versions_total", "counter", "Versions subscribers never asked for"),
     Metric("leases_issued_total", "counter", "Leases handed out"),
     Metric("leases_expired_total", "counter", "Leases whose actor is gone"),

@@ -82,7 +82,7 @@ class Ledger:
             self._miss(progress.consumed + progress.backlog, now_s)
 
     def rebuild(self, progress: Progress, now_s: float, known: Standing | None = None) -> None:
-        """Begin a learner's epoch, or a server's life within one (``known``: how its predecessor stood when last heard)."""
+        """Begin a learner's epoch, or a server's life (``known``: how its predecessor stood when last heard)."""
         self.expire(now_s)
         came = progress.consumed + progress.backlog
         self.admit_until, self._mark = progress.admit_until, None
@@ -118,8 +118,8 @@ class Ledger:
         """The next lease for this life of an actor, or None: wait.
 
         ``received``: the latest leases it received, newest last; their fragments have been put. One that it should
-        hold and that is not among them was lost on the way and is given again. Raises :class:`Fenced` for a life that another one has replaced, and
-        :class:`UsageError` for a stream that lockstep does not have.
+        hold and that is not among them was lost on the way and is given again. Raises :class:`Fenced` for a life that
+        another one has replaced, and :class:`UsageError` for a stream that lockstep does not have.
         """
         self.expire(now_s)
         if self.streams and not 0 <= actor_id < self.streams:

@@ -43,7 +43,7 @@ class Version(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One actor's question for leave. ``received``: its latest leases; ``have``: (epoch, version), version -1 if none."""
+    """An actor asks for leave. ``received``: its latest leases; ``have``: (epoch, version), version -1 if none."""
 
     run_id: str
     actor_id: int

@@ -1,6 +1,6 @@
 """A version in pieces: how the learner cuts it, what the server keeps, how a reader puts it together.
 
-    learner: pack(weights) -> Blob ==chunk messages==> server: Collector -> Blob ==the same messages==> Assembler -> Weights
+    learner: pack(weights) -> Blob =chunk messages=> server: Collector -> Blob =the same messages=> reader: Assembler
 
 A chunk message is the protobuf encoding of a Piece (proto/paramserver.proto) with up to 1 MiB of content, built once
 per version: tag 0x12, length, content. It is written and read here by hand, since protobuf copies on both sides.
@@ -77,7 +77,7 @@ class Assembler:
     def __init__(self, content: pb.Content, cap_bytes: int) -> None:
         check_content(content, cap_bytes)
         # numpy asks for huge pages, a bytearray does not: 35 against 77 ms to fill 100 MB.
-        self._buffer = memoryview(np.empty(content.total_bytes, np.uint8))
+        self._buffer = np.empty(content.total_bytes, np.uint8).data
         self._content, self._chunks, self._digest = content, 0, blake3()
 
     def add(self, message: bytes) -> None:

@@ -8,9 +8,9 @@ The header gives each tensor its dtype, shape and place. What else belongs to a 
 Version rule. ``format`` is 1. A reader takes exactly the formats it knows and refuses others under ``version``; keys it
 does not know inside ``headrace`` are ignored. The golden bytes under tests/common/golden/ must decode for ever.
 
-Written and read here, not by the safetensors library, because that library copies every tensor twice on the way out and
-once on the way in; here tensors are views. Tests hold both to the same bytes. Nothing is parsed before its size has been
-checked against a cap. Format: github.com/huggingface/safetensors, README, "Format".
+Written and read here, not by the safetensors library, because that library copies every tensor twice on the way out
+and once on the way in; here tensors are views. Tests hold both to the same bytes. Nothing is parsed before its size has
+been checked against a cap. Format: github.com/huggingface/safetensors, README, "Format".
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def encode(weights: Weights) -> bytes:
 
 
 def decode(content: bytes | memoryview) -> Weights:
-    """The version in ``content``; tensors are read-only views of it. Raises :class:`Rejected` for anything malformed."""
+    """The version in ``content``; tensors are read-only views of it. Raises :class:`Rejected` if it is malformed."""
     data = memoryview(content).toreadonly()
     entries, start = _header(data)
     about = _about(entries.pop("__metadata__", None))

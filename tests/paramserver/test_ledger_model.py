@@ -1,6 +1,6 @@
-"""The ledger against the truth: actors, a learner and servers that die, and a world that counts every fragment itself.
+"""The ledger against the truth: actors, a learner and servers that die; a world that counts every fragment itself.
 
-The world knows what the ledger can only guess: which process holds which lease, which fragments arrived, which are lost.
+The world knows what the ledger can only guess: which process holds which lease, which fragments came, which are lost.
 """
 
 from __future__ import annotations

@@ -1,0 +1,99 @@
+"""What both clients of the parameter server share: the channel, the token, when to try again, and what errors mean."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from headrace.common.errors import Fenced, HeadraceError, TransportError, UsageError
+from headrace.common.weights.chunks import MESSAGE_BYTES
+
+SERVICE = "headrace.v1.ParamServer"
+#: The clients' half of the keepalive agreement; the server's half is in paramserver/server.py.
+CHANNEL_OPTIONS = [
+    ("grpc.max_receive_message_length", MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    # Trying again is ours (Backoff); the channel itself only must not sulk for long after a server came back.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.enable_retries", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+]
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
+#: Slowest network a publication is given time for, on top of SLACK_S.
+MIN_BYTES_PER_S = 1 << 20
+SLACK_S = 10.0
+
+
+class Client:
+    """One channel to ``address``. ``token`` goes with every call; ``ca`` (PEM file) turns TLS on."""
+
+    def __init__(self, address: str, token: str, ca: Path | None) -> None:
+        self.address = address
+        self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        if ca is None:
+            self._channel = grpc.insecure_channel(address, CHANNEL_OPTIONS)
+        else:
+            self._channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(ca.read_bytes()), CHANNEL_OPTIONS)
+
+    def unary(self, method: str) -> Any:
+        return self._channel.unary_unary(f"/{SERVICE}/{method}")
+
+    def upload(self, method: str) -> Any:
+        return self._channel.stream_unary(f"/{SERVICE}/{method}")
+
+    def download(self, method: str) -> Any:
+        return self._channel.unary_stream(f"/{SERVICE}/{method}")
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def final(self, error: grpc.RpcError) -> HeadraceError | None:
+        """What ``error`` means if trying again cannot help; None if it can."""
+        details = f"parameter server {self.address}: {error.details()}"
+        match error.code():
+            case grpc.StatusCode.ABORTED:
+                return Fenced(details)
+            case grpc.StatusCode.FAILED_PRECONDITION | grpc.StatusCode.UNAUTHENTICATED:
+                return UsageError(details)
+            case grpc.StatusCode.UNIMPLEMENTED:
+                return UsageError(f"{details}; another service listens there, or one of another version")
+            case grpc.StatusCode.INVALID_ARGUMENT:
+                return TransportError(details)
+        return None
+
+
+class Backoff:
+    """Pauses between tries: anything up to 0.2, 0.4, ... 10 s, at random, so that many clients do not come at once."""
+
+    def __init__(self) -> None:
+        self._failures, self._not_before_s = 0, 0.0
+
+    def failed(self) -> None:
+        longest_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(self._failures, 16))
+        self._failures += 1
+        self._not_before_s = time.monotonic() + random.uniform(0.0, longest_s)
+
+    def worked(self) -> None:
+        self._failures, self._not_before_s = 0, 0.0
+
+    def wait(self, until_s: float, stop: threading.Event) -> bool:
+        """Wait for the next try; False if ``until_s`` (monotonic) came first or ``stop`` was set."""
+        pause_s = min(self._not_before_s, until_s) - time.monotonic()
+        if pause_s > 0 and stop.wait(pause_s):
+            return False
+        return self._not_before_s <= until_s
+
+
+def transfer_s(total_bytes: int) -> float:
+    """Time a publication of ``total_bytes`` may take."""
+    return SLACK_S + total_bytes / MIN_BYTES_PER_S

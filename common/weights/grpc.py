@@ -1,0 +1,6 @@
+"""The gRPC carrier of weights: what a role imports. Loads neither torch nor the server."""
+
+from headrace.common.weights.publisher import GrpcPublisher
+from headrace.common.weights.subscriber import GrpcFollower, GrpcSubscriber
+
+__all__ = ["GrpcFollower", "GrpcPublisher", "GrpcSubscriber"]

@@ -1,0 +1,199 @@
+"""The actors' and evaluators' end of the gRPC carrier.
+
+    next(have_version) -> Next -> header: leave, newer weights? -> chunks -> digest right? -> Leave, all at once
+
+While the server is away the caller keeps what it has: every call tries again, with growing random pauses, until its
+timeout. Nothing partial, damaged or from a replaced learner is ever handed over.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from headrace.common.errors import Closed, Rejected, TransportError
+from headrace.common.metrics import Metrics
+from headrace.common.types import Leave, Weights
+from headrace.common.weights.base import REPORTED_LEASES
+from headrace.common.weights.chunks import Assembler
+from headrace.common.weights.client import Backoff, Client
+from headrace.common.wire import paramserver_pb2 as pb
+
+#: A header later than the timeout by this much is not waited for.
+HEADER_SLACK_S = 0.5
+#: Longest time for a version to arrive after its header; connections that died are noticed sooner, by keepalive.
+TRANSFER_TIMEOUT_S = 120.0
+REFUSED_IN_A_ROW = 3
+
+
+class _Reader:
+    """Makes one call after another until one gives something or time is up."""
+
+    def __init__(
+        self, address: str, run_id: str, token: str, metrics: Metrics, ca: Path | None, max_weights_bytes: int
+    ) -> None:
+        self._client, self._run_id, self._cap_bytes = Client(address, token, ca), run_id, max_weights_bytes
+        self._metrics = metrics
+        self._backoff, self._stop = Backoff(), threading.Event()
+        self._call: Any = None
+        self._have = (0, -1)
+        self._refused = 0
+
+    def close(self) -> None:
+        """End a call that waits in another thread, and release everything. Idempotent."""
+        self._stop.set()
+        if self._call is not None:
+            self._call.cancel()
+        self._client.close()
+
+    def _until(self, timeout_s: float, try_once: Callable[[float], Any]) -> Any:
+        """``try_once(remaining_s)`` until it gives something; None when ``timeout_s`` has passed."""
+        until_s = time.monotonic() + timeout_s
+        while self._backoff.wait(until_s, self._stop):
+            try:
+                given = try_once(max(0.0, until_s - time.monotonic()))
+            except grpc.RpcError as e:
+                self._raise_if_closed()
+                final = self._client.final(e)
+                if final is not None:
+                    raise final from e
+                self._backoff.failed()
+            except Rejected as e:
+                self._count_refused(e)
+                self._backoff.failed()
+            else:
+                self._backoff.worked()
+                if given is not None or time.monotonic() >= until_s:
+                    return given
+        self._raise_if_closed()
+        return None
+
+    def _open(self, method: str, request: bytes, wait_s: float) -> tuple[Any, pb.Header]:
+        """Start a call and wait for its header, ``wait_s`` and a little longer."""
+        stream = self._client.download(method)
+        call = stream(request, timeout=wait_s + TRANSFER_TIMEOUT_S, metadata=self._client.metadata)
+        self._call = call
+        late = threading.Timer(wait_s + HEADER_SLACK_S, call.cancel)
+        late.start()
+        try:
+            return call, pb.Piece.FromString(next(call, b"")).header
+        except DecodeError as e:
+            raise Rejected("malformed", f"{self._client.address} answers in another format: {e}") from e
+        finally:
+            late.cancel()
+
+    def _receive(self, call: Any, content: pb.Content) -> Weights:
+        """The version behind the header: whole, right, and not older than what we have, else :class:`Rejected`."""
+        order = (content.learner_epoch, content.version)
+        if order < self._have:
+            raise Rejected("version", f"parameter server {self._client.address} went back from {self._have} to {order}")
+        assembler = Assembler(content, self._cap_bytes)
+        for _ in range(content.n_chunks):
+            assembler.add(next(call, b""))
+        weights = assembler.weights()
+        if weights.run_id != self._run_id:
+            raise Rejected("run", f"weights of run {weights.run_id!r}, this run is {self._run_id!r}")
+        return weights
+
+    def _has(self, have_version: int) -> None:
+        """Take over what the caller says it has (-1: nothing)."""
+        self._have = (self._have[0], have_version)
+
+    def _count_refused(self, error: Rejected) -> None:
+        self._refused += 1
+        self._metrics.inc("weights_refused_total")
+        if self._refused >= REFUSED_IN_A_ROW:
+            raise TransportError(f"weights refused {self._refused} times in a row: {error}") from error
+
+    def _raise_if_closed(self) -> None:
+        if self._stop.is_set():
+            raise Closed("the subscriber is closed")
+
+
+class GrpcSubscriber(_Reader):
+    """A :class:`headrace.common.weights.base.Subscriber`: one stream of fragments, one life of its process."""
+
+    def __init__(
+        self,
+        address: str,
+        run_id: str,
+        actor_id: int,
+        incarnation: int,
+        token: str,
+        metrics: Metrics,
+        *,
+        ca: Path | None = None,
+        max_weights_bytes: int = 2 << 30,
+    ) -> None:
+        super().__init__(address, run_id, token, metrics, ca, max_weights_bytes)
+        self._actor_id, self._incarnation = actor_id, incarnation
+        self._received: deque[int] = deque(maxlen=REPORTED_LEASES)
+
+    def next(self, have_version: int, timeout_s: float) -> Leave | None:
+        self._raise_if_closed()
+        self._has(have_version)
+        leave: Leave | None = self._until(timeout_s, self._ask)
+        if leave is not None:
+            self._received.append(leave.lease)
+        return leave
+
+    def _ask(self, remaining_s: float) -> Leave | None:
+        request = pb.NextRequest(
+            run_id=self._run_id,
+            actor_id=self._actor_id,
+            incarnation=self._incarnation,
+            received=self._received,
+            have_epoch=self._have[0],
+            have_version=self._have[1],
+            timeout_ms=int(remaining_s * 1e3),
+        )
+        call, header = self._open("Next", request.SerializeToString(), remaining_s)
+        if not header.granted:
+            return None
+        if header.learner_epoch < self._have[0]:
+            raise Rejected("version", f"leave from learner epoch {header.learner_epoch}, {self._have[0]} was seen")
+        weights = self._receive(call, header.content) if header.HasField("content") else None
+        self._refused = 0
+        if weights is not None:
+            self._have = (weights.learner_epoch, weights.version)
+        return Leave(header.lease, header.learner_epoch, weights)
+
+
+class GrpcFollower(_Reader):
+    """Every newest version, without leave to collect: for evaluators."""
+
+    def __init__(
+        self,
+        address: str,
+        run_id: str,
+        token: str,
+        metrics: Metrics,
+        *,
+        ca: Path | None = None,
+        max_weights_bytes: int = 2 << 30,
+    ) -> None:
+        super().__init__(address, run_id, token, metrics, ca, max_weights_bytes)
+
+    def newest(self, have_version: int, timeout_s: float) -> Weights | None:
+        """The newest version after ``have_version`` (-1: none yet), as soon as there is one; None at the timeout."""
+        self._raise_if_closed()
+        self._has(have_version)
+        weights: Weights | None = self._until(timeout_s, self._ask)
+        return weights
+
+    def _ask(self, remaining_s: float) -> Weights | None:
+        request = pb.SubscribeRequest(run_id=self._run_id, have_epoch=self._have[0], have_version=self._have[1])
+        call, header = self._open("Subscribe", request.SerializeToString(), remaining_s)
+        try:
+            weights = self._receive(call, header.content)
+        finally:
+            call.cancel()
+        self._refused, self._have = 0, (weights.learner_epoch, weights.version)
+        return weights

@@ -1,0 +1,64 @@
+"""How a parameter server listens, whom it trusts, and its limits."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace.common.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Options:
+    """``run_id``: the only run served (empty: that of the first publication). ``streams``: > 0 is lockstep.
+
+    ``publish_token`` lets publish and subscribe, ``subscribe_token`` subscribe only; empty: nobody is asked.
+    ``insecure``: listen beyond this machine without tokens all the same. ``tls_cert``, ``tls_key``: PEM files;
+    ``tls_client_ca`` asks every client for a certificate it signed.
+    """
+
+    run_id: str = ""
+    streams: int = 0
+    lease_ttl_s: float = 60.0
+    settle_s: float = 5.0
+    publish_token: str = ""
+    subscribe_token: str = ""
+    insecure: bool = False
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    max_weights_bytes: int = 2 << 30
+    max_subscribers: int = 4096
+    max_poll_s: float = 30.0
+    transfer_timeout_s: float = 120.0
+
+    def check(self, address: str) -> None:
+        """Raises :class:`UsageError` for TLS files without their counterpart, and for an open door to the network."""
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise UsageError("parameter server: tls_cert and tls_key belong together; give both or neither")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise UsageError("parameter server: tls_client_ca needs tls_cert and tls_key")
+        if bool(self.publish_token) != bool(self.subscribe_token):
+            raise UsageError(
+                "parameter server: publish_token and subscribe_token belong together; one may be used for both"
+            )
+        guarded = bool(self.publish_token) or self.tls_client_ca is not None
+        if not (guarded or self.insecure or is_local(address)):
+            raise UsageError(
+                f"parameter server: {address} can be reached from other machines and asks for no token; "
+                "give a token, listen on 127.0.0.1, or set insecure if the network is trusted"
+            )
+
+
+def is_local(address: str) -> bool:
+    """Whether only processes of this machine can reach ``address`` (host:port, or unix:path)."""
+    if address.startswith(("unix:", "unix-abstract:")):
+        return True
+    host = address.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,128 @@
+"""A parameter server with an address: the service on a thread of its own, started and stopped from outside.
+
+server = ParamServer("127.0.0.1:0", Options(), metrics)
+server.start()
+... server.address ...
+server.stop(grace_s=5)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+
+from headrace.common.errors import UsageError
+from headrace.common.metrics import Metrics
+from headrace.common.weights.chunks import MESSAGE_BYTES, Blob
+from headrace.paramserver.auth import TokenInterceptor
+from headrace.paramserver.ledger import Ledger
+from headrace.paramserver.options import Options
+from headrace.paramserver.service import SERVICE, Service
+from headrace.paramserver.store import Store
+
+#: The server's half of the keepalive agreement; the clients' half is in common/weights/client.py.
+CHANNEL_OPTIONS = [
+    ("grpc.max_receive_message_length", MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.so_reuseport", 0),
+]
+TICK_S = 0.25
+
+
+class ParamServer:
+    """Serves one run. ``address``: host:port (port 0 picks one) or unix:/path."""
+
+    def __init__(self, address: str, options: Options, metrics: Metrics) -> None:
+        options.check(address)
+        self.address, self._options, self._metrics = address, options, metrics
+        self.store: Store[Blob] = Store(
+            Ledger(options.streams, options.lease_ttl_s, options.settle_s), options.run_id
+        )  # fmt: skip
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="paramserver", daemon=True)
+        self._stopped = False
+
+    def start(self) -> None:
+        """Listen. Raises :class:`UsageError` when the address cannot be had."""
+        self._thread.start()
+        try:
+            self._run(self._start(), timeout_s=10.0)
+        except BaseException:
+            self._end_loop()
+            raise
+
+    def stop(self, grace_s: float) -> None:
+        """End every call, after at most ``grace_s`` for those being answered. Idempotent."""
+        if not self._stopped:
+            self._run(self._stop(grace_s), timeout_s=grace_s + 5.0)
+            self._end_loop()
+
+    @property
+    def ready(self) -> bool:
+        """Whether there are weights to serve."""
+        return self.store.current is not None
+
+    def _run(self, what: Any, timeout_s: float) -> None:
+        asyncio.run_coroutine_threadsafe(what, self._loop).result(timeout_s)
+
+    def _end_loop(self) -> None:
+        self._stopped = True
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5.0)
+        self._loop.close()
+
+    async def _start(self) -> None:
+        self._health = health.aio.HealthServicer()
+        await self._set_health(HealthCheckResponse.NOT_SERVING)
+        self._service = Service(self.store, self._options, self._metrics, self._now_serving)
+        interceptors = []
+        if self._options.publish_token:
+            interceptors.append(TokenInterceptor(SERVICE, self._options.publish_token, self._options.subscribe_token))
+        self._server = grpc.aio.server(options=CHANNEL_OPTIONS, interceptors=interceptors)
+        self._server.add_generic_rpc_handlers((self._service.handlers(),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self.address = self._bind()
+        await self._server.start()
+        self._ticking = asyncio.create_task(self._service.tick(TICK_S))
+
+    def _bind(self) -> str:
+        credentials = _credentials(self._options)
+        try:
+            if credentials is None:
+                port = self._server.add_insecure_port(self.address)
+            else:
+                port = self._server.add_secure_port(self.address, credentials)
+        except RuntimeError as e:
+            raise UsageError(f"parameter server: cannot listen on {self.address}: is the address taken?") from e
+        return self.address if self.address.startswith("unix") else f"{self.address.rpartition(':')[0]}:{port}"
+
+    async def _stop(self, grace_s: float) -> None:
+        self._ticking.cancel()
+        await self._health.enter_graceful_shutdown()
+        self._service.drain()
+        await self._server.stop(grace_s)
+
+    async def _set_health(self, status: Any) -> None:
+        for name in ("", SERVICE):
+            await self._health.set(name, status)
+
+    def _now_serving(self) -> None:
+        self._telling = asyncio.get_running_loop().create_task(self._set_health(HealthCheckResponse.SERVING))
+
+
+def _credentials(options: Options) -> grpc.ServerCredentials | None:
+    if options.tls_cert is None or options.tls_key is None:
+        return None
+    pair = (options.tls_key.read_bytes(), options.tls_cert.read_bytes())
+    client_ca = options.tls_client_ca.read_bytes() if options.tls_client_ca else None
+    return grpc.ssl_server_credentials([pair], client_ca, require_client_auth=client_ca is not None)

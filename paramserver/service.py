@@ -1,0 +1,256 @@
+"""The gRPC service around the store: it waits, wakes and writes; what is decided is decided in store.py and ledger.py.
+
+    Publish: header, chunks -> Collector (digest checked) -> store.publish -> wake whoever waits for leave or a version
+    Next:    store.next -> a Grant at once, or wait in line -> header, then the version's chunk messages as they came
+
+Messages are bytes on both sides (no serialisers), so a chunk is never built or copied here. A stream that is slow holds
+the version it is being sent and nothing else: there is no queue per subscriber, the next version it asks for is the
+newest. One event loop, one thread: nothing here is locked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from headrace.common.errors import Fenced, Rejected, UsageError
+from headrace.common.metrics import Metrics
+from headrace.common.weights.base import REPORTED_LEASES, Progress
+from headrace.common.weights.chunks import Blob, Collector
+from headrace.common.wire import paramserver_pb2 as pb
+from headrace.paramserver.ledger import Standing
+from headrace.paramserver.options import Options
+from headrace.paramserver.store import Ask, Grant, Store, Version, Writer
+
+SERVICE = "headrace.v1.ParamServer"
+#: How our errors travel; common/weights/client.py reads them back.
+STATUS = {
+    Fenced: grpc.StatusCode.ABORTED,
+    UsageError: grpc.StatusCode.FAILED_PRECONDITION,
+    Rejected: grpc.StatusCode.INVALID_ARGUMENT,
+    DecodeError: grpc.StatusCode.INVALID_ARGUMENT,
+}
+
+Context = Any  # grpc.aio.ServicerContext; grpc ships no types
+
+
+class Service:
+    """The four calls. ``on_first_weights`` is called once, when there is something to serve."""
+
+    def __init__(
+        self,
+        store: Store[Blob],
+        options: Options,
+        metrics: Metrics,
+        on_first_weights: Callable[[], Any] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store, self._options, self._metrics, self._clock = store, options, metrics, clock
+        self._on_first_weights = on_first_weights
+        self._line: dict[asyncio.Future[Grant[Blob]], Ask] = {}  # actors waiting for leave, longest first
+        self._new_version = asyncio.Event()
+        self._subscribers = 0
+        self._counted = (0, 0)
+        self._draining = False
+
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """The calls by name, with raw bytes in and out."""
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                "Publish": grpc.stream_unary_rpc_method_handler(self.publish),
+                "Admit": grpc.unary_unary_rpc_method_handler(self.admit),
+                "Next": grpc.unary_stream_rpc_method_handler(self.next),
+                "Subscribe": grpc.unary_stream_rpc_method_handler(self.subscribe),
+            },
+        )
+
+    # --- the learner -----------------------------------------------------------------------------------------------
+
+    async def publish(self, pieces: AsyncIterator[bytes], context: Context) -> bytes:
+        async with _answer_errors(context), asyncio.timeout(self._options.transfer_timeout_s):
+            header = pb.PublishPiece.FromString(await anext(aiter(pieces), b"")).header
+            writer = Writer(header.run_id, header.content.learner_epoch, header.writer)
+            self._store.check_writer(writer)
+            collector = Collector(header.content, self._options.max_weights_bytes)
+            async for message in pieces:
+                collector.add(message)
+            blob = collector.blob()
+            version = Version(blob.content.learner_epoch, blob.content.version, blob.content.digest, blob)
+            known = _standing(header.ledger) if header.HasField("ledger") else None
+            first = self._store.current is None
+            if self._store.publish(writer, version, _progress(header.progress), known, self._clock()):
+                self._new_version.set()
+                self._new_version = asyncio.Event()
+            if first:
+                self._on_first_weights()
+            self._serve_line()
+            return self._state()
+
+    async def admit(self, message: bytes, context: Context) -> bytes:
+        async with _answer_errors(context):
+            request = pb.AdmitRequest.FromString(message)
+            progress = _progress(request.progress) if request.HasField("progress") else None
+            writer = Writer(request.run_id, request.learner_epoch, request.writer)
+            self._store.admit(writer, progress, self._clock())
+            self._serve_line()
+            return self._state()
+
+    # --- actors and evaluators -------------------------------------------------------------------------------------
+
+    async def next(self, message: bytes, context: Context) -> None:
+        async with _answer_errors(context):
+            request = pb.NextRequest.FromString(message)
+            received = tuple(request.received[-REPORTED_LEASES:])
+            have = (request.have_epoch, request.have_version)
+            ask = Ask(request.run_id, request.actor_id, request.incarnation, received, have)
+            with self._subscriber():
+                grant = await self._leave(ask, min(request.timeout_ms / 1e3, self._options.max_poll_s))
+                header = pb.Header(granted=grant is not None)
+                if grant is not None:
+                    header.lease, header.learner_epoch = grant.lease, grant.learner_epoch
+                await self._write(context, header, grant.version if grant else None, have)
+
+    async def subscribe(self, message: bytes, context: Context) -> None:
+        async with _answer_errors(context):
+            request = pb.SubscribeRequest.FromString(message)
+            self._store.check_run(request.run_id)
+            have = (request.have_epoch, request.have_version)
+            with self._subscriber():
+                while True:
+                    version = self._store.newer_than(have)
+                    if version is None:
+                        self._raise_if_draining()
+                        await self._new_version.wait()
+                        continue
+                    await self._write(context, pb.Header(learner_epoch=version.learner_epoch), version, have)
+                    have = version.order
+
+    async def _leave(self, ask: Ask, timeout_s: float) -> Grant[Blob] | None:
+        grant = self._store.next(ask, self._clock())
+        if grant is not None or timeout_s <= 0:
+            return grant
+        waiting: asyncio.Future[Grant[Blob]] = asyncio.get_running_loop().create_future()
+        self._raise_if_draining()
+        self._line[waiting] = ask
+        try:
+            return await asyncio.wait_for(waiting, timeout_s)
+        except TimeoutError:
+            return None
+        finally:
+            del self._line[waiting]
+
+    def _serve_line(self) -> None:
+        """Give what leave there is to those who wait longest."""
+        for waiting, ask in list(self._line.items()):
+            if not self._store.ledger.room:
+                break
+            if waiting.done():
+                continue
+            try:
+                grant = self._store.next(ask, self._clock())
+            except (Fenced, UsageError) as e:
+                waiting.set_exception(e)
+                continue
+            if grant is not None:
+                waiting.set_result(grant)
+
+    async def _write(
+        self, context: Context, header: pb.Header, version: Version[Blob] | None, have: tuple[int, int]
+    ) -> None:
+        if version is None:
+            await context.write(pb.Piece(header=header).SerializeToString())
+            return
+        header.content.CopyFrom(version.content.content)
+        if have[0] == version.learner_epoch and have[1] >= 0:
+            self._metrics.inc("weights_skipped_versions_total", version.number - have[1] - 1)
+        async with asyncio.timeout(self._options.transfer_timeout_s):
+            await context.write(pb.Piece(header=header).SerializeToString())
+            for chunk in version.content.messages:
+                await context.write(chunk)
+        self._metrics.inc("weights_bytes_total", version.content.content.total_bytes)
+
+    @contextmanager
+    def _subscriber(self) -> Iterator[None]:
+        if self._subscribers >= self._options.max_subscribers:
+            raise _Busy(f"{self._subscribers} subscribers are being served; try again")
+        self._subscribers += 1
+        try:
+            yield
+        finally:
+            self._subscribers -= 1
+
+    # --- upkeep ----------------------------------------------------------------------------------------------------
+
+    async def tick(self, every_s: float) -> None:
+        """Expire leases, serve who waits, show the gauges; until cancelled."""
+        while True:
+            self._store.ledger.expire(self._clock())
+            self._serve_line()
+            self.report()
+            await asyncio.sleep(every_s)
+
+    def drain(self) -> None:
+        """Send away whoever waits; transfers under way go on."""
+        self._draining = True
+        for waiting in self._line:
+            if not waiting.done():
+                waiting.set_exception(_Busy("shutting down"))
+        self._new_version.set()
+
+    def _raise_if_draining(self) -> None:
+        if self._draining:
+            raise _Busy("shutting down")
+
+    def report(self) -> None:
+        """Bring the metrics up to date."""
+        ledger, current, (issued, expired) = self._store.ledger, self._store.current, self._counted
+        self._metrics.inc("leases_issued_total", ledger.issued_total - issued)
+        self._metrics.inc("leases_expired_total", ledger.expired_total - expired)
+        self._counted = (ledger.issued_total, ledger.expired_total)
+        self._metrics.set("leases_admit_until", ledger.admit_until)
+        self._metrics.set("weights_subscribers", self._subscribers)
+        self._metrics.set("weights_version", current.number if current else -1)
+
+    def _state(self) -> bytes:
+        current, standing = self._store.current, self._store.ledger.standing
+        epoch, number = current.order if current else (0, -1)
+        ledger = pb.LedgerState(
+            next_lease=standing.next_lease, begun=standing.begun, admit_until=standing.admit_until
+        )  # fmt: skip
+        return pb.ServerState(learner_epoch=epoch, version=number, ledger=ledger).SerializeToString()
+
+
+class _Busy(Exception):
+    """Not now; another time."""
+
+
+class _answer_errors:
+    """Turns our errors into the status a client understands; every other error is a defect and stays one."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def __aenter__(self) -> None: ...
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, TimeoutError):
+            await self._context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the transfer took too long")
+        if isinstance(error, _Busy):
+            await self._context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        if kind is not None and (status := STATUS.get(kind)) is not None:
+            await self._context.abort(status, str(error))
+
+
+def _progress(message: pb.Progress) -> Progress:
+    return Progress(message.admit_until, message.next_lease, message.consumed, message.backlog, message.complete)
+
+
+def _standing(message: pb.LedgerState) -> Standing:
+    return Standing(message.next_lease, message.begun, message.admit_until)

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from headrace.algorithms.base import Acted, Spaces
+from headrace.algorithms.base import Acted
 from headrace.common.errors import UsageError
-from headrace.common.types import Array, Field, Layout, Schema, Weights
+from headrace.common.types import Array, Field, Layout, Schema, Spaces, Weights
 
 #: Normalised observations beyond this are cut off: a feature that never moved must not blow up when it does.
 OBS_CLIP = 10.0
@@ -77,7 +77,9 @@ class NumpyMLP:
         if self.obs_mean is not None:
             x = x - self.obs_mean
             x *= self.obs_scale
-            np.maximum(np.minimum(x, OBS_CLIP, out=x), -OBS_CLIP, out=x)  # a third of what np.clip costs on small arrays
+            np.maximum(
+                np.minimum(x, OBS_CLIP, out=x), -OBS_CLIP, out=x
+            )  # a third of what np.clip costs on small arrays
         for weight, bias in self.layers[:-1]:
             x = x @ weight
             x += bias

@@ -23,28 +23,6 @@ import numpy as np
 
 from headrace.common.types import Array, Schema, Weights
 
-
-@dataclass(frozen=True)
-class Spaces:
-    """What an environment shows and takes, as far as an algorithm must know.
-
-    ``obs_shape``/``obs_dtype`` of one observation. Exactly one kind of action: ``n_actions`` > 0 for Discrete,
-    else ``action_dim`` > 0 for Box. Policies act in [-1, 1] per dimension; the task maps that onto the bounds of the
-    environment. ``marks_invalid``: the environments spend a step on each reset (EnvPool does), so trajectories hold a
-    ``valid`` array that says which steps are experience.
-    """
-
-    obs_shape: tuple[int, ...]
-    obs_dtype: str = "float32"
-    n_actions: int = 0
-    action_dim: int = 0
-    marks_invalid: bool = False
-
-    @property
-    def discrete(self) -> bool:
-        return self.n_actions > 0
-
-
 # --- the kinds of experience ---------------------------------------------------------------------------------------
 
 

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.algorithms.acting import NumpyMLP, env_schema, require_vector_obs
-from headrace.algorithms.base import Acted, Batch, Replay, Result, Spaces, State
+from headrace.algorithms.base import Acted, Batch, Replay, Result, State
 from headrace.common.errors import UsageError
 from headrace.common.seeding import stream
-from headrace.common.types import Array, Schema, Weights
+from headrace.common.types import Array, Schema, Spaces, Weights
 
 if TYPE_CHECKING:
     import torch

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headrace.algorithms.acting import CategoricalPolicy, GaussianPolicy, require_vector_obs
-from headrace.algorithms.base import Batch, Groups, Policy, Result, Spaces, State
+from headrace.algorithms.base import Batch, Groups, Policy, Result, State
 from headrace.algorithms.ppo import surrogate_grad
 from headrace.common.seeding import generator_state, restore_generator, stream
-from headrace.common.types import Array, Field, Schema
+from headrace.common.types import Array, Field, Schema, Spaces
 
 if TYPE_CHECKING:
     import torch

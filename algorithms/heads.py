@@ -14,9 +14,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from headrace.algorithms.base import Spaces
 from headrace.algorithms.nets import Flat
-from headrace.common.types import Array
+from headrace.common.types import Array, Spaces
 
 _LOG_2PI = math.log(2 * math.pi)
 

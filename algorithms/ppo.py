@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headrace.algorithms.acting import CategoricalPolicy, GaussianPolicy, env_schema, require_vector_obs
-from headrace.algorithms.base import Batch, OnPolicy, Policy, Result, Spaces, State
+from headrace.algorithms.base import Batch, OnPolicy, Policy, Result, State
 from headrace.common.seeding import generator_state, restore_generator, stream
-from headrace.common.types import Array, Field, Schema
+from headrace.common.types import Array, Field, Schema, Spaces
 
 if TYPE_CHECKING:
     import torch

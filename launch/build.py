@@ -17,12 +17,12 @@ from headrace.actor.env_rollout import EnvRollout
 from headrace.actor.group_rollout import GroupRollout
 from headrace.actor.stream import Identity, Rollout, Stream
 from headrace.algorithms import ALGORITHMS
-from headrace.algorithms.base import Algorithm, Experience, Groups, Spaces
+from headrace.algorithms.base import Algorithm, Experience, Groups
 from headrace.common.errors import UsageError
 from headrace.common.metrics import Metrics
 from headrace.common.seeding import reset_seeds, stream
 from headrace.common.transport import Limits, Sink
-from headrace.common.types import Schema
+from headrace.common.types import Schema, Spaces
 from headrace.common.weights.base import Subscriber
 from headrace.launch.config import Config
 from headrace.tasks import make_batch

@@ -101,6 +101,14 @@ class Weights(BaseModel):
     """The parameter server's host:port or unix:/path. Empty: a private socket of this machine."""
     token_file: Path | None = None
     """File with the bearer token; needed to listen beyond this machine."""
+    tls_cert: Path | None = None
+    """The server's certificate (PEM); with ``tls_key``."""
+    tls_key: Path | None = None
+    """The server's private key (PEM)."""
+    tls_client_ca: Path | None = None
+    """Ask every client for a certificate that this one signed."""
+    tls_ca: Path | None = None
+    """What clients trust: switches their side to TLS."""
     insecure: bool = False
     """Listen beyond this machine without authentication all the same."""
     lease_ttl_s: float = Field(default=60.0, gt=0)

@@ -1,6 +1,6 @@
 """Greedy episodes on seeds nobody trained on: figures for people and programs, a GIF for the eye.
 
-    headrace evaluate RUN [--episodes N] [--gif F] [--json]
+headrace evaluate RUN [--episodes N] [--gif F] [--json]
 """
 
 from __future__ import annotations
@@ -120,7 +120,9 @@ def _play_side_by_side(envs: GymnasiumBatch, policy: Policy, seeds: Sequence[int
         action = np.zeros((len(envs), *chosen.shape[1:]), chosen.dtype)
         action[alive] = chosen
         going_on = []
-        for i, (shown, reward, terminated, truncated) in zip(alive, envs.step_some(action, alive.tolist()), strict=True):
+        for i, (shown, reward, terminated, truncated) in zip(
+            alive, envs.step_some(action, alive.tolist()), strict=True
+        ):
             obs[i] = shown
             returns[i] += reward
             if not (terminated or truncated):

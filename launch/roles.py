@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from headrace.common.errors import UsageError
@@ -37,17 +39,24 @@ def role_config(args: argparse.Namespace) -> Config:
     return config
 
 
-def announce_metrics(args: argparse.Namespace, metrics: Metrics, role: str, index: int = 0) -> None:
-    """Serve /metrics, and say where in the run directory (if there is one) for `headrace status`."""
+@contextlib.contextmanager
+def announced(args: argparse.Namespace, metrics: Metrics, role: str, index: int = 0) -> Iterator[None]:
+    """Serve /metrics while inside, and say where in the run directory (if there is one) for `headrace status`. What a
+    role that died leaves there is how `status` knows of its death; a clean end takes it away."""
     port = metrics.serve(args.metrics_port, args.metrics_host)
+    said = None
     if args.run_dir is not None:
-        endpoints.announce(args.run_dir, role, index, f"http://{args.metrics_host}:{port}")
+        said = endpoints.announce(args.run_dir, role, index, f"http://{args.metrics_host}:{port}")
+    yield
+    if said is not None:
+        endpoints.withdraw(said)
+    metrics.close()
 
 
-def token(config: Config) -> str | None:
-    """The bearer token, read from its file. Raises :class:`UsageError` when it cannot be."""
+def token(config: Config) -> str:
+    """The bearer token, read from its file; empty for none. Raises :class:`UsageError` when it cannot be read."""
     if config.weights.token_file is None:
-        return None
+        return ""
     try:
         return config.weights.token_file.read_text().strip()
     except OSError as error:

@@ -10,7 +10,7 @@ from headrace.common.transport import open_sink
 from headrace.common.weights.grpc import GrpcSubscriber
 from headrace.launch.build import Blueprint, new_incarnation
 from headrace.launch.config import Config
-from headrace.launch.roles import add_role_arguments, announce_metrics, role_config, token
+from headrace.launch.roles import add_role_arguments, announced, role_config, token
 from headrace.launch.stopping import Stop
 
 #: How long one ``next`` may wait for leave before the loop looks whether it should stop.
@@ -27,8 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     config = role_config(args)
     stop, metrics = Stop(args.supervised), Metrics("actor")
-    announce_metrics(args, metrics, "actor", args.index)
-    act(config, args.index, metrics, stop)
+    with announced(args, metrics, "actor", args.index):
+        act(config, args.index, metrics, stop)
     return 0
 
 
@@ -41,7 +41,13 @@ def act(config: Config, index: int, metrics: Metrics, stop: Callable[[], bool]) 
     try:
         for stream_id in range(first, first + config.actors.streams):
             subscriber = GrpcSubscriber(
-                config.weights.address, config.run.id, stream_id, incarnation, token=token(config), metrics=metrics
+                config.weights.address,
+                config.run.id,
+                stream_id,
+                incarnation,
+                token(config),
+                metrics,
+                ca=config.weights.tls_ca,
             )
             streams.append(blueprint.stream(stream_id, incarnation, subscriber, sink, metrics))
         while not stop():
@@ -52,5 +58,3 @@ def act(config: Config, index: int, metrics: Metrics, stop: Callable[[], bool]) 
         for stream in streams:
             stream.close()
         sink.close(_CLOSE_S)
-
-

@@ -1,6 +1,6 @@
 """The learner role: builds a :class:`Learner` from config and checkpoint, and steps it to the end.
 
-    newest checkpoint -> Learner -> step ... step -> checkpoint, row, snapshot when due -> last checkpoint -> exit 0
+newest checkpoint -> Learner -> step ... step -> checkpoint, row, snapshot when due -> last checkpoint -> exit 0
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from headrace.common.weights.grpc import GrpcPublisher
 from headrace.launch.build import Blueprint
 from headrace.launch.config import Config
 from headrace.launch.record import MetricsLog
-from headrace.launch.roles import add_role_arguments, announce_metrics, role_config, token
+from headrace.launch.roles import add_role_arguments, announced, role_config, token
 from headrace.launch.stopping import Stop
 from headrace.learner.checkpoint import Checkpointer
 from headrace.learner.loop import Identity, Learner
@@ -49,12 +49,12 @@ def run(args: argparse.Namespace) -> int:
     if args.run_dir is None:
         raise UsageError("learner: --run-dir is needed; checkpoints and metrics go there")
     stop, metrics = Stop(args.supervised), Metrics("learner")
-    announce_metrics(args, metrics, "learner")
     publisher = GrpcPublisher(
         config.weights.address,
         config.run.id,
-        token=token(config),
-        metrics=metrics,
+        token(config),
+        metrics,
+        ca=config.weights.tls_ca,
         down_timeout_s=config.weights.down_timeout_s,
     )
     with Checkpointer(args.run_dir / "checkpoints", keep=config.run.checkpoint_keep) as checkpointer:
@@ -180,7 +180,9 @@ class _Book:
         folder = self._run_dir / "snapshots"
         folder.mkdir(exist_ok=True)
         tensors: dict[str, Any] = self._learner.algorithm.weights()[0]
-        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, folder / f"{counters.env_steps}.safetensors")
+        save_file(
+            {k: np.ascontiguousarray(v) for k, v in tensors.items()}, folder / f"{counters.env_steps}.safetensors"
+        )
         with (folder / "index.jsonl").open("a") as index:
             index.write(json.dumps({"steps": counters.env_steps, "time_s": round(counters.trained_s, 3)}) + "\n")
         self._snapshot_at = counters.env_steps + self._run.snapshot_every_steps

@@ -1,6 +1,6 @@
 """The serial runner: every role in one process, the same ``step()``s in turn. The reference for everything asynchronous.
 
-    each stream: step (until no leave is left) -> learner: step -> ...
+each stream: step (until no leave is left) -> learner: step -> ...
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def run_serial(
         queue_bytes=config.transport.queue_bytes,
     )
     streams = [
-        blueprint.stream(i, i, server.subscriber(config.run.id, i, i), carrier, metrics) for i in range(blueprint.config.streams)
+        blueprint.stream(i, i, server.subscriber(config.run.id, i, i), carrier, metrics)
+        for i in range(blueprint.config.streams)
     ]
     try:
         while not learner.done and (not versions or learner.counters.version < versions):

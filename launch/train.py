@@ -1,6 +1,6 @@
 """headrace train: all roles on this machine as real processes, watched, shown, and evaluated at the end.
 
-    config -> run directory -> paramserver + learner + actors -> rows on the screen -> evaluation, curve, GIF
+config -> run directory -> paramserver + learner + actors -> rows on the screen -> evaluation, curve, GIF
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from headrace.launch.roles import add_config_arguments
 from headrace.launch.stopping import Stop
 from headrace.launch.supervisor import Child, ProcessDied, Supervisor
 from headrace.launch.table import Notes, open_display
+from headrace.launch.watch import Watch
 
 _POLL_S = 0.25
 #: Grace periods: the learner writes a checkpoint, actors finish a fragment and flush.
@@ -118,11 +119,13 @@ def _train(config: Config, run_dir: Path, resume: bool) -> int:
     supervisor = Supervisor(children(config, run_dir, resume), metrics)
     tail, tensorboard = Tail(run_dir / "metrics.jsonl"), board.Board(run_dir / "tensorboard")
     display = open_display(f"{config.algorithm['name']} on {config.task.env}", sys.stdout)
+    watch = Watch(run_dir)
     others = [c.name for c in supervisor.children if c.role != "learner"]
 
     def show() -> None:
         rows = tail.new_rows()
-        display.show(rows, Notes(restarts=supervisor.restarts, messages=tuple(supervisor.messages())))
+        told = tuple(supervisor.messages())
+        display.show(rows, Notes(bottleneck=watch.sentence(), restarts=supervisor.restarts, messages=told))
         tensorboard.show(rows)
 
     tail.new_rows()  # of a run that goes on: shown the last time
@@ -157,9 +160,7 @@ def _finish(config: Config, run_dir: Path, episodes: int, gif: bool) -> None:
     from headrace.launch import evaluate, plot
 
     policy, version, env_steps = evaluate.load_policy(config, run_dir)
-    found = evaluate.Evaluation(
-        tuple(evaluate.play(config, policy, evaluation_seeds(episodes))), version, env_steps
-    )
+    found = evaluate.Evaluation(tuple(evaluate.play(config, policy, evaluation_seeds(episodes))), version, env_steps)
     rows = read_rows(run_dir / "metrics.jsonl")
     result = {"evaluation": found.to_json(), "train_s": rows[-1]["time_s"], "env_steps": env_steps}
     result["steps_per_s"] = env_steps / max(rows[-1]["time_s"], 1e-9)
@@ -181,4 +182,6 @@ def _finish(config: Config, run_dir: Path, episodes: int, gif: bool) -> None:
 def _verdict(config: Config, mean: float) -> str:
     if config.task.solved is None:
         return ""
-    return f" (solved: {config.task.solved:g})" if mean >= config.task.solved else f" (solved at {config.task.solved:g})"
+    return (
+        f" (solved: {config.task.solved:g})" if mean >= config.task.solved else f" (solved at {config.task.solved:g})"
+    )

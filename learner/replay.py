@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from headrace.algorithms.base import Batch, Replay, Spaces, State
+from headrace.algorithms.base import Batch, Replay, State
 from headrace.common.errors import Rejected, UsageError
 from headrace.common.seeding import generator_state, restore_generator
-from headrace.common.types import Array, Trajectory
+from headrace.common.types import Array, Spaces, Trajectory
 from headrace.learner.sum_tree import SumTree, tree_nodes
 
 #: Added to |TD error| so that no transition is starved for ever (Schaul et al. 2016, section 3.3).

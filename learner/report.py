@@ -55,6 +55,7 @@ class Report:
             "total_steps": self._total_steps,
             "episodes": counters.episodes,
             "return_mean": _mean(self._returns),
+            "return_std": round(float(np.std(self._returns)), 4) if self._returns else None,
             "length_mean": _mean(self._lengths),
             "steps_per_s": round((counters.env_steps - self._since_steps) / elapsed_s, 1),
             "staleness_mean": _mean(self._staleness) or 0.0,

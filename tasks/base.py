@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from headrace.algorithms.base import Spaces
-from headrace.common.types import Array
+from headrace.common.types import Array, Spaces
 
 
 @dataclass(frozen=True, slots=True)

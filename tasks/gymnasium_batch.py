@@ -13,9 +13,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from headrace.algorithms.base import Spaces
 from headrace.common.errors import UsageError
-from headrace.common.types import DTYPES, Array
+from headrace.common.types import DTYPES, Array, Spaces
 from headrace.tasks.base import Stepped
 
 

@@ -8,10 +8,9 @@ from pathlib import Path
 from headrace.launch.broker.jars import cache_dir
 
 
-def add_arguments(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the ``broker`` command to the main parser; :func:`run` carries it out."""
-    broker = subparsers.add_parser("broker", help="a real Kafka broker on this machine, without Docker")
-    actions = broker.add_subparsers(dest="action", required=True, metavar="start|stop|status")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of ``headrace broker``; :func:`run` carries it out."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="start|stop|status")
     where = argparse.ArgumentParser(add_help=False)
     where.add_argument(
         "--data-dir", type=Path, default=cache_dir() / "broker", metavar="D", help="its log and settings (%(default)s)"

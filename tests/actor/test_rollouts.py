@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from headrace.actor.env_rollout import EnvRollout
 from headrace.actor.group_rollout import GroupRollout
 from headrace.actor.stream import Identity, Stream, Timings
@@ -14,7 +15,6 @@ from headrace.common.transport.memory import Memory
 from headrace.common.types import Leave, Trajectory, Weights
 from headrace.common.validation import validate
 from headrace.tasks.gymnasium_batch import GymnasiumBatch
-
 from tests.tasks.test_batches import Counting
 
 

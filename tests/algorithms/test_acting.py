@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+
 from headrace.algorithms import grpo, ppo
-from headrace.algorithms.base import Spaces
 from headrace.common.errors import UsageError
-from headrace.common.types import Weights
+from headrace.common.types import Spaces, Weights
 
 DISCRETE, CONTINUOUS = Spaces((8,), n_actions=4), Spaces((8,), action_dim=2)
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from headrace.algorithms import dqn, nets
-from headrace.algorithms.base import Batch, Spaces
+from headrace.algorithms.base import Batch
 from headrace.common.errors import UsageError
-from headrace.common.types import Layout, Weights
+from headrace.common.types import Layout, Spaces, Weights
 
 SPACES = Spaces((4,), n_actions=3)
 
@@ -280,5 +280,3 @@ def test_what_was_published_or_saved_does_not_change_afterwards() -> None:
         np.testing.assert_array_equal(tensor, before[name], err_msg=name)
 
 
-def test_the_learner_runs_where_it_is_told() -> None:
-    assert dqn.DQN(dqn.Config(), SPACES, 0, device="auto").device == nets.resolve_device("auto")

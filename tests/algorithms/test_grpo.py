@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+
 from headrace.algorithms import grpo
-from headrace.algorithms.base import Batch, Spaces
+from headrace.algorithms.base import Batch
+from headrace.common.types import Spaces
 
 SPACES = Spaces((3,), n_actions=2)
 

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from headrace.algorithms import heads, nets, ppo
-from headrace.algorithms.base import Batch, Spaces
-from headrace.common.errors import UsageError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from headrace.algorithms import heads, nets, ppo
+from headrace.algorithms.base import Batch
+from headrace.common.errors import UsageError
+from headrace.common.types import Spaces
 
 DISCRETE, CONTINUOUS = Spaces((5,), n_actions=3), Spaces((5,), action_dim=2)
 

@@ -1,6 +1,7 @@
 """One configuration: every preset loads, and everything wrong is one clear line."""
 
 import pytest
+
 from headrace.common.errors import UsageError
 from headrace.launch.build import Blueprint, plan, with_addresses
 from headrace.launch.config import load, presets

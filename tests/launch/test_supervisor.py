@@ -6,6 +6,7 @@ import sys
 import time
 
 import pytest
+
 from headrace.common.errors import UsageError
 from headrace.common.metrics import Metrics
 from headrace.launch.supervisor import Child, ProcessDied, Supervisor
@@ -69,7 +70,9 @@ def test_bad_usage_is_passed_on_in_its_own_line(tmp_path, supervise):
 
 
 def test_who_does_not_end_in_time_is_killed(tmp_path, supervise):
-    stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+    stubborn = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+    )
     polite = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); print('up', flush=True); time.sleep(60)"
     supervisor = supervise(child(tmp_path, stubborn, name="actor-0"), child(tmp_path, polite, name="actor-1"))
     poll_until(supervisor, lambda _: all("up" in c.tail() for c in supervisor.children))

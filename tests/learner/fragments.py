@@ -1,9 +1,9 @@
 """Hand-made trajectories for the learner's tests."""
 
 import numpy as np
+
 from headrace.algorithms import ppo
-from headrace.algorithms.base import Spaces
-from headrace.common.types import Episode, Trajectory
+from headrace.common.types import Episode, Spaces, Trajectory
 
 SPACES = Spaces((3,), n_actions=2)
 SCHEMA = ppo.schema(ppo.Config(), SPACES)

@@ -1,10 +1,10 @@
 """Fragments to batches: joins, orders, counts."""
 
 import numpy as np
+
 from headrace.algorithms.base import Groups, OnPolicy, Replay
 from headrace.common.types import Trajectory
 from headrace.learner.experience import join_on_policy, keep, per_version
-
 from tests.learner.fragments import fragment
 
 

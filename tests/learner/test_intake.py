@@ -5,13 +5,13 @@ from functools import partial
 
 import numpy as np
 import pytest
+
 from headrace.common.errors import TransportError
 from headrace.common.metrics import Metrics
 from headrace.common.transport import Limits
 from headrace.common.transport.memory import Memory
 from headrace.common.validation import validate
 from headrace.learner.intake import Intake, Marks
-
 from tests.learner.fragments import SCHEMA, fragment
 
 check = partial(validate, schema=SCHEMA, run_id="run")

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.algorithms.base import Replay, Spaces
+from headrace.algorithms.base import Replay
 from headrace.common.errors import Rejected, UsageError
-from headrace.common.types import Array, Trajectory
+from headrace.common.types import Array, Spaces, Trajectory
 from headrace.learner.replay import COLUMNS, ReplayBuffer, SamplesPerInsert, n_step_transitions, replay_nbytes
 from headrace.learner.sum_tree import SumTree
 

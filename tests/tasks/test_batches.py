@@ -3,6 +3,7 @@
 import gymnasium
 import numpy as np
 import pytest
+
 from headrace.common.errors import UsageError
 from headrace.tasks import make_batch
 from headrace.tasks.gymnasium_batch import GymnasiumBatch

@@ -1,0 +1,58 @@
+"""The parameter server role: hands out weights and leases until told to stop. Imports no torch and no environment."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from headrace.common.metrics import Metrics
+from headrace.launch.config import Config
+from headrace.launch.roles import add_role_arguments, announced, role_config, token
+from headrace.launch.stopping import Stop
+from headrace.paramserver.options import Options
+from headrace.paramserver.server import ParamServer
+
+_POLL_S, _GRACE_S = 0.2, 5.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_role_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    config = role_config(args)
+    stop, metrics = Stop(args.supervised), Metrics("paramserver")
+    _remove_dead_socket(config.weights.address)
+    server = ParamServer(config.weights.address, options(config), metrics)
+    with announced(args, metrics, "paramserver"):
+        server.start()
+        print(f"parameter server of run {config.run.id} listens on {server.address}", flush=True)
+        try:
+            while not stop():
+                time.sleep(_POLL_S)
+        finally:
+            server.stop(_GRACE_S)
+    return 0
+
+
+def options(config: Config) -> Options:
+    """Lockstep where nothing may be stale: leases then go to the streams in turn."""
+    secret, weights = token(config), config.weights
+    return Options(
+        run_id=config.run.id,
+        streams=config.streams if config.learner.max_staleness == 0 else 0,
+        lease_ttl_s=weights.lease_ttl_s,
+        publish_token=secret,
+        subscribe_token=secret,
+        insecure=weights.insecure,
+        tls_cert=weights.tls_cert,
+        tls_key=weights.tls_key,
+        tls_client_ca=weights.tls_client_ca,
+    )
+
+
+def _remove_dead_socket(address: str) -> None:
+    """A server that was killed leaves its socket behind, and binding it again would fail."""
+    if address.startswith("unix:"):
+        Path(address.removeprefix("unix:")).unlink(missing_ok=True)

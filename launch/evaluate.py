@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,10 +87,10 @@ def run(args: argparse.Namespace) -> int:
 
 def load_policy(config: Config, run_dir: Path, checkpoint: Path | None = None) -> tuple[Policy, int, int]:
     """The acting half from a checkpoint (the newest whole one by default), its version and environment steps."""
-    from headrace.learner.checkpoint import Checkpointer
+    from headrace.learner import checkpoint as checkpoints
 
     root = run_dir / "checkpoints"
-    saved = Checkpointer.read(checkpoint) if checkpoint else Checkpointer.newest(root)
+    saved = checkpoints.load(checkpoint) if checkpoint else checkpoints.latest(root)
     if saved is None:
         raise UsageError(f"{root}: no complete checkpoint in it")
     acting, counters = saved.parts["acting"], saved.info["counters"]
@@ -135,6 +136,7 @@ def write_gif(config: Config, policy: Policy, path: Path, max_frames: int = 400)
     """One greedy episode, every other frame, as a GIF people can look at."""
     from PIL import Image
 
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws without looking for a screen
     env = make_env(config.task.env, dict(config.task.kwargs), render_mode="rgb_array")
     batch = GymnasiumBatch.of([env], config.task.env)
     obs, frames, rng = batch.reset(evaluation_seeds(1)), [], np.random.default_rng(0)

@@ -62,7 +62,7 @@ class NumpyMLP:
         self.obs_scale: Array | None = None
 
     def load(self, tensors: Mapping[str, Array]) -> None:
-        layers = []
+        layers: list[tuple[Array, Array]] = []
         while (name := f"{self.net}.{len(layers)}.weight") in tensors:
             layers.append((tensors[name], tensors[f"{self.net}.{len(layers)}.bias"]))
         widths = [(w.shape, b.shape) for w, b in layers]
@@ -73,7 +73,7 @@ class NumpyMLP:
         self.obs_mean, self.obs_scale = tensors.get("obs_mean"), tensors.get("obs_scale")
 
     def __call__(self, obs: Array) -> Array:
-        x = obs.reshape(len(obs), -1)
+        x: Array = obs.reshape(len(obs), -1)
         if self.obs_mean is not None:
             x = x - self.obs_mean
             x *= self.obs_scale

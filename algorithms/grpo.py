@@ -9,6 +9,7 @@ Legend: N steps of an update, M minibatch. Importing this file costs no torch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -178,7 +179,7 @@ class GRPO:
 
     # --- inside an update ------------------------------------------------------------------------------------------
 
-    def _epochs(self, arrays: dict[str, Array], advantage: Array, chosen: Array) -> dict[str, float]:
+    def _epochs(self, arrays: Mapping[str, Array], advantage: Array, chosen: Array) -> dict[str, float]:
         """Gradient steps over shuffled minibatches of the steps that say something."""
         import torch
 

@@ -63,7 +63,7 @@ class CategoricalHead:
 
 
 class GaussianHead:
-    """Independent normals with a log_std of their own. dlogp/dmean = z / std; dlogp/dlog_std = z^2 - 1; dH/dlog_std = 1."""
+    """Independent normals with their own log_std. dlogp/dmean = z / std; dlogp/dlog_std = z^2 - 1; dH/dlog_std = 1."""
 
     def __init__(self, flat: Flat) -> None:
         self._log_std = flat.views(flat.value)["log_std"]

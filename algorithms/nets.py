@@ -1,11 +1,11 @@
 """Small networks with their backward pass written out, for learners whose time is dispatch, not arithmetic.
 
-A minibatch of 256 through two 64x64 networks is 15 MFLOP: autograd and a per-tensor optimiser spend over two thirds of it
-on bookkeeping (bench/results/kernels.json). So parameters are views of one flat vector, gradients are written by the
-matrix products themselves, and clipping and Adam each see one vector.
+A minibatch of 256 through two 64x64 networks is 15 MFLOP: autograd and a per-tensor optimiser spend most of its time on
+bookkeeping (bench/kernels.py). So parameters are views of one flat vector, gradients are written by the matrix products
+themselves, and clipping and Adam each see one vector.
 
-Legend: F features, B batch. Activations are feature-major [F + 1, B] with a last row of ones, so that a bias is the last
-column of its matrix [out, in + 1] and its gradient needs no reduction of its own.
+Legend: F features, B batch. Activations are feature-major [F + 1, B] with a last row of ones, so that a bias is the
+last column of its matrix [out, in + 1] and its gradient needs no reduction of its own.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class MLP:
             weight[:, into] = 0.0
 
     def forward(self, x_FB: Tensor) -> Tensor:
-        """``x_FB`` [features + 1, B] with its row of ones -> head [out, B]. The result is overwritten by the next call."""
+        """``x_FB`` [features + 1, B], its row of ones last -> head [out, B], overwritten by the next call."""
         buffers = self._buffers_for(x_FB)
         for weight, buffer in zip(self.weights[:-1], buffers, strict=False):
             torch.mm(weight, x_FB, out=buffer[:-1]).tanh_()
@@ -190,7 +190,7 @@ class RunningNorm:
 
 
 class ObsNorm(RunningNorm):
-    """Observations as the networks take them: normalised exactly as the actors do, feature-major, a row of ones below."""
+    """Observations as the networks take them: normalised as the actors do, feature-major, a row of ones below."""
 
     def __init__(self, features: int, enabled: bool, device: str) -> None:
         super().__init__(features)

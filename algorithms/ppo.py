@@ -9,6 +9,7 @@ Importing this file costs no torch: an actor reads ``Config``, ``schema`` and ``
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -85,7 +86,7 @@ def gae(reward: Array, value: Array, next_value: Array, done: Array, gamma: floa
     """
     delta = reward + gamma * next_value - value
     carry = gamma * lam * ~done
-    advantage = np.empty_like(delta)
+    advantage: Array = np.empty_like(delta)
     last = np.zeros_like(delta[0])
     for t in range(len(delta) - 1, -1, -1):
         last = delta[t] + carry[t] * last
@@ -171,7 +172,7 @@ class PPO:
 
     # --- inside an update ------------------------------------------------------------------------------------------
 
-    def _estimate(self, inputs: torch.Tensor, arrays: dict[str, Array]) -> tuple[Array, Array, float]:
+    def _estimate(self, inputs: torch.Tensor, arrays: Mapping[str, Array]) -> tuple[Array, Array, float]:
         """Advantages and value targets [T, B] (targets in the critic's units), and the explained variance."""
         T, B = arrays["reward"].shape
         mean, std = float(self.return_norm.mean[0]), 1.0 / float(self.return_norm.scale[0])
@@ -191,7 +192,7 @@ class PPO:
         return advantage, ((returns - self.return_norm.mean[0]) * scale).astype(np.float32), explained
 
     def _epochs(self, inputs: torch.Tensor, rows: Array, action: Array, chosen: Array) -> dict[str, float]:
-        """Gradient steps over shuffled minibatches. ``inputs`` [F + 1, N], ``rows`` (logp, advantage, target) [3, N]."""
+        """Gradient steps over shuffled minibatches: ``inputs`` [F + 1, N], ``rows`` (logp, advantage, target) [3, N]."""
         import torch
 
         config, size = self.config, min(self.config.minibatch, len(chosen))

@@ -1,5 +1,5 @@
-"""From a checked :class:`Config` to working parts. Every role and the serial runner build with these, so a config means the
-same everywhere."""
+"""From a checked :class:`Config` to working parts. Every role and the serial runner build with these, so that a config
+means the same everywhere."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The command line. Every command is a module with ``add_arguments(parser)`` and ``run(args) -> exit code``, imported only
-when it is asked for: ``headrace --help`` answers at once.
+"""The command line. Every command is a module with ``add_arguments(parser)`` and ``run(args) -> exit code``, imported
+only when it is asked for: ``headrace --help`` answers at once.
 
 Exit codes: 0 done, 1 failed, 2 bad usage or configuration (one line says what and where).
 """

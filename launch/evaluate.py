@@ -113,7 +113,7 @@ def play(config: Config, policy: Policy, seeds: Sequence[int]) -> list[float]:
 
 
 def _play_side_by_side(envs: GymnasiumBatch, policy: Policy, seeds: Sequence[int]) -> list[float]:
-    padded = [*seeds, *seeds[:1] * (len(envs) - len(seeds))]
+    padded = [*seeds, *[seeds[0]] * (len(envs) - len(seeds))]
     obs, returns, rng = envs.reset(padded), np.zeros(len(envs)), np.random.default_rng(0)
     alive = np.arange(len(seeds))
     while len(alive):

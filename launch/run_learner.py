@@ -27,7 +27,7 @@ from headrace.common.weights.grpc import GrpcPublisher
 from headrace.launch.build import Blueprint
 from headrace.launch.config import Config
 from headrace.launch.record import MetricsLog
-from headrace.launch.roles import add_role_arguments, announced, role_config, token
+from headrace.launch.roles import add_role_arguments, role_config, token
 from headrace.launch.stopping import Stop
 from headrace.learner.checkpoint import Checkpointer
 from headrace.learner.loop import Identity, Learner

@@ -1,4 +1,4 @@
-"""The serial runner: every role in one process, the same ``step()``s in turn. The reference for everything asynchronous.
+"""The serial runner: every role in one process, the same ``step()``s in turn. The reference for all that is not.
 
 each stream: step (until no leave is left) -> learner: step -> ...
 """

@@ -1,5 +1,5 @@
-"""Processes that are watched: one that may die is started again with back-off, one that must not ends the run with its own
-traceback. Knows nothing of reinforcement learning.
+"""Processes that are watched: one that may die is started again with back-off, one that must not ends the run with its
+own traceback. Knows nothing of reinforcement learning.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""From the carrier to the learner's hands: a thread of its own fetches, decodes and validates, so that the learner never
-waits for what could have been done before.
+"""From the carrier to the learner's hands: a thread of its own fetches, decodes and validates, so that the learner
+never waits for what could have been done before.
 
     source.get -> validate -> run? schema? duplicate? -> queue (bounded in bytes) -> take()
 

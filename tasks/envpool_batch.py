@@ -18,7 +18,7 @@ from headrace.tasks.gymnasium_batch import spaces_of
 
 
 class EnvPoolBatch:
-    """B environments behind :class:`EnvBatch` with ``valid`` marks. Seeds are taken at construction (EnvPool's rule)."""
+    """B environments behind :class:`EnvBatch`, with ``valid`` marks. Seeds are taken at construction (its rule)."""
 
     def __init__(self, env_id: str, n: int, kwargs: dict[str, Any], seed: int) -> None:
         try:

@@ -1,6 +1,6 @@
 """Any Gymnasium environment by its id, stepped one after the other in this process.
 
-A plain loop over the environments beats ``gymnasium.vector`` here by a quarter on LunarLander (bench/ladder.py, rung 1):
+A plain loop over the environments beats ``gymnasium.vector`` by a quarter on LunarLander (bench/ladder.py, rung 1):
 no copies of observations nobody keeps, no info dictionaries merged. Many cores are many actors, not many threads.
 """
 
@@ -34,7 +34,7 @@ def make_env(env_id: str, kwargs: dict[str, Any], render_mode: str | None = None
     return env
 
 
-class _OwnActions(gymnasium.spaces.Discrete):
+class _OwnActions(gymnasium.spaces.Discrete):  # type: ignore[misc]  # Gymnasium is untyped to mypy
     """Environments assert that an action is in their space; Gymnasium's check of an int costs a sixth of a LunarLander
     step. Our policies' actions are ints, so comparing is enough."""
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from headrace.algorithms import dqn, nets
+from headrace.algorithms import dqn
 from headrace.algorithms.base import Batch
 from headrace.common.errors import UsageError
 from headrace.common.types import Layout, Spaces, Weights
@@ -278,5 +278,3 @@ def test_what_was_published_or_saved_does_not_change_afterwards() -> None:
     algorithm.update(minibatch())
     for name, tensor in {**tensors, **state.tensors}.items():
         np.testing.assert_array_equal(tensor, before[name], err_msg=name)
-
-

@@ -1,5 +1,7 @@
 """The mathematics of PPO against slow, obvious versions, and gradients written out against autograd."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -76,7 +78,7 @@ def test_mlp_and_adam_equal_torch():
     flat = nets.Flat(nets.MLP.shapes("pi", widths), "cpu")
     net = nets.MLP(flat, "pi", widths)
     net.init_orthogonal(1.0, np.random.default_rng(0))
-    layers = [torch.nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False)]
+    layers = [torch.nn.Linear(a, b) for a, b in itertools.pairwise(widths)]
     for layer, weight in zip(layers, net.weights, strict=True):
         layer.weight.data, layer.bias.data = weight[:, :-1].clone(), weight[:, -1].clone()
     reference = torch.nn.Sequential(layers[0], torch.nn.Tanh(), layers[1], torch.nn.Tanh(), layers[2])

@@ -43,13 +43,11 @@ format: .venv/.dev  ## mend what ruff can mend
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-# The link gives the generated files their import path, and they land in common/wire through it.
-proto: .venv/.dev .typing/headrace  ## common/wire/ from proto/
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iheadrace/common/wire=proto \
-	    --python_out=.typing --grpc_python_out=.typing --mypy_out=quiet:.typing --mypy_grpc_out=quiet:.typing proto/*.proto
+proto: .venv/.dev  ## common/wire/ from proto/
+	$(BIN)/python proto/generate.py
 
 bench: .venv/.dev  ## the ladder, on this machine
-	$(BIN)/python -m bench.ladder $(ARGS)
+	$(BIN)/python bench/ladder.py $(ARGS)
 
 constraints: $(UV)  ## newest versions that fit pyproject.toml, pinned for every platform
 	{ echo '# Every version we are built and tested with. Made by `make constraints`.'; \

@@ -1,4 +1,4 @@
-"""Fragments of fixed length: T steps in B environments, one batched forward a step; episodes run on across fragments."""
+"""Fragments of fixed length: T steps in B environments, one batched forward a step; episodes run on across them."""
 
 from __future__ import annotations
 

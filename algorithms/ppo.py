@@ -192,7 +192,7 @@ class PPO:
         return advantage, ((returns - self.return_norm.mean[0]) * scale).astype(np.float32), explained
 
     def _epochs(self, inputs: torch.Tensor, rows: Array, action: Array, chosen: Array) -> dict[str, float]:
-        """Gradient steps over shuffled minibatches: ``inputs`` [F + 1, N], ``rows`` (logp, advantage, target) [3, N]."""
+        """Gradient steps on shuffled minibatches. ``inputs`` [F + 1, N], ``rows`` (logp, advantage, target) [3, N]."""
         import torch
 
         config, size = self.config, min(self.config.minibatch, len(chosen))

@@ -57,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
         ca=config.weights.tls_ca,
         down_timeout_s=config.weights.down_timeout_s,
     )
-    with Checkpointer(args.run_dir / "checkpoints", keep=config.run.checkpoint_keep) as checkpointer:
+    folder = args.run_dir / "checkpoints"
+    with Checkpointer(folder, keep=config.run.checkpoint_keep, metrics=metrics) as checkpointer:
         learner = make_learner(config, args.run_dir, publisher, checkpointer, metrics, resume=args.resume)
         try:
             learn(learner, config, args.run_dir, checkpointer, metrics, stop)

@@ -2,10 +2,12 @@
 
     admit_until  fragments that may ever have been begun (the learner raises it with every version)
     begun        leases handed out, less those whose actor is gone
-    a lease is handed out while begun < admit_until, and < what admit_until was when the oldest lease still out was begun
+    a lease is handed out while begun < admit_until, and < what admit_until was when the oldest lease still out was
+    begun
 
-The second bound is for slow actors: without it their fragments would be overtaken by any number of newer ones and be stale
-when they come. With it, while a fragment begun at version p is out, too few others exist to go beyond p + max_staleness.
+The second bound is for slow actors: without it their fragments would be overtaken by any number of newer ones and be
+stale when they come. With it, while a fragment begun at version p is out, too few others exist to go beyond
+p + max_staleness.
 
 With ``streams = N`` the ledger is in lockstep: lease n belongs to stream ``n % N``, whose actor_id is that index, and
 nobody else can take it. There a lease never expires: a new life of the actor gets the same number again.

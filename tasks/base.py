@@ -14,8 +14,8 @@ class Stepped:
     """One step of B environments. Resets happen in the same step: where an episode ended, ``obs`` already is the first
     observation of the next one and ``final_obs`` holds what the ended one showed last.
 
-    ``obs`` [B, ...], ``reward`` float32 [B], ``terminated``/``truncated`` bool [B], ``final_obs`` [K, ...] for the K ended
-    columns in order (None: nothing ended), ``valid`` bool [B] where some columns spent the step on their reset.
+    ``obs`` [B, ...], ``reward`` float32 [B], ``terminated``/``truncated`` bool [B], ``final_obs`` [K, ...] for the K
+    ended columns in order (None: nothing ended), ``valid`` bool [B] where some columns spent the step on their reset.
     """
 
     obs: Array

@@ -70,10 +70,9 @@ def test_bad_usage_is_passed_on_in_its_own_line(tmp_path, supervise):
 
 
 def test_who_does_not_end_in_time_is_killed(tmp_path, supervise):
-    stubborn = (
-        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
-    )
-    polite = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); print('up', flush=True); time.sleep(60)"
+    ready = "print('up', flush=True); time.sleep(60)"
+    stubborn = f"import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); {ready}"
+    polite = f"import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); {ready}"
     supervisor = supervise(child(tmp_path, stubborn, name="actor-0"), child(tmp_path, polite, name="actor-1"))
     poll_until(supervisor, lambda _: all("up" in c.tail() for c in supervisor.children))
     assert supervisor.stop(["actor-0", "actor-1"], grace_s=1.0) == {"actor-0": -9, "actor-1": 0}

@@ -6,7 +6,7 @@ in a producer process, a ``receive`` starts the consumer's reader thread(s). ben
 
 from __future__ import annotations
 
-import array
+import contextlib
 import fcntl
 import mmap
 import os
@@ -16,15 +16,21 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Callable
-from multiprocessing import shared_memory
+from pathlib import Path
 from typing import Any
 
-import zmq
+try:
+    import zmq
+except ImportError:  # not a dependency: `pip install pyzmq` to see it beside the others
+    zmq = None
 
 from headrace.common import codec
+from headrace.common.metrics import Metrics
+from headrace.common.transport import Limits, open_sink, open_source
 from headrace.common.types import Trajectory
 
 CAP = 8 << 20
+DEADLINE_S = 60.0
 DEPTH = 8  # records the reader holds ahead of get()
 WINDOW = 8  # records a producer may have under way, where the candidate itself sets no bound
 
@@ -44,7 +50,7 @@ def _serve(path: str, producers: int, read: Callable[[socket.socket, Any], None]
             threading.Thread(target=read, args=(listener.accept()[0], ready), daemon=True).start()
 
     threading.Thread(target=accept, daemon=True).start()
-    return ready.get
+    return lambda: ready.get(timeout=DEADLINE_S)
 
 
 def _connect(path: str) -> socket.socket:
@@ -55,7 +61,10 @@ def _connect(path: str) -> socket.socket:
 
 def _exactly(connection: socket.socket, view: memoryview) -> bool:
     while view:
-        got = connection.recv_into(view, len(view), socket.MSG_WAITALL)
+        try:
+            got = connection.recv_into(view, len(view), socket.MSG_WAITALL)
+        except ConnectionResetError:  # gone with our last answers unread
+            got = 0
         if got == 0:
             return False
         view = view[got:]
@@ -123,7 +132,7 @@ def zmq_receive(path: str, producers: int) -> Get:
             ready.put(codec.decode(pull.recv(copy=False).buffer, CAP))
 
     threading.Thread(target=read, daemon=True).start()
-    return ready.get
+    return lambda: ready.get(timeout=DEADLINE_S)
 
 
 # --- a slab of shared memory per producer, slot numbers over a socket ------------------------------------------------
@@ -131,8 +140,10 @@ def zmq_receive(path: str, producers: int) -> Get:
 
 def slab_send(path: str) -> Send:
     connection = _connect(path)
-    slab = shared_memory.SharedMemory(create=True, size=WINDOW * CAP)
-    connection.sendall(slab.name.encode().ljust(64))
+    fd = os.memfd_create("slab")
+    os.truncate(fd, WINDOW * CAP)
+    slab = memoryview(mmap.mmap(fd, WINDOW * CAP))
+    socket.send_fds(connection, [b"s"], [fd])
     free = deque(range(WINDOW))
 
     def send(trajectory: Trajectory) -> None:
@@ -141,7 +152,7 @@ def slab_send(path: str) -> Send:
         slot = free.popleft()
         at = slot * CAP
         for part in codec.encode_parts(trajectory, CAP):
-            slab.buf[at : at + len(part)] = part
+            slab[at : at + len(part)] = part
             at += len(part)
         connection.sendall(struct.pack("<QB", at - slot * CAP, slot))
 
@@ -150,14 +161,12 @@ def slab_send(path: str) -> Send:
 
 def slab_receive(path: str, producers: int) -> Get:
     def read(connection: socket.socket, ready: queue.Queue[Any]) -> None:
-        name = bytearray(64)
-        _exactly(connection, memoryview(name))
-        slab = shared_memory.SharedMemory(name.decode().strip())
-        slab.unlink()
+        fds = socket.recv_fds(connection, 1, 1)[1]
+        slab = memoryview(mmap.mmap(fds[0], WINDOW * CAP, mmap.MAP_SHARED, mmap.PROT_READ))
         head = bytearray(9)
         while _exactly(connection, memoryview(head)):
             length, slot = struct.unpack("<QB", head)
-            data = slab.buf[slot * CAP : slot * CAP + length]
+            data = slab[slot * CAP : slot * CAP + length]
             ready.put((codec.decode(data, CAP), connection, slot))
 
     take = _serve(path, producers, read)
@@ -189,8 +198,7 @@ def memfd_send(path: str) -> Send:
         fd = os.memfd_create("record", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         length = os.writev(fd, parts)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
-        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
-        connection.sendmsg([struct.pack("<Q", length)], ancillary)
+        socket.send_fds(connection, [struct.pack("<Q", length)], [fd])
         os.close(fd)
         under_way[0] += 1
 
@@ -200,13 +208,17 @@ def memfd_send(path: str) -> Send:
 def _memfd_receive(path: str, producers: int, load: Callable[[int, int], Any]) -> Get:
     def read(connection: socket.socket, ready: queue.Queue[Trajectory]) -> None:
         while True:
-            head, fds, _, _ = socket.recv_fds(connection, 8, 1)
+            try:
+                head, fds, _, _ = socket.recv_fds(connection, 8, 1)
+            except ConnectionResetError:  # gone with our last answers unread
+                return
             if not head:
                 return
             data = load(fds[0], struct.unpack("<Q", head)[0])
             os.close(fds[0])
             ready.put(codec.decode(data, CAP))
-            connection.send(b"\1")
+            with contextlib.suppress(ConnectionError):
+                connection.send(b"\1")
 
     return _serve(path, producers, read)
 
@@ -228,6 +240,26 @@ def memfd_read_receive(path: str, producers: int) -> Get:
     return _memfd_receive(path, producers, load)
 
 
+# --- what was built of it ---------------------------------------------------------------------------------------------
+
+
+def built_send(path: str) -> Send:
+    return open_sink(f"local://{path}", limits=Limits(), metrics=Metrics("actor"), key="bench").put
+
+
+def built_receive(path: str, producers: int) -> Get:
+    source = open_source(
+        f"local://{path}", limits=Limits(), metrics=Metrics("learner"), dead_letter=Path(f"{path}.dead"), group="bench"
+    )
+
+    def get() -> Trajectory:
+        received = source.get(DEADLINE_S)
+        assert received is not None, "nothing came"
+        return received.trajectory
+
+    return get
+
+
 CANDIDATES: dict[str, tuple[Callable[[str], Send], Callable[[str, int], Get]]] = {
     "socket": (socket_send, socket_receive),
     "socket, 4 MB buffer": (socket_large_send, socket_receive),
@@ -235,4 +267,7 @@ CANDIDATES: dict[str, tuple[Callable[[str], Send], Callable[[str, int], Get]]] =
     "shared slab": (slab_send, slab_receive),
     "memfd, mapped": (memfd_send, memfd_map_receive),
     "memfd, read": (memfd_send, memfd_read_receive),
+    "local:// as built": (built_send, built_receive),
 }
+if zmq is None:
+    del CANDIDATES["zmq ipc"]

@@ -161,13 +161,14 @@ def main() -> None:
     if args.produce:
         candidate, path, size, seconds, period_s = args.produce
         return produce(Load(candidate, path, int(size), float(seconds), float(period_s)))
-    results = {size: measure(size, args.seconds, args.rounds) for size in map(int, args.sizes.split(","))}
-    for size, rows in results.items():
+    results = {}
+    for size in map(int, args.sizes.split(",")):
+        rows = results[size] = measure(size, args.seconds, args.rounds)
         print(f"\n{size / 1e6:g} MB a record, {PRODUCERS} producers, medians of {args.rounds}")
         keys = list(next(iter(rows.values())))
         print(" " * 20 + "".join(f"{k:>18}" for k in keys))
         for name, row in rows.items():
-            print(f"{name:20}" + "".join(f"{row[k]:18.3f}" for k in keys))
+            print(f"{name:20}" + "".join(f"{row[k]:18.3f}" for k in keys), flush=True)
     if args.json:
         machine = {"cpus": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version()}
         load = {"load_average_after": os.getloadavg()[0], "seconds": args.seconds, "rounds": args.rounds}

@@ -149,12 +149,17 @@ class PublishHeader(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     LEDGER_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
+    """The run; a server of another run refuses."""
     writer: _builtins.int
     """The publishing process: random, 63 bits. A second one in the same epoch is refused."""
     @_builtins.property
-    def content(self) -> Global___Content: ...
+    def content(self) -> Global___Content:
+        """What the chunks that follow hold."""
+
     @_builtins.property
-    def progress(self) -> Global___Progress: ...
+    def progress(self) -> Global___Progress:
+        """The learner's counters at this version."""
+
     @_builtins.property
     def ledger(self) -> Global___LedgerState:
         """The ledger as this writer last saw it; used only by a server that holds nothing yet."""
@@ -183,8 +188,11 @@ class PublishPiece(_message.Message):
     HEADER_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
+    """Then the content, in order, at most 1 MiB each."""
     @_builtins.property
-    def header(self) -> Global___PublishHeader: ...
+    def header(self) -> Global___PublishHeader:
+        """First, once."""
+
     def __init__(
         self,
         *,
@@ -210,9 +218,11 @@ class AdmitRequest(_message.Message):
     LEARNER_EPOCH_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
+    """As in PublishHeader."""
     writer: _builtins.int
     """As in PublishHeader."""
     learner_epoch: _builtins.int
+    """The epoch these counters are of; a newer one that the server knows fences."""
     @_builtins.property
     def progress(self) -> Global___Progress:
         """Absent: change nothing, only answer."""
@@ -245,8 +255,11 @@ class ServerState(_message.Message):
     learner_epoch: _builtins.int
     """What the server holds; version -1 where it holds nothing (then the learner publishes again)."""
     version: _builtins.int
+    """Version held."""
     @_builtins.property
-    def ledger(self) -> Global___LedgerState: ...
+    def ledger(self) -> Global___LedgerState:
+        """Where the pacing ledger stands, after what was asked."""
+
     def __init__(
         self,
         *,
@@ -274,6 +287,7 @@ class NextRequest(_message.Message):
     HAVE_VERSION_FIELD_NUMBER: _builtins.int
     TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
+    """The run; a server of another run refuses."""
     actor_id: _builtins.int
     """The stream of environments, stable over restarts of the actor. In lockstep: the stream's index."""
     incarnation: _builtins.int
@@ -281,6 +295,7 @@ class NextRequest(_message.Message):
     have_epoch: _builtins.int
     """The weights the actor has: version -1 if none."""
     have_version: _builtins.int
+    """Its version; newer weights are sent along with the leave."""
     timeout_ms: _builtins.int
     """How long to wait for leave, in milliseconds."""
     @_builtins.property
@@ -316,9 +331,11 @@ class SubscribeRequest(_message.Message):
     HAVE_EPOCH_FIELD_NUMBER: _builtins.int
     HAVE_VERSION_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
+    """The run; a server of another run refuses."""
     have_epoch: _builtins.int
     """As in NextRequest; an older or equal version is not sent."""
     have_version: _builtins.int
+    """As in NextRequest."""
     def __init__(
         self,
         *,
@@ -347,6 +364,7 @@ class Header(_message.Message):
     granted: _builtins.bool
     """Whether leave was given (Next only), and its number."""
     lease: _builtins.int
+    """Number of the lease, where granted."""
     learner_epoch: _builtins.int
     """Epoch of the learner whose weights and leave these are."""
     @_builtins.property
@@ -376,8 +394,11 @@ class Piece(_message.Message):
     HEADER_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
+    """Then the content, in order, at most 1 MiB each."""
     @_builtins.property
-    def header(self) -> Global___Header: ...
+    def header(self) -> Global___Header:
+        """First, once."""
+
     def __init__(
         self,
         *,

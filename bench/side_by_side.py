@@ -173,6 +173,7 @@ def main() -> int:
     parser.add_argument("--name", default="side_by_side", help="of the file in bench/results")
     parser.add_argument("--table", action="store_true", help="only write docs/NAME.md from the JSON that is there")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the contestant ends with us
     page = ROOT / "docs" / f"{args.name.replace('_', '-')}.md"
     if not args.table:
         names = args.contestants or list(CONTESTANTS)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from headrace.algorithms.base import State
-from headrace.common.errors import UsageError
+from headrace.common.errors import CheckpointFailed, UsageError
 from headrace.common.metrics import Metrics
 from headrace.common.transport import open_source
 from headrace.common.types import Trajectory
@@ -57,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
         ca=config.weights.tls_ca,
         down_timeout_s=config.weights.down_timeout_s,
     )
-    with Checkpointer(args.run_dir / "checkpoints", keep=config.run.checkpoint_keep) as checkpointer:
+    folder = args.run_dir / "checkpoints"
+    with Checkpointer(folder, keep=config.run.checkpoint_keep, metrics=metrics) as checkpointer:
         learner = make_learner(config, args.run_dir, publisher, checkpointer, metrics, resume=args.resume)
         try:
             learn(learner, config, args.run_dir, checkpointer, metrics, stop)
@@ -74,7 +75,7 @@ def make_learner(
 
     torch.set_num_threads(config.learner.threads)
     blueprint = Blueprint(config)
-    saved = checkpointer.latest() if resume else None
+    saved = checkpointer.latest({"run_id": config.run.id}) if resume else None
     epoch = checkpointer.next_epoch()
     source = open_source(
         config.transport.url,
@@ -132,7 +133,7 @@ class _Book:
         self._rows = MetricsLog(run_dir / "metrics.jsonl")
         self._checkpoint_at_s = learner.counters.trained_s + self._run.checkpoint_every_s
         self._snapshot_at = learner.counters.env_steps
-        self._failures, self._moved_s = 0, time.monotonic()
+        self._moved_s = time.monotonic()
 
     def turn(self, made_version: bool) -> None:
         now = time.monotonic()
@@ -149,25 +150,19 @@ class _Book:
             self.checkpoint()
 
     def checkpoint(self) -> None:
-        """A failed write is counted and tried again later; the old checkpoint is intact. Repeated failure ends the run."""
+        """A failed write is tried again later (the old checkpoint is intact); repeated failure ends the run."""
         with self._metrics.phase("learner_phase_seconds_total", "checkpoint"):
-            began = time.perf_counter()
             parts, info = self._learner.snapshot()
             tensors, scalars = self._learner.algorithm.weights()
             parts["acting"] = State({k: np.array(v) for k, v in tensors.items()}, {"scalars": scalars})
             try:
                 self._checkpointer.save(self._learner.counters.version, parts, info)
-            except OSError as error:
-                self._metrics.inc("checkpoint_failures_total")
-                self._failures += 1
-                if self._failures >= _CHECKPOINT_TRIES:
+            except CheckpointFailed as error:
+                if self._checkpointer.failures_in_a_row >= _CHECKPOINT_TRIES:
                     raise
-                print(f"learner: checkpoint failed ({error}); trying again later", file=sys.stderr, flush=True)
+                print(f"learner: {error}; trying again later", file=sys.stderr, flush=True)
             else:
-                self._failures = 0
                 self._learner.commit()
-                self._metrics.set("checkpoint_last_timestamp_seconds", time.time())
-            self._metrics.observe("checkpoint_seconds", time.perf_counter() - began)
         self._checkpoint_at_s = self._learner.counters.trained_s + self._run.checkpoint_every_s
 
     def snapshot_if_due(self) -> None:

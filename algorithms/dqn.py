@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 #: Smallest and largest sensible value by field; what is outside is a slip of the pen.
 _RANGES: dict[str, tuple[float, float]] = {
     "gamma": (0, 1), "n_step": (1, 1000), "tau": (0, 1), "learning_rate": (0, 1), "learning_rate_end": (0, 1),
-    "max_grad_norm": (0, np.inf), "fragments": (1, np.inf),
-    "epsilon_start": (0, 1), "epsilon_end": (0, 1), "epsilon_fraction": (0, 1),
-    "minibatch": (1, np.inf), "samples_per_insert": (0, np.inf), "priority_alpha": (0, 1), "priority_beta": (0, 1),
+    "max_grad_norm": (0, np.inf), "epsilon_start": (0, 1), "epsilon_end": (0, 1), "epsilon_fraction": (0, 1),
+    "fragments": (1, np.inf), "minibatch": (1, np.inf), "samples_per_insert": (0, np.inf),
+    "priority_alpha": (0, 1), "priority_beta": (0, 1),
 }  # fmt: skip
 
 

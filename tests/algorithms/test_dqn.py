@@ -212,7 +212,7 @@ def test_weights_of_another_network_are_refused() -> None:
 
 def test_importing_it_and_acting_costs_no_torch() -> None:
     code = (
-        "import sys, numpy as np; from headrace.algorithms import dqn; from headrace.algorithms.base import Spaces\n"
+        "import sys, numpy as np; from headrace.algorithms import dqn; from headrace.common.types import Spaces\n"
         "spaces = Spaces((4,), n_actions=2); dqn.policy(dqn.Config(), spaces); dqn.schema(dqn.Config(), spaces)\n"
         "assert 'torch' not in sys.modules"
     )

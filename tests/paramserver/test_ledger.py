@@ -30,7 +30,8 @@ def test_leases_are_consecutive_and_end_at_admit_until() -> None:
     assert made.begin(1, 1, 0.0, received=[1]) == 4
     assert made.begin(2, 1, 0.0, received=[2]) is None
     made.admit(Progress(6), 0.0)
-    assert made.begin(2, 1, 0.0, received=[2]) == 5
+    assert made.begin(1, 1, 0.0, received=[4]) is None, "lease 3 was begun when 5 were admitted, and is still out"
+    assert made.begin(0, 1, 0.0, received=[3]) == 5
 
 
 def test_admit_until_never_goes_down_within_an_epoch() -> None:

@@ -84,6 +84,9 @@ TABLE: tuple[Metric, ...] = (
     Metric("learner_train", "gauge", "What the algorithm reports of its last update, by term", ("term",)),
     Metric("learner_episode_return", "gauge", "Mean undiscounted return of the latest finished episodes"),
     Metric("learner_policy_version", "gauge", "Latest version made"),
+    # evaluators
+    Metric("evaluator_return", "gauge", "Mean undiscounted return of the latest greedy evaluation"),
+    Metric("evaluator_policy_version", "gauge", "Version evaluated last"),
     # checkpoints
     Metric("checkpoint_seconds", "histogram", "Time to write a checkpoint", (), LATENCY_S),
     Metric("checkpoint_last_timestamp_seconds", "gauge", "Unix time of the last complete checkpoint"),
@@ -108,6 +111,7 @@ SHOWN: dict[str, tuple[str, ...]] = {
     "actor": ("actor_", "transport_"),
     "learner": ("learner_", "transport_", "checkpoint_", "weights_publish_"),
     "paramserver": ("weights_", "leases_"),
+    "evaluator": ("evaluator_",),
 }
 
 _ROWS = {metric.name: metric for metric in TABLE}

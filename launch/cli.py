@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "broker": ("broker.cli", "a real one-node Apache Kafka without Docker: start, stop, status"),
     "actor": ("run_actor", "one role: collect trajectories"),
     "learner": ("run_learner", "one role: train"),
+    "evaluator": ("run_evaluator", "one role: greedy episodes with the newest weights"),
     "paramserver": ("run_paramserver", "one role: hand out weights and leases"),
 }
 

@@ -35,7 +35,8 @@ class Evaluation:
 
     returns: tuple[float, ...]
     version: int
-    env_steps: int
+    env_steps: int | None
+    """Unknown to an evaluator that only follows the weights."""
 
     @property
     def mean(self) -> float:

@@ -25,6 +25,7 @@ from headrace.launch.stopping import Stop
 from headrace.launch.supervisor import Child, ProcessDied, Supervisor
 from headrace.launch.table import Notes, open_display
 from headrace.launch.watch import Watch
+from headrace.learner import checkpoint
 
 _POLL_S = 0.25
 #: Grace periods: the learner writes a checkpoint, actors finish a fragment and flush.
@@ -161,6 +162,7 @@ def _finish(config: Config, run_dir: Path, episodes: int, gif: bool) -> None:
 
     policy, version, env_steps = evaluate.load_policy(config, run_dir)
     found = evaluate.Evaluation(tuple(evaluate.play(config, policy, evaluation_seeds(episodes))), version, env_steps)
+    _mark_best(run_dir, found.mean)
     rows = read_rows(run_dir / "metrics.jsonl")
     result = {"evaluation": found.to_json(), "train_s": rows[-1]["time_s"], "env_steps": env_steps}
     result["steps_per_s"] = env_steps / max(rows[-1]["time_s"], 1e-9)
@@ -177,6 +179,15 @@ def _finish(config: Config, run_dir: Path, episodes: int, gif: bool) -> None:
             print(f"agent: {run_dir / 'final.gif'}")
         except HeadraceError as error:  # an environment that cannot draw itself is no failed run
             print(f"no GIF: {error}")
+
+
+def _mark_best(run_dir: Path, score: float) -> None:
+    """The newest checkpoint stays for good if it evaluated better than any before."""
+    root = run_dir / "checkpoints"
+    newest, before = checkpoint.latest(root), checkpoint.best(root)
+    if newest is not None and (before is None or score > before[1]):
+        with checkpoint.Checkpointer(root) as checkpointer:
+            checkpointer.mark_best(newest.path, score)
 
 
 def _verdict(config: Config, mean: float) -> str:

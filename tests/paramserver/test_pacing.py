@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from collections import deque
 
-from headrace.common.weights.base import Progress
-from headrace.paramserver.ledger import Ledger
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from headrace.common.weights.base import Progress
+from headrace.paramserver.ledger import Ledger
 
 VERSIONS = 12
 

@@ -1,0 +1,63 @@
+"""The evaluator role: follows the newest weights and plays greedy episodes on unseen seeds, away from the learner.
+
+newest weights -> greedy episodes -> evaluations.jsonl, metrics -> newest weights -> ...
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+from headrace.common.errors import UsageError
+from headrace.common.metrics import Metrics
+from headrace.common.seeding import evaluation_seeds
+from headrace.common.weights.grpc import GrpcFollower
+from headrace.launch.build import Blueprint
+from headrace.launch.evaluate import Evaluation, play
+from headrace.launch.roles import add_role_arguments, announced, role_config, token
+from headrace.launch.stopping import Stop
+
+_WAIT_S = 1.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_role_arguments(parser)
+    parser.add_argument(
+        "--episodes", type=int, default=20, metavar="N", help="greedy episodes per version (default 20)"
+    )
+    parser.add_argument("--every-s", type=float, default=30.0, metavar="S", help="at most one evaluation in S seconds")
+    parser.add_argument("--once", action="store_true", help="evaluate the newest version and exit")
+
+
+def run(args: argparse.Namespace) -> int:
+    config = role_config(args)
+    if args.run_dir is None:
+        raise UsageError("evaluator: --run-dir is needed; evaluations.jsonl goes there")
+    blueprint, stop, metrics = Blueprint(config), Stop(args.supervised), Metrics("evaluator")
+    policy, have, due_s = blueprint.policy(), -1, 0.0
+    follower = GrpcFollower(config.weights.address, config.run.id, token(config), metrics, ca=config.weights.tls_ca)
+    with announced(args, metrics, "evaluator"):
+        while not stop():
+            weights = follower.newest(have, _WAIT_S) if time.monotonic() >= due_s else None
+            if weights is None:
+                time.sleep(min(_WAIT_S, max(0.0, due_s - time.monotonic())))
+                continue
+            have, due_s = weights.version, time.monotonic() + args.every_s
+            policy.load(weights)
+            found = Evaluation(tuple(play(config, policy, evaluation_seeds(args.episodes))), weights.version, None)
+            _keep(args.run_dir / "evaluations.jsonl", found)
+            metrics.set("evaluator_return", found.mean)
+            metrics.set("evaluator_policy_version", found.version)
+            if args.once:
+                break
+        follower.close()
+    return 0
+
+
+def _keep(path: Path, found: Evaluation) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as rows:
+        rows.write(json.dumps(found.to_json()) + "\n")
+    print(f"version {found.version}: {found.mean:.1f} ± {found.interval:.1f}", flush=True)

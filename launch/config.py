@@ -52,7 +52,7 @@ class Task(BaseModel):
     kwargs: dict[str, Any] = {}
     """Handed to the environment's constructor."""
     solved: float | None = None
-    """The return at which the task counts as solved: a line in returns.png."""
+    """The return at which the task counts as solved (default: what Gymnasium has registered for it, if anything)."""
 
 
 class Actors(BaseModel):

@@ -12,20 +12,19 @@ import sys
 import time
 from pathlib import Path
 
-from headrace.common.errors import HeadraceError, UsageError
+from headrace.common.errors import UsageError
 from headrace.common.metrics import Metrics
-from headrace.common.seeding import evaluation_seeds
 from headrace.launch import board
 from headrace.launch import config as configuration
 from headrace.launch.build import Blueprint, ensure_socket_dir, plan, with_addresses
 from headrace.launch.config import Config
-from headrace.launch.record import Tail, read_rows
+from headrace.launch.finish import finish
+from headrace.launch.record import Tail
 from headrace.launch.roles import add_config_arguments
 from headrace.launch.stopping import Stop
 from headrace.launch.supervisor import Child, ProcessDied, Supervisor
 from headrace.launch.table import Notes, open_display
 from headrace.launch.watch import Watch
-from headrace.learner import checkpoint
 
 _POLL_S = 0.25
 #: Grace periods: the learner writes a checkpoint, actors finish a fragment and flush.
@@ -50,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     _write_plan(blueprint, run_dir)
     code = _train(config, run_dir, resume=args.resume)
     if code == 0 and args.episodes > 0:
-        _finish(config, run_dir, args.episodes, gif=not args.no_gif)
+        finish(config, run_dir, args.episodes, gif=not args.no_gif)
     return code
 
 
@@ -151,48 +150,3 @@ def _train(config: Config, run_dir: Path, resume: bool) -> int:
         again = shlex.join(["headrace", "train", "--resume", "--run-dir", str(run_dir)])
         print(f"stopped; go on with: {again}")
     return 0
-
-
-# --- after ---------------------------------------------------------------------------------------------------------
-
-
-def _finish(config: Config, run_dir: Path, episodes: int, gif: bool) -> None:
-    """A greedy evaluation on unseen seeds, the curve, the GIF, the result for programs."""
-    from headrace.launch import evaluate, plot
-
-    policy, version, env_steps = evaluate.load_policy(config, run_dir)
-    found = evaluate.Evaluation(tuple(evaluate.play(config, policy, evaluation_seeds(episodes))), version, env_steps)
-    _mark_best(run_dir, found.mean)
-    rows = read_rows(run_dir / "metrics.jsonl")
-    result = {"evaluation": found.to_json(), "train_s": rows[-1]["time_s"], "env_steps": env_steps}
-    result["steps_per_s"] = env_steps / max(rows[-1]["time_s"], 1e-9)
-    (run_dir / "result.json").write_text(json.dumps(result, indent=2) + "\n")
-    print(f"greedy evaluation: {found.mean:.1f} ± {found.interval:.1f} over {episodes} unseen episodes"
-          + _verdict(config, found.mean), flush=True)  # fmt: skip
-    mark = plot.Evaluation(env_steps, found.mean, found.mean - found.interval, found.mean + found.interval)
-    title = f"{config.algorithm['name'].upper()} on {config.task.env}, {result['steps_per_s']:,.0f} steps/s"
-    plot.plot_returns(rows, run_dir / "returns.png", title=title, threshold=config.task.solved, evaluations=[mark])
-    print(f"curve: {run_dir / 'returns.png'}")
-    if gif:
-        try:
-            evaluate.write_gif(config, policy, run_dir / "final.gif")
-            print(f"agent: {run_dir / 'final.gif'}")
-        except HeadraceError as error:  # an environment that cannot draw itself is no failed run
-            print(f"no GIF: {error}")
-
-
-def _mark_best(run_dir: Path, score: float) -> None:
-    """The newest checkpoint stays for good if it evaluated better than any before."""
-    root = run_dir / "checkpoints"
-    newest, before = checkpoint.latest(root), checkpoint.best(root)
-    if newest is not None and (before is None or score > before[1]):
-        with checkpoint.Checkpointer(root) as checkpointer:
-            checkpointer.mark_best(newest.path, score)
-
-
-def _verdict(config: Config, mean: float) -> str:
-    if config.task.solved is None:
-        return ""
-    return (
-        f" (solved: {config.task.solved:g})" if mean >= config.task.solved else f" (solved at {config.task.solved:g})"
-    )

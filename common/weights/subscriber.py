@@ -43,7 +43,7 @@ class _Reader:
         self._metrics = metrics
         self._backoff, self._stop = Backoff(), threading.Event()
         self._call: Any = None
-        self._have = (0, -1)
+        self._have = (-1, -1)
         self._refused = 0
 
     def close(self) -> None:

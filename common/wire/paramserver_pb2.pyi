@@ -293,7 +293,7 @@ class NextRequest(_message.Message):
     incarnation: _builtins.int
     """The process life that asks: random, 63 bits. A new one ends the former one's lease; a former one is refused."""
     have_epoch: _builtins.int
-    """The weights the actor has: version -1 if none."""
+    """The weights the actor has: version -1 if none, epoch -1 if it does not know of which."""
     have_version: _builtins.int
     """Its version; newer weights are sent along with the leave."""
     timeout_ms: _builtins.int

@@ -47,8 +47,8 @@ class Content(_message.Message):
     n_chunks: _builtins.int
     """Number of chunks: total_bytes / 1 MiB, rounded up. Every chunk but the last is full."""
     digest: _builtins.bytes
-    """BLAKE3 of the content, 32 bytes. Checked by the server before the version is current, and by every reader before
-    it takes the version over.
+    """XXH3-128 of the content, 16 bytes, big-endian. Checked by the server before the version is current, and by every
+    reader before it takes the version over. It finds damage, not forgery: against that stand TLS and tokens.
     """
     def __init__(
         self,

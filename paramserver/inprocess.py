@@ -53,7 +53,7 @@ class InProcessSubscriber:
         self._store, self._clock = store, clock
         self._run_id, self._actor_id, self._incarnation = run_id, actor_id, incarnation
         self._received: deque[int] = deque(maxlen=REPORTED_LEASES)
-        self._epoch = 0
+        self._epoch = -1
 
     def next(self, have_version: int, timeout_s: float) -> Leave | None:
         ask = Ask(

@@ -43,7 +43,7 @@ class Version(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """An actor asks for leave. ``received``: its latest leases; ``have``: (epoch, version), version -1 if none."""
+    """An actor asks for leave. ``received``: its latest leases; ``have``: (epoch, version), each -1 if not known."""
 
     run_id: str
     actor_id: int
@@ -121,7 +121,10 @@ class Store(Generic[T]):
     def newer_than(self, have: tuple[int, int]) -> Version[T] | None:
         """The current version if it is newer than ``have``."""
         current = self.current
-        return current if current is not None and (have[1] < 0 or current.order > have) else None
+        if current is None or have[1] < 0:
+            return current
+        newer = current.number > have[1] if have[0] < 0 else current.order > have
+        return current if newer else None
 
     def _check_order(self, version: Version[T]) -> None:
         current = self.current

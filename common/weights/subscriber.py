@@ -22,7 +22,7 @@ from headrace.common.errors import Closed, Rejected, TransportError
 from headrace.common.metrics import Metrics
 from headrace.common.types import Leave, Weights
 from headrace.common.weights.base import REPORTED_LEASES
-from headrace.common.weights.chunks import Assembler
+from headrace.common.weights.chunks import Assembler, Buffers
 from headrace.common.weights.client import Backoff, Client
 from headrace.common.wire import paramserver_pb2 as pb
 
@@ -41,9 +41,9 @@ class _Reader:
     ) -> None:
         self._client, self._run_id, self._cap_bytes = Client(address, token, ca), run_id, max_weights_bytes
         self._metrics = metrics
-        self._backoff, self._stop = Backoff(), threading.Event()
+        self._backoff, self._stop, self._buffers = Backoff(), threading.Event(), Buffers()
         self._call: Any = None
-        self._have = (0, -1)
+        self._have = (-1, -1)
         self._refused = 0
 
     def close(self) -> None:
@@ -94,7 +94,7 @@ class _Reader:
         order = (content.learner_epoch, content.version)
         if order < self._have:
             raise Rejected("version", f"parameter server {self._client.address} went back from {self._have} to {order}")
-        assembler = Assembler(content, self._cap_bytes)
+        assembler = Assembler(content, self._cap_bytes, self._buffers)
         for _ in range(content.n_chunks):
             assembler.add(next(call, b""))
         weights = assembler.weights()

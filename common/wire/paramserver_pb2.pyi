@@ -47,8 +47,8 @@ class Content(_message.Message):
     n_chunks: _builtins.int
     """Number of chunks: total_bytes / 1 MiB, rounded up. Every chunk but the last is full."""
     digest: _builtins.bytes
-    """BLAKE3 of the content, 32 bytes. Checked by the server before the version is current, and by every reader before
-    it takes the version over.
+    """XXH3-128 of the content, 16 bytes, big-endian. Checked by the server before the version is current, and by every
+    reader before it takes the version over. It finds damage, not forgery: against that stand TLS and tokens.
     """
     def __init__(
         self,
@@ -293,7 +293,7 @@ class NextRequest(_message.Message):
     incarnation: _builtins.int
     """The process life that asks: random, 63 bits. A new one ends the former one's lease; a former one is refused."""
     have_epoch: _builtins.int
-    """The weights the actor has: version -1 if none."""
+    """The weights the actor has: version -1 if none, epoch -1 if it does not know of which."""
     have_version: _builtins.int
     """Its version; newer weights are sent along with the leave."""
     timeout_ms: _builtins.int

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from headrace.common.errors import Rejected
 from headrace.common.types import DTYPES, Weights
 from headrace.common.weights import chunks, codec
-from headrace.common.weights.chunks import CHUNK_BYTES, Assembler, Blob, Collector, pack
+from headrace.common.weights.chunks import CHUNK_BYTES, Assembler, Blob, Buffers, Collector, pack
 
 GOLDEN = Path(__file__).parent / "golden" / "weights-1.safetensors"
 CAP = 64 << 20
@@ -52,7 +52,7 @@ def assert_same(a: Weights, b: Weights) -> None:
 
 
 def assemble(blob: Blob, cap_bytes: int = CAP) -> Weights:
-    assembler = Assembler(blob.content, cap_bytes)
+    assembler = Assembler(blob.content, cap_bytes, Buffers())
     for message in blob.messages:
         assembler.add(message)
     return assembler.weights()
@@ -227,9 +227,32 @@ def test_sizes_are_capped_before_anything_is_allocated() -> None:
         pack(of_bytes(1000), 999)
     with pytest.raises(Rejected, match="over the cap"):
         assemble(blob, 999)
-    huge = chunks.pb.Content(total_bytes=1 << 60, n_chunks=1 << 31, digest=bytes(32))
+    huge = chunks.pb.Content(total_bytes=1 << 60, n_chunks=1 << 31, digest=bytes(16))
     with pytest.raises(Rejected, match="over the cap"):
-        Assembler(huge, CAP)
-    lying = chunks.pb.Content(total_bytes=100, n_chunks=1 << 31, digest=bytes(32))
+        Assembler(huge, CAP, Buffers())
+    lying = chunks.pb.Content(total_bytes=100, n_chunks=1 << 31, digest=bytes(16))
     with pytest.raises(Rejected, match="chunks announced"):
         Collector(lying, CAP)
+
+
+def test_a_buffer_is_filled_again_only_when_nobody_looks_into_it() -> None:
+    buffers = Buffers()
+
+    def received(value: int) -> Weights:
+        blob = pack(Weights("r", 1, value, {"w": np.full(1000, value, np.float32)}), CAP)
+        assembler = Assembler(blob.content, CAP, buffers)
+        for message in blob.messages:
+            assembler.add(message)
+        return assembler.weights()
+
+    def address(weights: Weights) -> int:
+        return int(weights.tensors["w"].__array_interface__["data"][0])
+
+    held = [received(value) for value in range(5)]
+    assert [float(w.tensors["w"][-1]) for w in held] == [0, 1, 2, 3, 4]
+    part = held[-1].tensors["w"][10:20]
+    places = {address(held[-1]), address(held[-2])}
+    held.clear()
+    assert address(received(5)) in places, "the last but one is free"
+    assert address(received(6)) in places
+    assert part.tolist() == [4] * 10, "a slice of it keeps the whole"

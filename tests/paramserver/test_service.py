@@ -171,6 +171,7 @@ def test_a_follower_sees_the_newest_without_leases(rig: Rig) -> None:
     assert got is not None
     assert got.version == 0
     assert follower.newest(0, 0.2) is None
+    assert rig.follower(server.address).newest(0, 0.2) is None, "nothing newer, though it never asked before"
     publisher.publish(weights(1), Progress(0))
     got = follower.newest(0, 10.0)
     assert got is not None

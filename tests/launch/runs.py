@@ -23,9 +23,8 @@ def headrace(*arguments: str, timeout_s: float = 100.0, cwd: Path | None = None)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             out, err = process.communicate()
-            raise AssertionError(
-                f"headrace {' '.join(arguments)}: not done after {timeout_s:.0f} s\n{out}{err}"
-            ) from None
+            line = shlex.join(["headrace", *arguments])
+            raise AssertionError(f"{line}: not done after {timeout_s:.0f} s\n{out}{err}") from None
     return subprocess.CompletedProcess(argv, process.returncode, out, err)
 
 

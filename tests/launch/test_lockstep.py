@@ -1,0 +1,82 @@
+"""``max_staleness = 0``: real processes make the serial runner's parameters, bit for bit, however many they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headrace.algorithms.base import State
+from headrace.launch.config import load
+from headrace.launch.serial import run_serial
+from headrace.learner import checkpoint
+
+from .runs import train
+
+VERSIONS, STREAMS = 20, 4
+#: Four streams in all; their fragments are two to a version, so that streams take turns across versions.
+LOCKSTEP = ["learner.max_staleness=0", "learner.device=cpu", "run.seed=3", 'run.id="lockstep"']
+PPO = ["actors.envs=4", "actors.fragment_steps=32", "run.total_steps=5120", "algorithm.minibatch=64"]
+#: preset -> what makes about 20 short versions of it
+SMALL = {
+    "cartpole-ppo": PPO,
+    "cartpole-dqn": ["actors.envs=4", "actors.fragment_steps=32", "run.total_steps=2560", "algorithm.min_size=512"],
+    "cartpole-grpo": ["algorithm.group_size=4", "algorithm.groups=2", "run.total_steps=4000"],
+}
+
+
+def shared_out(preset: str, processes: int) -> list[str]:
+    return [*LOCKSTEP, *SMALL[preset], f"actors.processes={processes}", f"actors.streams={STREAMS // processes}"]
+
+
+def serial(preset: str, *overrides: str) -> tuple[dict[str, State], dict[str, int]]:
+    """Parts and counters of the serial runner's learner at its end."""
+    parts, info = run_serial(load(preset, [*shared_out(preset, 1), *overrides])).snapshot()
+    return parts, info["counters"]
+
+
+def processes(preset: str, run_dir: Path, count: int, *overrides: str) -> tuple[Mapping[str, State], dict[str, int]]:
+    """The same from the last checkpoint of a run with ``count`` actor processes."""
+    train(preset, run_dir, [*shared_out(preset, count), *overrides])
+    saved = checkpoint.latest(run_dir / "checkpoints")
+    assert saved is not None
+    return saved.parts, saved.info["counters"]
+
+
+def assert_equal(found: tuple[Mapping[str, State], dict[str, int]], wanted: tuple[Mapping[str, State], dict[str, int]]):
+    for part in ("algorithm", "experience"):
+        ours, theirs = found[0][part], wanted[0][part]
+        assert ours.tensors.keys() == theirs.tensors.keys()
+        for name, tensor in theirs.tensors.items():
+            np.testing.assert_array_equal(ours.tensors[name], tensor, err_msg=f"{part}: {name}", strict=True)
+        assert ours.values == theirs.values
+    assert {k: v for k, v in found[1].items() if k != "trained_s"} == {
+        k: v for k, v in wanted[1].items() if k != "trained_s"
+    }
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_ppo_is_the_serial_runners_bit_for_bit(tmp_path, count):
+    wanted = serial("cartpole-ppo")
+    assert wanted[1]["version"] == VERSIONS
+    assert_equal(processes("cartpole-ppo", tmp_path / "run", count), wanted)
+
+
+@pytest.mark.parametrize("preset", ["cartpole-dqn", "cartpole-grpo"])
+def test_replay_and_groups_are_too(tmp_path, preset):
+    wanted = serial(preset)
+    assert wanted[1]["version"] >= VERSIONS / 2
+    assert_equal(processes(preset, tmp_path / "run", 2), wanted)
+
+
+def test_continuous_actions_are_too(tmp_path):
+    wanted = serial("cartpole-ppo", "task.env=Pendulum-v1")
+    assert_equal(processes("cartpole-ppo", tmp_path / "run", 2, "task.env=Pendulum-v1"), wanted)
+
+
+def test_another_seed_makes_other_parameters():
+    """The comparison can fail."""
+    with pytest.raises(AssertionError, match="parameters"):
+        assert_equal(serial("cartpole-ppo"), serial("cartpole-ppo", "run.seed=4"))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
+from headrace.common.errors import TransportError
 from headrace.launch.broker.jars import cache_dir
 
 
@@ -26,7 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Carry out a parsed ``broker`` command; returns the exit code."""
+    """Carry out a parsed ``broker`` command; returns the exit code. Raises :class:`UsageError`."""
+    try:
+        return _run(args)
+    except TransportError as error:
+        print(f"headrace {error}", file=sys.stderr)
+        return 1
+
+
+def _run(args: argparse.Namespace) -> int:
     from headrace.launch import broker  # the client library is loaded for the command only, not for --help
 
     match args.action:

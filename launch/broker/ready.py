@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import Callable
 
 from kafka import KafkaAdminClient
-from kafka.errors import KafkaError
 
-from headrace.common.errors import TransportError
+from headrace.common.errors import HeadraceError, TransportError
+from headrace.common.transport.kafka_client import Address, connect
 
 
 def wait(bootstrap: str, deadline: float, still: Callable[[], None]) -> None:
@@ -25,18 +26,17 @@ def wait(bootstrap: str, deadline: float, still: Callable[[], None]) -> None:
                 return
             if time.monotonic() >= deadline:
                 raise TransportError(f"broker: no answer from {bootstrap} in time")
+            time.sleep(0.05)
     finally:
         log.setLevel(level)
 
 
 def _answers(bootstrap: str, timeout_s: float) -> bool:
+    address = Address((bootstrap,), "", client={"security_protocol": "PLAINTEXT"})
+    host, port = bootstrap.split(":")
     try:
-        client = KafkaAdminClient(
-            bootstrap_servers=bootstrap,
-            bootstrap_timeout_ms=max(1, int(timeout_s * 1000)),
-            reconnect_backoff_max_ms=100,
-        )
-    except KafkaError:
+        socket.create_connection((host, int(port)), timeout=max(0.01, timeout_s)).close()
+        connect(KafkaAdminClient, address, bootstrap_timeout_ms=max(1, int(timeout_s * 1000))).close()
+    except (OSError, HeadraceError):
         return False
-    client.close()
     return True

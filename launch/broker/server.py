@@ -10,7 +10,7 @@ import subprocess
 import time
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from string import Template
@@ -43,11 +43,17 @@ class BrokerInfo:
 
 
 def start(
-    data_dir: Path, port: int = 9092, controller_port: int = 0, heap_mb: int = 512, timeout_s: float = 60.0
+    data_dir: Path,
+    port: int = 9092,
+    controller_port: int = 0,
+    heap_mb: int = 512,
+    timeout_s: float = 60.0,
+    settings: Mapping[str, str] | None = None,
 ) -> BrokerInfo:
     """Start the broker of ``data_dir`` and return when a client has had its metadata; a running one is left as it is.
 
     ``port`` and ``controller_port`` 0 pick free ones. The log of an earlier start in the same directory is kept.
+    ``settings`` override the properties file.
     Raises :class:`UsageError` for what a person can mend (no java, a taken port, another cluster's directory) and
     :class:`TransportError` when the broker died or did not answer within ``timeout_s`` of its start (fetching the jars,
     once per machine, is not counted).
@@ -61,7 +67,7 @@ def start(
         java, libs = jars.java(), jars.resolve()
         port = _free_port() if port == 0 else _checked(port, "--port")
         controller_port = _free_port() if controller_port == 0 else _checked(controller_port, "--controller-port")
-        config = _write_config(data_dir, port, controller_port)
+        config = _write_config(data_dir, port, controller_port, settings or {})
         base = [str(java), "-cp", f"{libs}/*", f"-Dlog4j2.configurationFile={HERE / 'log4j2.xml'}"]
         cluster_id = _cluster_of(data_dir) or _format(base, data_dir, config)
         heap = [f"-Xms{min(heap_mb, 128)}m", f"-Xmx{heap_mb}m", "-XX:+ExitOnOutOfMemoryError"]
@@ -147,10 +153,11 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _write_config(data_dir: Path, port: int, controller_port: int) -> Path:
+def _write_config(data_dir: Path, port: int, controller_port: int, settings: Mapping[str, str]) -> Path:
     template = Template((HERE / "server.properties").read_text())
     values = {"port": port, "controller_port": controller_port, "log_dir": data_dir / "log"}
-    _config(data_dir).write_text(template.substitute(values))
+    more = "".join(f"{key}={value}\n" for key, value in settings.items())
+    _config(data_dir).write_text(template.substitute(values) + more)  # the last line of a key counts
     return _config(data_dir)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 
 from headrace.common.metrics import Metrics
 from headrace.common.transport import Limits, Sink, Source, open_sink, open_source
 from headrace.common.transport.local_sink import LocalSink
+
+from . import independent
 
 #: Small, so that budgets are reached quickly.
 LIMITS = Limits(record_bytes=256 << 10, queue_bytes=512 << 10)
@@ -19,11 +21,14 @@ class Carrier(ABC):
     """How to reach one carrier in a test. Each test has an address (path, topic) of its own.
 
     ``has_log``: records outlive their reader, ``put`` does not wait for one, and positions mean something.
+    ``fixture``: of pytest, whose value is where the carrier's server is.
     """
 
     has_log = False
+    fixture: str | None = None
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, server: str = "") -> None:
+        self.server = server
         self.folder = folder
         self.source_metrics = Metrics("learner")
         self.sink_metrics = Metrics("actor")
@@ -84,4 +89,27 @@ class LocalCarrier(Carrier):
         self._sources[-1].close()
 
 
-CARRIERS: dict[str, Callable[[Path], Carrier]] = {"local": LocalCarrier}
+class KafkaCarrier(Carrier):
+    has_log = True
+    fixture = "kafka_bootstrap"
+
+    def __init__(self, folder: Path, server: str) -> None:
+        super().__init__(folder, server)
+        self.topic = f"contract-{uuid.uuid4().hex[:12]}"
+
+    @property
+    def url(self) -> str:
+        return f"kafka://{self.server}/{self.topic}?partitions=3"
+
+    def poison(self, data: bytes) -> None:
+        independent.produce(self.server, self.topic, [data], key=b"0")
+
+    def dead_letters(self) -> list[tuple[str, bytes]]:
+        letters = independent.consume(self.server, f"{self.topic}.dead")
+        return [(dict(letter.headers() or [])["reason"].decode(), letter.value() or b"") for letter in letters]
+
+    def end(self) -> None:
+        independent.delete_topic(self.server, self.topic)
+
+
+CARRIERS: dict[str, type[Carrier]] = {"local": LocalCarrier, "kafka": KafkaCarrier}

@@ -24,7 +24,8 @@ PRODUCER = Path(__file__).parent / "producer.py"
 
 @pytest.fixture(params=CARRIERS)
 def carrier(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Carrier]:
-    made = CARRIERS[request.param](tmp_path)
+    kind = CARRIERS[request.param]
+    made = kind(tmp_path, request.getfixturevalue(kind.fixture) if kind.fixture else "")
     yield made
     made.close()
 

@@ -1,0 +1,196 @@
+"""The reading half: a learner's view of the log.
+
+    poll thread (kafka_reader.py): topic -> decode -> _Queue, bounded in bytes      learner: get()
+                                            └> dead letters
+
+Progress lives in the learner's checkpoint: ``seek`` starts there. What is committed to Kafka only shows the lag.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from threading import Condition, Thread
+
+from headrace.common.codec import encode
+from headrace.common.errors import Closed, HeadraceError, TransportError, UsageError
+from headrace.common.metrics import Metrics
+from headrace.common.transport.base import Limits, Position, Received
+from headrace.common.transport.kafka_client import parse
+from headrace.common.transport.kafka_dead import DeadLetters
+from headrace.common.transport.kafka_reader import Reader
+from headrace.common.transport.kafka_topics import prepare
+
+SEEK_TIMEOUT_S = 60.0
+POLL_S = 0.2
+ENDS_EVERY_S = 1.0
+
+
+class KafkaSource:
+    """See :class:`headrace.common.transport.base.Source`. Makes the topic when it is missing.
+
+    Rank r of W reads the partitions p with p mod W = r. Memory: ``limits.queue_bytes`` decoded, plus what the client
+    has fetched ahead (kafka_reader.py). Raises :class:`UsageError` when no broker answers, the topic cannot carry
+    ``limits``, or there is no partition for this rank.
+    """
+
+    def __init__(self, url: str, limits: Limits, metrics: Metrics, group: str, rank: int, world: int) -> None:
+        self._address = address = parse(url)
+        self._limits, self._metrics = limits, metrics
+        partitions = prepare(address, limits, create=True)
+        mine = [p for p in range(partitions) if p % world == rank]
+        if not mine:
+            raise UsageError(
+                f"{address.where}: nothing to read for rank {rank} of {world}, the topic has {partitions} partitions; "
+                f"it needs at least {world}"
+            )
+        self._dead = DeadLetters(address, limits, metrics)
+        self._reader = Reader(address, limits, metrics, group, mine, self._dead)
+        self._changed = Condition()
+        self._queue: deque[Received] = deque()
+        self._queue_bytes = 0
+        self._returned: dict[int, int] = {}  # partition -> next offset that get() will return
+        self._wanted: Position | None = None  # a seek that the thread has not carried out yet
+        self._commits: Position | None = None
+        self._incoming: Iterator[Received] = iter(())  # of the latest poll, and
+        self._held: Received | None = None  # the one of it that waits for room in the queue
+        self._error: BaseException | None = None
+        self._closing = False
+        self._thread = Thread(target=self._run, name="kafka-source", daemon=True)
+
+    # --- the learner's side ---------------------------------------------------------------------------------------
+
+    def get(self, timeout_s: float) -> Received | None:
+        if self._thread.ident is None:
+            self._begin()
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._error or self._closing, timeout_s)
+            if self._queue and not self._closing:
+                received = self._queue.popleft()
+                self._returned[received.partition] = received.next_offset
+                self._grow(-received.nbytes)
+                return received
+            self._raise_if_over()
+            return None
+
+    def seek(self, position: Position) -> None:
+        with self._changed:
+            self._raise_if_over()
+            self._wanted = dict(position)
+            self._queue.clear()
+            self._grow(-self._queue_bytes)
+            if self._thread.ident is None:
+                self._thread.start()
+            done = self._changed.wait_for(lambda: self._wanted is None or self._error or self._closing, SEEK_TIMEOUT_S)
+            self._raise_if_over()
+            if not done:
+                raise TransportError(f"{self._address.where}: no answer to a seek within {SEEK_TIMEOUT_S:.0f} s")
+
+    def commit(self, position: Position) -> None:
+        """Returns at once; the thread commits, and a failure is only counted: the checkpoint is the authority."""
+        with self._changed:
+            self._commits = dict(position)
+
+    def backlog(self) -> int:
+        if self._thread.ident is None:
+            self._begin()
+        with self._changed:
+            return sum(max(0, end - self._returned.get(p, end)) for p, end in self._reader.ends.items())
+
+    def reject(self, received: Received, reason: str, detail: str) -> None:
+        record = encode(received.trajectory, self._limits.record_bytes)
+        self._dead.bury(record, b"", received.partition, received.next_offset - 1, reason, detail)
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            self._closing = True
+            self._queue.clear()
+            self._grow(-self._queue_bytes)
+        if self._thread.is_alive():
+            self._thread.join(timeout_s * 0.7)
+        self._reader.close(max(0.1, (deadline - time.monotonic()) / 2))
+        self._dead.close(max(0.1, deadline - time.monotonic()))
+
+    def _begin(self) -> None:
+        """Without a seek, reading starts at the oldest record."""
+        self._raise_if_over()
+        self.seek({})
+
+    def _raise_if_over(self) -> None:
+        if self._closing:
+            raise Closed(f"{self._address.where}: closed")
+        if isinstance(self._error, HeadraceError):
+            raise self._error
+        if self._error is not None:
+            raise TransportError(
+                f"{self._address.where}: reading ended with {type(self._error).__name__}: {self._error}"
+            ) from self._error
+
+    def _grow(self, nbytes: int) -> None:
+        self._queue_bytes += nbytes
+        self._metrics.set("transport_queue_bytes", self._queue_bytes)
+        self._changed.notify_all()
+
+    # --- the thread's side ----------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                self._step()
+            self._commit_wanted()
+        except BaseException as error:  # whatever it is, the learner shall see it at get()
+            with self._changed:
+                self._error = error
+                self._changed.notify_all()
+
+    def _step(self) -> None:
+        """One record, or one poll, or a moment of waiting for room; seeks and commits are never far away."""
+        self._commit_wanted()
+        if self._wanted is not None:
+            self._carry_out_seek()
+        self._reader.refresh_ends(every_s=ENDS_EVERY_S)
+        if self._held is None:
+            self._held = next(self._incoming, None)
+        if self._held is None:
+            self._incoming = self._reader.poll(POLL_S, self._limits.queue_bytes - self._queue_bytes)
+        elif self._push(self._held):
+            self._held = None
+
+    def _carry_out_seek(self) -> None:
+        wanted = self._wanted
+        assert wanted is not None
+        self._incoming, self._held = iter(()), None
+        starts = self._reader.seek(wanted)
+        if starts is None:
+            return  # the broker is away; again at the next step
+        with self._changed:
+            if self._wanted is wanted:
+                self._wanted = None
+                self._returned = dict(starts)
+            self._changed.notify_all()
+
+    def _push(self, received: Received) -> bool:
+        """Queue a record when there is room for it (one is always let in). False when there was none for a while."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._fits(received) or self._overtaken(), POLL_S)
+            if self._overtaken():
+                return True  # read before a seek: it will be read again, or is not wanted
+            if not self._fits(received):
+                return False
+            self._queue.append(received)
+            self._grow(received.nbytes)
+            return True
+
+    def _fits(self, received: Received) -> bool:
+        return not self._queue or self._queue_bytes + received.nbytes <= self._limits.queue_bytes
+
+    def _overtaken(self) -> bool:
+        return self._wanted is not None or self._closing
+
+    def _commit_wanted(self) -> None:
+        with self._changed:
+            wanted, self._commits = self._commits, None
+        if wanted:
+            self._reader.commit(wanted)

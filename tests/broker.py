@@ -1,0 +1,170 @@
+"""The broker that the Kafka tests run against, in this order of choice:
+
+    KAFKA_BOOTSTRAP     a broker of yours (host:port)
+    docker              apache/kafka in a container, where a Docker engine answers
+    jars                Apache's own jars, where Java 17 and Maven are (headrace.launch.broker)
+    mock                librdkafka's mock cluster: has no disk, no topic limits and no restarts
+
+On the mock, the tests that need a real broker are left out and the run's last lines say so; with CI=true that is a
+failure instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from headrace.common.errors import UsageError
+
+IMAGE = "apache/kafka:4.3.1"
+#: Fixtures that only a real broker, or only one that we may kill, can serve.
+NEEDS_REAL, NEEDS_JARS = "real_kafka", "own_broker"
+
+
+@functools.cache
+def kind() -> str:
+    """environment, docker, jars or mock. Fetches the jars if it comes to that."""
+    if os.environ.get("KAFKA_BOOTSTRAP"):
+        return "environment"
+    if _docker_answers():
+        return "docker"
+    return "jars" if has_jars() else "mock"
+
+
+@functools.cache
+def has_jars() -> bool:
+    from headrace.launch.broker import jars
+
+    try:
+        jars.java(), jars.resolve()
+        return True
+    except UsageError:
+        return False
+
+
+def _docker_answers() -> bool:
+    """An engine that answers, and has the image or can fetch it."""
+    if shutil.which("docker") is None:
+        return False
+    for command, timeout_s in ((["docker", "info"], 10), (["docker", "pull", "-q", IMAGE], 300)):
+        try:
+            subprocess.run(command, check=True, capture_output=True, timeout=timeout_s)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+            return False
+    return True
+
+
+@contextlib.contextmanager
+def serve(folder: Path) -> Iterator[str]:
+    """host:port of a running broker of the chosen kind; ended on leaving."""
+    match kind():
+        case "environment":
+            yield os.environ["KAFKA_BOOTSTRAP"]
+        case "docker":
+            with _container() as bootstrap:
+                yield bootstrap
+        case "jars":
+            from headrace.launch import broker
+
+            try:
+                yield broker.start(folder, port=0).bootstrap
+            finally:
+                broker.stop(folder, timeout_s=5)
+        case _:
+            assert os.environ.get("CI") != "true", "CI=true, and no real Kafka broker: " + __doc__
+            with _mock() as bootstrap:
+                yield bootstrap
+
+
+@contextlib.contextmanager
+def _container() -> Iterator[str]:
+    from headrace.launch.broker import ready
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = {
+        "NODE_ID": "1",
+        "PROCESS_ROLES": "broker,controller",
+        "CONTROLLER_QUORUM_VOTERS": "1@localhost:29093",
+        "LISTENERS": f"PLAINTEXT://:{port},CONTROLLER://:29093",
+        "ADVERTISED_LISTENERS": f"PLAINTEXT://127.0.0.1:{port}",
+        "CONTROLLER_LISTENER_NAMES": "CONTROLLER",
+        "LISTENER_SECURITY_PROTOCOL_MAP": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+        "OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
+        "TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
+        "TRANSACTION_STATE_LOG_MIN_ISR": "1",
+        "GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
+        "AUTO_CREATE_TOPICS_ENABLE": "false",
+    }
+    options = [f"--env=KAFKA_{name}={value}" for name, value in settings.items()]
+    command = ["docker", "run", "--detach", "--rm", f"--publish=127.0.0.1:{port}:{port}", *options, IMAGE]
+    container = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+    try:
+        ready.wait(f"127.0.0.1:{port}", time.monotonic() + 60, lambda: None)
+        yield f"127.0.0.1:{port}"
+    finally:
+        subprocess.run(["docker", "kill", container], check=True, capture_output=True, timeout=60)
+
+
+@contextlib.contextmanager
+def _mock() -> Iterator[str]:
+    from confluent_kafka import Producer
+
+    cluster = Producer({"test.mock.num.brokers": 1})
+    (address,) = cluster.list_topics(timeout=10).brokers.values()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KAFKA_API_VERSION", "2.3")  # the mock does not answer the client's probe
+        yield f"{address.host}:{address.port}"
+    del cluster
+
+
+# --- for conftest.py -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """host:port of a broker that lasts for the whole run."""
+    with serve(tmp_path_factory.mktemp("kafka") / "broker") as bootstrap:
+        yield bootstrap
+
+
+@pytest.fixture
+def real_kafka(kafka_bootstrap: str) -> str:
+    """As ``kafka_bootstrap``, for tests of what the mock does not have."""
+    return kafka_bootstrap
+
+
+_left_out: list[str] = []
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    def can_run(item: pytest.Item) -> bool:
+        needs = getattr(item, "fixturenames", ())
+        return not (NEEDS_REAL in needs and kind() == "mock") and not (NEEDS_JARS in needs and not has_jars())
+
+    if os.environ.get("CI") == "true":
+        return
+    gone = [item for item in items if not can_run(item)]
+    if gone:
+        _left_out.extend(item.name for item in gone)
+        config.hook.pytest_deselected(items=gone)
+        items[:] = [item for item in items if item not in gone]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _left_out:
+        terminalreporter.write_sep("!", "no real Kafka broker", yellow=True)
+        terminalreporter.write_line(
+            f"Kafka tests ran against {kind()}; {len(_left_out)} that need a real broker which may be restarted were "
+            "left out. Set KAFKA_BOOTSTRAP, start a Docker engine, or install Java 17 and Maven."
+        )

@@ -1,0 +1,74 @@
+"""Kafka seen through another client (confluent-kafka), so that ours is not its own witness."""
+
+from __future__ import annotations
+
+import time
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource
+
+WAIT_S = 30.0
+
+
+def produce(server: str, topic: str, values: list[bytes], key: bytes = b"0", **settings: object) -> None:
+    """Put raw values; all are acknowledged on return."""
+    producer = Producer({"bootstrap.servers": server, "message.max.bytes": 64 << 20, **settings})
+    for value in values:
+        producer.produce(topic, value, key)
+    assert producer.flush(WAIT_S) == 0
+
+
+def consume(server: str, topic: str) -> list[Message]:
+    """Everything in the topic now, partition by partition."""
+    consumer = Consumer({"bootstrap.servers": server, "group.id": "independent", "enable.auto.commit": False})
+    try:
+        partitions = consumer.list_topics(topic, timeout=WAIT_S).topics[topic].partitions
+        missing = 0
+        for p in partitions:
+            low, high = consumer.get_watermark_offsets(TopicPartition(topic, p), timeout=WAIT_S)
+            missing += high - low
+        consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in partitions])
+        got: list[Message] = []
+        end = time.monotonic() + WAIT_S
+        while len(got) < missing:
+            assert time.monotonic() < end, f"{len(got)} of {missing} messages came"
+            message = consumer.poll(0.2)
+            if message is not None and message.error() is None:
+                got.append(message)
+        return sorted(got, key=lambda m: (m.partition(), m.offset()))
+    finally:
+        consumer.close()
+
+
+def committed(server: str, topic: str, group: str, partition: int) -> int:
+    """The committed offset; -1001 when there is none."""
+    consumer = Consumer({"bootstrap.servers": server, "group.id": group})
+    try:
+        (found,) = consumer.committed([TopicPartition(topic, partition)], timeout=WAIT_S)
+        return int(found.offset)
+    finally:
+        consumer.close()
+
+
+def topic_settings(server: str, topic: str) -> dict[str, str]:
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+    client = admin(server)
+    (described,) = client.describe_configs([resource]).values()
+    return {name: entry.value for name, entry in described.result(WAIT_S).items()}
+
+
+def delete_topic(server: str, topic: str) -> None:
+    client = admin(server)  # it must outlive the answer
+    for done in client.delete_topics([topic]).values():
+        done.result(WAIT_S)
+
+
+def delete_before(server: str, topic: str, partition: int, offset: int) -> None:
+    """Remove the records below ``offset``, as retention does."""
+    client = admin(server)
+    for done in client.delete_records([TopicPartition(topic, partition, offset)]).values():
+        done.result(WAIT_S)
+
+
+def admin(server: str) -> AdminClient:
+    return AdminClient({"bootstrap.servers": server})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 
+from headrace.common.errors import Closed
 from headrace.common.metrics import Metrics
 from headrace.common.transport import open_sink
 from headrace.common.weights.grpc import GrpcSubscriber
@@ -33,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def act(config: Config, index: int, metrics: Metrics, stop: Callable[[], bool]) -> None:
-    """Step this process's streams in turn until ``stop()``; then flush."""
+    """Step this process's streams in turn until ``stop()`` or until the learner ends the run; then flush."""
     blueprint, incarnation = Blueprint(config), new_incarnation()
     sink = open_sink(config.transport.url, limits=blueprint.limits, metrics=metrics, key=f"{index}-{incarnation:x}")
     first = index * config.actors.streams
@@ -54,6 +56,8 @@ def act(config: Config, index: int, metrics: Metrics, stop: Callable[[], bool]) 
             # Wait on one stream only when none of them may go on: a lease counts as spent until its stream asks again.
             if len(streams) == 1 or not any([stream.step(0.0) for stream in streams]):
                 streams[0].step(_LEAVE_WAIT_S if len(streams) == 1 else _TURN_S)
+    except Closed as end:
+        print(f"actor: {end}; nothing more to do", file=sys.stderr, flush=True)
     finally:
         for stream in streams:
             stream.close()

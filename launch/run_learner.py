@@ -27,9 +27,9 @@ from headrace.common.weights.grpc import GrpcPublisher
 from headrace.launch.build import Blueprint
 from headrace.launch.config import Config
 from headrace.launch.record import MetricsLog
-from headrace.launch.roles import add_role_arguments, role_config, token
+from headrace.launch.roles import add_role_arguments, announced, role_config, token
 from headrace.launch.stopping import Stop
-from headrace.learner.checkpoint import Checkpointer
+from headrace.learner.checkpoint import Checkpoint, Checkpointer
 from headrace.learner.loop import Identity, Learner
 from headrace.learner.report import Report
 
@@ -56,9 +56,10 @@ def run(args: argparse.Namespace) -> int:
         metrics,
         ca=config.weights.tls_ca,
         down_timeout_s=config.weights.down_timeout_s,
+        stop=stop,
     )
-    folder = args.run_dir / "checkpoints"
-    with Checkpointer(folder, keep=config.run.checkpoint_keep, metrics=metrics) as checkpointer:
+    folder, keep = args.run_dir / "checkpoints", config.run.checkpoint_keep
+    with Checkpointer(folder, keep, metrics=metrics) as checkpointer, announced(args, metrics, "learner"):
         learner = make_learner(config, args.run_dir, publisher, checkpointer, metrics, resume=args.resume)
         try:
             learn(learner, config, args.run_dir, checkpointer, metrics, stop)
@@ -75,7 +76,7 @@ def make_learner(
 
     torch.set_num_threads(config.learner.threads)
     blueprint = Blueprint(config)
-    saved = checkpointer.latest({"run_id": config.run.id}) if resume else None
+    saved = _newest(checkpointer, config) if resume else None
     epoch = checkpointer.next_epoch()
     source = open_source(
         config.transport.url,
@@ -99,6 +100,17 @@ def make_learner(
         resume=saved.parts if saved else None,
         info=saved.info if saved else None,
     )
+
+
+def _newest(checkpointer: Checkpointer, config: Config) -> Checkpoint | None:
+    """The checkpoint to go on from; None where the run died before its first. Never starts anew in silence."""
+    saved = checkpointer.latest({"run_id": config.run.id})
+    if saved is None and (damaged := sorted(checkpointer.root.glob("ckpt-*"))):
+        raise UsageError(
+            f"--resume: none of the {len(damaged)} checkpoints under {checkpointer.root} is intact; "
+            "restore one, or start a new run in another directory"
+        )
+    return saved
 
 
 def learn(

@@ -116,6 +116,12 @@ class Supervisor:
         self._messages.append(f"{ProcessDied(child.name, code, '')}; starting it again in {backoff_s:g} s")
         self._metrics.inc("restarts_total", role=child.role)
 
+    def end(self, name: str, grace_s: float) -> None:
+        """Stop one child that has work to save. Raises :class:`ProcessDied` when it did not come to a good end."""
+        code = self.stop([name], grace_s).get(name, 0)
+        if code not in (0, -signal.SIGTERM):  # by that signal itself: it had not begun
+            raise ProcessDied(name, code, next(c for c in self.children if c.name == name).tail())
+
     def stop(self, names: list[str], grace_s: float) -> dict[str, int]:
         """SIGTERM the named children together, SIGKILL what is left after ``grace_s``; their exit codes."""
         running = {c.name: c.process for c in self.children if c.name in names and c.process is not None}

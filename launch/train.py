@@ -10,6 +10,7 @@ import json
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from headrace.common.errors import UsageError
@@ -47,10 +48,18 @@ def run(args: argparse.Namespace) -> int:
     blueprint = Blueprint(config)
     blueprint.check()
     _write_plan(blueprint, run_dir)
-    code = _train(config, run_dir, resume=args.resume)
-    if code == 0 and args.episodes > 0:
+    overrides = args.overrides if args.resume else []  # a new run has them in its config.toml
+    again = shlex.join(["headrace", "train", "--resume", "--run-dir", str(run_dir), *_set(overrides)])
+    try:
+        finished = _train(config, run_dir, args.resume, overrides)
+    except ProcessDied as death:
+        print(f"{death.output}\n{death}; go on with: {again}", file=sys.stderr)
+        return 1
+    if not finished:
+        print(f"stopped; go on with: {again}")
+    elif args.episodes > 0:
         finish(config, run_dir, args.episodes, gif=not args.no_gif)
-    return code
+    return 0
 
 
 # --- before --------------------------------------------------------------------------------------------------------
@@ -100,12 +109,12 @@ def _write_plan(blueprint: Blueprint, run_dir: Path) -> None:
 # --- while ---------------------------------------------------------------------------------------------------------
 
 
-def children(config: Config, run_dir: Path, resume: bool) -> list[Child]:
+def children(config: Config, run_dir: Path, resume: bool, overrides: Sequence[str]) -> list[Child]:
     """The processes of a run: what they are started with is what a person would type for a single role."""
 
     def child(role: str, index: int, restart: bool, *extra: str) -> Child:
-        common = ["--config", str(run_dir / "config.toml"), "--run-dir", str(run_dir), "--supervised", *extra]
-        argv = [sys.executable, "-m", "headrace.launch.cli", role, *common]
+        common = ["--config", str(run_dir / "config.toml"), *_set(overrides), "--run-dir", str(run_dir), "--supervised"]
+        argv = [sys.executable, "-m", "headrace.launch.cli", role, *common, *extra]
         log = run_dir / "logs" / f"{role}-{index}.log"
         return Child(f"{role}-{index}", role, argv, log, restart, _ONE_THREAD)
 
@@ -114,9 +123,14 @@ def children(config: Config, run_dir: Path, resume: bool) -> list[Child]:
     return [child("paramserver", 0, False), learner, *actors]
 
 
-def _train(config: Config, run_dir: Path, resume: bool) -> int:
+def _set(overrides: Sequence[str]) -> list[str]:
+    return [word for override in overrides for word in ("--set", override)]
+
+
+def _train(config: Config, run_dir: Path, resume: bool, overrides: Sequence[str]) -> bool:
+    """Whether it came to its end; False when it was told to stop. Raises :class:`ProcessDied`."""
     stop, metrics = Stop(), Metrics("supervisor")
-    supervisor = Supervisor(children(config, run_dir, resume), metrics)
+    supervisor = Supervisor(children(config, run_dir, resume, overrides), metrics)
     tail, tensorboard = Tail(run_dir / "metrics.jsonl"), board.Board(run_dir / "tensorboard")
     display = open_display(f"{config.algorithm['name']} on {config.task.env}", sys.stdout)
     watch = Watch(run_dir)
@@ -134,19 +148,11 @@ def _train(config: Config, run_dir: Path, resume: bool) -> int:
         while "learner-0" not in supervisor.poll() and not stop():
             show()
             time.sleep(_POLL_S)
-        supervisor.stop(["learner-0"], _LEARNER_GRACE_S)
+        supervisor.end("learner-0", _LEARNER_GRACE_S)
         show()
-    except ProcessDied as death:
-        display.close()
-        again = shlex.join(["headrace", "train", "--resume", "--run-dir", str(run_dir)])
-        print(f"{death.output}\n{death}; go on with: {again}", file=sys.stderr)
-        return 1
     finally:
         supervisor.stop(["learner-0"], _LEARNER_GRACE_S)
         supervisor.stop(others, _OTHERS_GRACE_S)
         display.close()
         tensorboard.close()
-    if stop():
-        again = shlex.join(["headrace", "train", "--resume", "--run-dir", str(run_dir)])
-        print(f"stopped; go on with: {again}")
-    return 0
+    return not stop()

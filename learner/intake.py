@@ -3,8 +3,8 @@ never waits for what could have been done before.
 
     source.get -> validate -> run? schema? duplicate? -> queue (bounded in bytes) -> take()
 
-What is refused is counted by reason, kept in the dead-letter place, and counted as consumed: its lease must not starve
-the learner.
+What is refused, here or by the carrier's decoder, is counted by reason, kept in the dead-letter place, and counted as
+consumed: its lease must not starve the learner.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Condition, Thread
 
-from headrace.common.errors import Rejected
+from headrace.common.errors import REJECT_REASONS, Rejected
 from headrace.common.metrics import Metrics
 from headrace.common.transport import Received, Source
 from headrace.common.types import Trajectory
+
+#: Refused here or by the decoder. Duplicates spent no lease of their own; what is stale, the learner counts itself.
+_SPENT = tuple(reason for reason in REJECT_REASONS if reason not in ("duplicate", "stale"))
 
 
 @dataclass
@@ -65,14 +68,14 @@ class Intake:
         self._changed = Condition()
         self._stopped = False
         self._failure: BaseException | None = None
-        self._rejected = 0
+        self._refused_before = self._refused()
         self._thread = Thread(target=self._run, name="intake", daemon=True)
         self._thread.start()
 
     @property
     def rejected(self) -> int:
-        """Records refused so far whose lease is spent for nothing."""
-        return self._rejected
+        """Records refused since this intake began, whose leases are spent for nothing."""
+        return self._refused() - self._refused_before
 
     def backlog(self) -> int:
         """Records fetched or known to wait in the carrier, not taken yet."""
@@ -97,6 +100,7 @@ class Intake:
             self._stopped = True
             self._changed.notify_all()
         self._thread.join(timeout=10)
+        self._source.close()
 
     def _run(self) -> None:
         try:
@@ -131,4 +135,6 @@ class Intake:
     def _refuse(self, received: Received, reason: str, detail: str) -> None:
         self._metrics.inc("learner_rejected_total", reason=reason)
         self._source.reject(received, reason, detail)
-        self._rejected += 1
+
+    def _refused(self) -> int:
+        return sum(int(self._metrics.value("learner_rejected_total", reason=reason)) for reason in _SPENT)

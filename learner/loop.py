@@ -22,6 +22,9 @@ from headrace.common.weights.base import Progress, Publisher
 from headrace.learner.experience import Kept, Round, keep, per_version
 from headrace.learner.intake import Intake, Marks
 
+#: A learner that waits tells the parameter server so this often: a lease lost with its actor is missed only then.
+_TELL_EVERY_S = 1.0
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -102,7 +105,9 @@ class Learner:
         self.counters, self._marks, self._positions = Counters(), Marks(), Positions()
         if resume is not None and info is not None:
             self._restore(resume, info)
+        self._rejected_before = self.counters.rejected
         self._held: dict[int, Received] = {}
+        self._told_s = time.monotonic()
         self._intake = Intake(source, check, metrics, queue_bytes, self._marks.copy())
         self._publish()
 
@@ -117,7 +122,7 @@ class Learner:
             received = self._intake.take(timeout_s)
         if received is not None:
             self._admit(received)
-        self._make_up_for_refused()
+        self._tell_if_due()
         with self.metrics.phase("learner_phase_seconds_total", "assemble"):
             round_ = self.experience.next_round()
         trained = None if round_ is None else self._train(round_)
@@ -150,9 +155,17 @@ class Learner:
     # --- inside a step ---------------------------------------------------------------------------------------------
 
     def _admit(self, received: Received) -> None:
+        """Keep a fragment, unless it is older than the bound: every fragment kept is trained on in the version that
+        comes next."""
         trajectory = received.trajectory
         self._positions.fetched(received)
         self.counters.next_lease = max(self.counters.next_lease, trajectory.lease + 1)
+        if self.counters.version - trajectory.policy_version > self._max_staleness:
+            self.metrics.inc("learner_rejected_total", reason="stale")
+            self.counters.stale += 1
+            self._positions.used(received)
+            self._marks.apply(trajectory)
+            return
         self._held[id(trajectory)] = received
         self.experience.add(trajectory)
         self.metrics.inc("learner_fragments_total")
@@ -177,10 +190,12 @@ class Learner:
         self._publish()
         return Trained(round_.fragments, staleness, metrics)
 
-    def _make_up_for_refused(self) -> None:
-        """A refused fragment has spent a lease; admit another in its place, or the learner would starve."""
-        if self._intake.rejected > self.counters.rejected:
-            self.counters.rejected = self._intake.rejected
+    def _tell_if_due(self) -> None:
+        """A refused fragment has spent a lease: admit another in its place, or the learner would starve. And say now
+        and then that it waits, so that a lease whose fragment never comes is given up."""
+        self.counters.rejected = self._rejected_before + self._intake.rejected
+        refused = self.counters.rejected + self.counters.stale
+        if refused > self._refused_told or time.monotonic() - self._told_s > _TELL_EVERY_S:
             self._publisher.admit(self._progress())
 
     def _publish(self) -> None:
@@ -195,8 +210,10 @@ class Learner:
     def _progress(self) -> Progress:
         counters = self.counters
         spent = counters.rejected + counters.stale
+        self._refused_told, self._told_s = spent, time.monotonic()
         admit_until = (counters.version + 1 + self._max_staleness) * self._per_version + spent
-        return Progress(admit_until, counters.next_lease, counters.fragments + spent, 0)
+        backlog = len(self._held) + self._intake.backlog()
+        return Progress(admit_until, counters.next_lease, counters.fragments + spent, backlog, complete=True)
 
     def _restore(self, parts: Mapping[str, State], info: Mapping[str, Any]) -> None:
         if info["run_id"] != self.identity.run_id:

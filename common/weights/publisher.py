@@ -13,7 +13,7 @@ import contextlib
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,10 @@ FLUSH_S = 5.0
 
 
 class GrpcPublisher:
-    """A :class:`headrace.common.weights.base.Publisher`. At most one version is on its way while the next is made."""
+    """A :class:`headrace.common.weights.base.Publisher`. At most one version is on its way while the next is made.
+
+    Once ``stop()`` is true ``publish`` no longer waits for a server that is away: who is to end must come to its end.
+    """
 
     def __init__(
         self,
@@ -47,9 +50,10 @@ class GrpcPublisher:
         ca: Path | None = None,
         down_timeout_s: float = 60.0,
         max_weights_bytes: int = 2 << 30,
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._client, self._run_id, self._metrics = Client(address, token, ca), run_id, metrics
-        self._down_timeout_s, self._cap_bytes = down_timeout_s, max_weights_bytes
+        self._down_timeout_s, self._cap_bytes, self._stopping = down_timeout_s, max_weights_bytes, stop
         self._writer = secrets.randbits(63)
         self._blob: Blob | None = None
         self._progress, self._progress_at_s = Progress(0), 0.0
@@ -104,7 +108,7 @@ class GrpcPublisher:
         until_s = time.monotonic() + timeout_s
         while True:
             self._raise_failure()
-            if self._server_has_blob:
+            if self._server_has_blob or self._stopping():
                 return
             if time.monotonic() >= until_s:
                 raise TransportError(f"parameter server {self._client.address}: version not taken in {timeout_s:.1f} s")

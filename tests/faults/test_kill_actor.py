@@ -1,0 +1,29 @@
+"""kill -9 of actors under `headrace train`: others go on, each comes back, nothing is trained on twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.faults.run import Run, applied, assert_nothing_twice_nothing_late
+
+
+@pytest.mark.parametrize(("algorithm", "steps"), [("ppo", 60_000), ("dqn", 20_000)])
+def test_killed_actors_come_back_and_the_run_finishes(new_run: Callable[..., Run], algorithm: str, steps: int) -> None:
+    run = new_run(algorithm, f"run.total_steps={steps}")
+    train = run.train()
+    for victim in (0, 1, 0):
+        run.wait_until(lambda v=victim: run.metrics("actor", v).get(("actor_fragments_total",)), "the actor works")
+        before, pid = run.version, run.kill("actor", victim)
+        run.wait_until(lambda v=victim, p=pid: run.pid("actor", v) not in (None, p), "the actor is back")
+        run.wait_until(lambda b=before: run.version > b, "the learner goes on")
+    code, said = run.end(train)
+    assert (code, said) == (0, "")
+    found, counters = run.checkpoint(), run.checkpoint().info["counters"]
+    assert counters["env_steps"] >= steps
+    assert_nothing_twice_nothing_late(run)
+    assert applied(found) == counters["fragments"] + counters["stale"], "a gap or a repetition"
+    assert sum(len(lives) for lives in found.info["marks"].values()) >= 1 + 3  # the last life may have come too late
+    assert run.logs().count("died (SIGKILL); starting it again in ") == 3
+    assert run.pids() == []

@@ -1,0 +1,116 @@
+"""kill -9 of the learner at any moment: the run says how to go on, and goes on where its last checkpoint was."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from headrace.launch.record import lineage
+from tests.faults.run import Run, assert_nothing_twice_nothing_late
+
+BOTH = pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
+
+
+@BOTH
+def test_the_run_ends_and_goes_on_from_its_checkpoint(new_run: Callable[..., Run], algorithm: str) -> None:
+    run = new_run(algorithm, "run.total_steps=1_000_000", "algorithm.learning_rate=0.001", "run.checkpoint_keep=100")
+    train = run.train()
+    run.wait_until(lambda: len(run.checkpoints()) >= 3 and run.version >= 20, "three checkpoints")
+    run.kill("learner")
+    code, said = run.end(train)
+    assert code == 1
+    assert f"learner-0 died (SIGKILL); go on with: headrace train --resume --run-dir {run.dir}" in said
+    run.wait_until(lambda: not run.pids(), "no process is left")
+
+    before, rows = run.checkpoint(), len(run.rows)
+    train = run.train(resume=True)
+    run.wait_until(lambda: len(run.rows) > rows + 3, "rows go on")
+    first = run.rows[rows]
+    train.terminate()
+    assert run.end(train) == (0, "")
+
+    after, counted = run.checkpoint(), before.info["counters"]
+    assert after.info["learner_epoch"] == before.info["learner_epoch"] + 1
+    assert all(after.info["counters"][name] > value for name, value in counted.items() if value)
+    assert first["version"] > counted["version"]
+    assert first["env_steps"] > counted["env_steps"]
+    assert first["episodes"] >= counted["episodes"]
+    assert first["time_s"] > counted["trained_s"]
+    done = first["env_steps"] / first["total_steps"]
+    assert first["train"]["learning_rate"] == pytest.approx(0.001 * (1 - done), rel=0.02), "the schedule goes on"
+    assert "learning_rate" in first["train"]
+    was, now = before.parts["algorithm"], after.parts["algorithm"]
+    assert now.values["adam_steps"] > was.values["adam_steps"]
+    assert now.tensors["obs_norm.count"] > was.tensors["obs_norm.count"] >= 64
+    if algorithm == "dqn":
+        assert now.values["fraction"] > was.values["fraction"], "epsilon follows it"
+        inserted = [c.parts["experience"].values["inserted"] for c in (before, after)]
+        assert inserted[1] > inserted[0] >= 64
+        assert len(after.parts["experience"].tensors["obs"]) >= len(before.parts["experience"].tensors["obs"])
+    lines = lineage(run.rows)
+    assert all(a["env_steps"] < b["env_steps"] for a, b in zip(lines, lines[1:], strict=False))
+    assert_nothing_twice_nothing_late(run)
+
+
+@BOTH
+def test_killed_at_random_moments_it_always_goes_on(new_run: Callable[..., Run], algorithm: str) -> None:
+    run = new_run(algorithm, "run.checkpoint_every_s=0.001")  # it is nearly always writing one
+    rng, seen = random.Random(algorithm), (0, -1)
+    run.role("paramserver")
+    for index in range(2):
+        run.role("actor", "--index", str(index))
+    for life in range(1, 5):
+        learner = run.role("learner", "--resume")
+        wanted = f"epoch {life} has made versions"
+        run.wait_until(lambda e=life: _newest(run) >= (e, 0), wanted)
+        time.sleep(rng.uniform(0.0, 0.3))  # any moment will do; most fall into the writing of a checkpoint
+        learner.send_signal(signal.SIGKILL)
+        code, said = run.end(learner)
+        assert (code, said) == (-signal.SIGKILL, "")
+        found = run.checkpoint()
+        assert found.info["learner_epoch"] == life
+        assert found.info["counters"]["version"] >= seen[1], "back beyond a checkpoint that was whole"
+        assert found.step == found.info["counters"]["version"]
+        seen = (life, found.step)
+    assert_nothing_twice_nothing_late(run)
+
+
+def _newest(run: Run) -> tuple[int, int]:
+    from headrace.learner import checkpoint
+
+    found = checkpoint.latest(run.dir / "checkpoints")
+    return (found.info["learner_epoch"], found.step) if found else (0, -1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_told_to_stop_it_checkpoints_and_goes_on_later(new_run: Callable[..., Run], number: int) -> None:
+    run = new_run("ppo", "run.checkpoint_every_s=1000")
+    train = run.train()
+    run.wait_for_version(10)
+    train.send_signal(number)
+    assert run.end(train) == (0, "")
+    assert run.pids() == [], "an orphan"
+    last = run.rows[-1]
+    assert run.checkpoints() == [f"ckpt-{last['version']:012d}"], "one, written at the end"
+    assert run.checkpoint().info["counters"]["env_steps"] == last["env_steps"]
+    assert f"headrace train --resume --run-dir {run.dir}" in (run.folder / "train.out").read_text()
+    rows = len(run.rows)
+    again = run.train("--set", f"run.total_steps={last['env_steps'] + 2000}", resume=True)
+    assert run.end(again) == (0, "")
+    assert run.rows[rows]["env_steps"] > last["env_steps"]
+    assert run.rows[-1]["env_steps"] >= last["env_steps"] + 2000
+    assert run.checkpoint().info["learner_epoch"] == 2
+
+
+def test_children_of_a_killed_supervisor_end_by_themselves(new_run: Callable[..., Run]) -> None:
+    run = new_run("ppo")
+    train = run.train()
+    run.wait_for_version(10)
+    assert len(run.pids()) == 4
+    train.kill()
+    run.wait_until(lambda: not run.pids(), "the children are gone", timeout_s=15)
+    assert run.checkpoint().info["counters"]["version"] >= run.version, "the learner saved its work"

@@ -1,4 +1,4 @@
-"""What `headrace train` does when training is over: a greedy evaluation on unseen seeds, the curve, the GIF, the result."""
+"""What `headrace train` does when training is over: a greedy evaluation on unseen seeds, the curve, GIF and result."""
 
 from __future__ import annotations
 

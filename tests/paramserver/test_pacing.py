@@ -1,5 +1,5 @@
-"""The promise the ledger is for: whatever the actors' speeds, no fragment is trained beyond max_staleness, none is thrown
-away, and nobody waits for ever. Actors and learner are simulated; the ledger is the real one."""
+"""The promise the ledger is for: whatever the actors' speeds, no fragment is trained beyond max_staleness, none is
+thrown away, and nobody waits for ever. Actors and learner are simulated; the ledger is the real one."""
 
 from __future__ import annotations
 

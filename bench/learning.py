@@ -5,7 +5,7 @@
     python bench/learning.py --preset lunarlander-ppo --seeds 0 1 2 3 4 [--set SECTION.KEY=VALUE] [--json NAME]
     python bench/learning.py --preset lunarlander-ppo --seeds 0 1 2 --carriers local kafka
 
-A seed passes when its mean reaches ``--threshold`` (default: the preset's ``task.solved``); with ``--improves``, when
+A seed passes when its mean reaches ``--threshold`` (default: what Gymnasium registered); with ``--improves``, when
 its 95 % interval lies above the untrained policy's. Kafka is a broker of its own, started by ``headrace broker`` and
 stopped at the end. Exit code 1 where a seed does not pass, or the mean over seeds stays below ``--mean``.
 """
@@ -32,6 +32,7 @@ from headrace.common.types import Weights
 from headrace.launch.build import Blueprint
 from headrace.launch.config import load
 from headrace.launch.evaluate import Evaluation, play
+from headrace.launch.finish import solved_at
 from headrace.launch.record import read_rows
 
 HEADRACE = [sys.executable, "-m", "headrace.launch.cli"]
@@ -130,15 +131,17 @@ def main() -> int:
     parser.add_argument("--episodes", type=int, default=100, help="greedy episodes a seed (default %(default)s)")
     parser.add_argument("--mean", type=float, metavar="R", help="mean over seeds to reach (default: none)")
     asked = parser.add_mutually_exclusive_group()
-    asked.add_argument("--threshold", type=float, metavar="R", help="mean each seed must reach (default: task.solved)")
+    asked.add_argument(
+        "--threshold", type=float, metavar="R", help="mean each seed must reach (default: the registered one)"
+    )
     asked.add_argument("--improves", action="store_true", help="ask only that training improves the policy")
     parser.add_argument("--json", metavar="NAME", help="bench/results/NAME.json (default: learning-PRESET)")
     args = parser.parse_args()
     config = load(args.preset, args.overrides)
     if args.threshold is None and not args.improves:
-        args.threshold = config.task.solved
+        args.threshold = solved_at(config)
         if args.threshold is None:
-            parser.error(f"{args.preset} has no task.solved; give --threshold or --improves")
+            parser.error(f"{args.preset} has no registered threshold; give --threshold or --improves")
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="headrace-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)

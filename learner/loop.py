@@ -107,6 +107,7 @@ class Learner:
             self._restore(resume, info)
         self._rejected_before = self.counters.rejected
         self._held: dict[int, Received] = {}
+        self._stepped_at: float | None = None  # what the caller does between steps (rows, checkpoints) counts as well
         self._told_s = time.monotonic()
         self._intake = Intake(source, check, metrics, queue_bytes, self._marks.copy())
         self._publish()
@@ -117,7 +118,7 @@ class Learner:
 
     def step(self, timeout_s: float) -> Trained | None:
         """One turn: take a fragment if one comes within ``timeout_s``; make a version if enough are here."""
-        began = time.perf_counter()
+        began = time.perf_counter() if self._stepped_at is None else self._stepped_at
         with self.metrics.phase("learner_phase_seconds_total", "wait"):
             received = self._intake.take(timeout_s)
         if received is not None:
@@ -126,7 +127,8 @@ class Learner:
         with self.metrics.phase("learner_phase_seconds_total", "assemble"):
             round_ = self.experience.next_round()
         trained = None if round_ is None else self._train(round_)
-        self.counters.trained_s += time.perf_counter() - began
+        self._stepped_at = time.perf_counter()
+        self.counters.trained_s += self._stepped_at - began
         return trained
 
     def backlog(self) -> int:

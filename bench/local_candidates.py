@@ -19,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 try:
     import zmq
 except ImportError:  # not a dependency: `pip install pyzmq` to see it beside the others
@@ -216,9 +218,9 @@ def _memfd_receive(path: str, producers: int, load: Callable[[int, int], Any]) -
                 return
             data = load(fds[0], struct.unpack("<Q", head)[0])
             os.close(fds[0])
-            ready.put(codec.decode(data, CAP))
             with contextlib.suppress(ConnectionError):
                 connection.send(b"\1")
+            ready.put(codec.decode(data, CAP))
 
     return _serve(path, producers, read)
 
@@ -234,6 +236,37 @@ def memfd_map_receive(path: str, producers: int) -> Get:
 def memfd_read_receive(path: str, producers: int) -> Get:
     def load(fd: int, length: int) -> Any:
         data = bytearray(length)
+        assert os.preadv(fd, [data], 0) == length
+        return data
+
+    return _memfd_receive(path, producers, load)
+
+
+# --- memory files used again, their descriptor over a socket; the reader copies --------------------------------------
+
+
+def reused_send(path: str) -> Send:
+    connection = _connect(path)
+    spare: list[int] = []
+    under_way: deque[int] = deque()
+
+    def send(trajectory: Trajectory) -> None:
+        if under_way:
+            with contextlib.suppress(BlockingIOError):
+                said = connection.recv(WINDOW, 0 if len(under_way) == WINDOW else socket.MSG_DONTWAIT)
+                spare.extend(under_way.popleft() for _ in said)
+        parts = codec.encode_parts(trajectory, CAP)
+        fd = spare.pop() if spare else os.memfd_create("record")
+        length = os.pwritev(fd, parts, 0)
+        socket.send_fds(connection, [struct.pack("<Q", length)], [fd])
+        under_way.append(fd)
+
+    return send
+
+
+def reused_receive(path: str, producers: int) -> Get:
+    def load(fd: int, length: int) -> Any:
+        data = memoryview(np.empty(length, np.uint8))
         assert os.preadv(fd, [data], 0) == length
         return data
 
@@ -267,6 +300,7 @@ CANDIDATES: dict[str, tuple[Callable[[str], Send], Callable[[str, int], Get]]] =
     "shared slab": (slab_send, slab_receive),
     "memfd, mapped": (memfd_send, memfd_map_receive),
     "memfd, read": (memfd_send, memfd_read_receive),
+    "memfd, used again": (reused_send, reused_receive),
     "local:// as built": (built_send, built_receive),
 }
 if zmq is None:

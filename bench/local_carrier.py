@@ -1,6 +1,7 @@
 """Which way to carry records between processes of one machine? Measures bench/local_candidates.py side by side.
 
-    python bench/local_carrier.py [--sizes 64000,1000000,4000000] [--seconds 1.5] [--rounds 3] [--json PATH]
+    python bench/local_carrier.py [--sizes 64000,1000000,4000000] [--seconds 1.5] [--rounds 3] [--only "A;B"]
+                                  [--json PATH]
 
 Two producer processes, one consumer process; the whole path (encode, hand over, crc, decode). Candidates take turns
 within each round; the table shows medians over the rounds. Three loads:
@@ -135,10 +136,10 @@ def consume(candidate: str, size: int, seconds: float, period_s: float, busy: bo
     }
 
 
-def measure(size: int, seconds: float, rounds: int) -> dict[str, dict[str, float]]:
-    columns: dict[str, dict[str, list[float]]] = {name: {} for name in CANDIDATES}
+def measure(names: list[str], size: int, seconds: float, rounds: int) -> dict[str, dict[str, float]]:
+    columns: dict[str, dict[str, list[float]]] = {name: {} for name in names}
     for _ in range(rounds):
-        for name in CANDIDATES:
+        for name in columns:
             flat = consume(name, size, seconds, 0.0, busy=False)
             paced = consume(name, size, seconds, PERIOD_S, busy=False)
             busy = consume(name, size, seconds, PERIOD_S, busy=True)
@@ -154,6 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="64000,1000000,4000000", help="bytes of payload a record")
     parser.add_argument("--seconds", type=float, default=1.5, help="length of each load")
+    parser.add_argument("--only", help="names of candidates, separated by semicolons; all if not given")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="where to keep the figures")
     parser.add_argument("--produce", nargs=5, help=argparse.SUPPRESS)
@@ -161,9 +163,10 @@ def main() -> None:
     if args.produce:
         candidate, path, size, seconds, period_s = args.produce
         return produce(Load(candidate, path, int(size), float(seconds), float(period_s)))
+    names = [name for name in CANDIDATES if not args.only or name in args.only.split(";")]
     results = {}
     for size in map(int, args.sizes.split(",")):
-        rows = results[size] = measure(size, args.seconds, args.rounds)
+        rows = results[size] = measure(names, size, args.seconds, args.rounds)
         print(f"\n{size / 1e6:g} MB a record, {PRODUCERS} producers, medians of {args.rounds}")
         keys = list(next(iter(rows.values())))
         print(" " * 20 + "".join(f"{k:>18}" for k in keys))

@@ -2,9 +2,9 @@
 
     actor                                            learner
     LocalSink.put                                    LocalSource
-      encode into a memory file, seal it  --fd-->      reader thread: map, check, decode -> queue (bytes bounded)
-      keep the fd until it is taken      <-taken--                                            |
-                                                       get() <-------------------------------'
+      encode into a memory file           --fd-->      reader thread: copy, check, decode -> queue (bytes bounded)
+      use the file again once it is taken <-taken-                                           |
+                                                       get() <------------------------------'
 
 The address is a Unix socket (SOCK_SEQPACKET) that the learner owns. What travels over it is one small packet a record,
 with the descriptor of a memory file: a record arrives whole or not at all, whenever its producer dies, and put() never
@@ -30,11 +30,11 @@ from headrace.common.metrics import Metrics
 from headrace.common.transport.base import Limits, Position, Received
 from headrace.common.transport.dead_letter import DeadLetters
 from headrace.common.transport.local_sink import LocalSink
-from headrace.common.transport.memory_file import BYE, RECORD, TAKEN, address, map_sealed, socket_path
+from headrace.common.transport.memory_file import BYE, RECORD, TAKEN, address, read, socket_path
 
 __all__ = ["LocalSink", "LocalSource"]
 
-_MIN_COST_BYTES = 4096  # a record takes at least a page, and a mapping
+_MIN_COST_BYTES = 4096  # what the objects around the smallest record take, roughly
 
 
 class LocalSource:
@@ -156,7 +156,7 @@ class LocalSource:
         """The record behind ``fd``; None when it went to the dead letters."""
         data = memoryview(b"")
         try:
-            data = map_sealed(fd, nbytes, self._limits.record_bytes)
+            data = read(fd, nbytes, self._limits.record_bytes)
             return Received(codec.decode(data, self._limits.record_bytes), nbytes=nbytes)
         except Rejected as e:
             self._metrics.inc("learner_rejected_total", reason=e.reason)

@@ -1,14 +1,12 @@
-"""A record as a memory file of its own, and the two kinds of packet that local:// exchanges about it.
+"""A record in a memory file, and the two kinds of packet that local:// exchanges about it.
 
-A memory file (memfd_create(2), Linux) lives as long as somebody holds its descriptor, counts against no /dev/shm, and
-once sealed can be neither written nor resized by anybody: what was checked is what is used.
+A memory file (memfd_create(2), Linux) lives as long as somebody holds its descriptor and needs no room in /dev/shm. The
+reader copies out of it: nobody can change, or cut short, what has been checked.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import mmap
 import os
 import socket
 import struct
@@ -16,53 +14,53 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
+
 from headrace.common.codec import Buffer
 from headrace.common.errors import Rejected, UsageError
 
-RECORD = struct.Struct("<Q")  # producer -> learner: bytes of the record; its descriptor is attached
+RECORD = struct.Struct("<Q")  # producer -> learner: bytes of the record; the descriptor of its file is attached
 TAKEN = struct.Struct("<d")  # learner -> producer: when the oldest record under way was taken (monotonic clock)
 BYE = b"bye"  # learner -> producer: closed for good
 
-SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
-_MAX_VECTORS = 512  # half of what writev(2) takes
+_MAX_VECTORS = 512  # half of what pwritev(2) takes
 _MAX_ADDRESS_BYTES = 100  # sockaddr_un holds 107
 
 
-def write_sealed(parts: Sequence[Buffer]) -> tuple[int, int]:
-    """The descriptor of a new sealed memory file that holds ``parts``, and its length. The caller closes it."""
-    fd = os.memfd_create("headrace-record", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        left = [memoryview(p).cast("B") for p in parts if len(p)]
-        while left:
-            written = os.writev(fd, left[:_MAX_VECTORS])
-            while left and written >= len(left[0]):
-                written -= len(left.pop(0))
-            if written:
-                left[0] = left[0][written:]
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
-        return fd, os.fstat(fd).st_size
-    except BaseException:
-        os.close(fd)
-        raise
+def create() -> int:
+    """The descriptor of a new, empty memory file. The caller closes it."""
+    return os.memfd_create("headrace-record", os.MFD_CLOEXEC)
 
 
-def map_sealed(fd: int, nbytes: int, cap_bytes: int) -> memoryview:
-    """The bytes of a sealed memory file, not copied; they stay while anything refers to them.
+def write(fd: int, parts: Sequence[Buffer]) -> int:
+    """Write ``parts`` from the start of the file over what it held; returns their length together."""
+    left = [memoryview(p).cast("B") for p in parts if len(p)]
+    total = 0
+    while left:
+        written = os.pwritev(fd, left[:_MAX_VECTORS], total)
+        total += written
+        while left and written >= len(left[0]):
+            written -= len(left.pop(0))
+        if written:
+            left[0] = left[0][written:]
+    return total
 
-    Raises :class:`Rejected` when the file is not sealed (it could still change), not ``nbytes`` long, or over the cap.
+
+def read(fd: int, nbytes: int, cap_bytes: int) -> memoryview:
+    """A private copy of the first ``nbytes`` of a file that somebody else wrote.
+
+    Raises :class:`Rejected` when they are over the cap, the file is shorter, or the descriptor is of no file.
     """
     if nbytes > cap_bytes:
         raise Rejected("size", f"record of {nbytes} bytes is over the cap of {cap_bytes} bytes")
+    copy: memoryview = np.empty(nbytes, np.uint8).data  # not zeroed first, unlike a bytearray
     try:
-        seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+        got = os.preadv(fd, [copy], 0) if nbytes else 0
     except OSError as e:
-        raise Rejected("malformed", f"the descriptor received is no memory file: {e}") from e
-    if seals & SEALS != SEALS:
-        raise Rejected("malformed", "the memory file received is not sealed")
-    size = os.fstat(fd).st_size
-    if size != nbytes or nbytes == 0:
-        raise Rejected("malformed", f"the memory file received has {size} bytes, {nbytes} were announced")
-    return memoryview(mmap.mmap(fd, nbytes, mmap.MAP_SHARED | mmap.MAP_POPULATE, mmap.PROT_READ))
+        raise Rejected("malformed", f"the descriptor received cannot be read like a file: {e}") from e
+    if got != nbytes or nbytes == 0:
+        raise Rejected("malformed", f"the memory file received held {got} bytes, {nbytes} were announced")
+    return copy
 
 
 def socket_path(url: str) -> Path:

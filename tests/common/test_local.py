@@ -20,10 +20,10 @@ from headrace.common.metrics import Metrics
 from headrace.common.transport.dead_letter import DeadLetters
 from headrace.common.transport.local import LocalSource
 from headrace.common.transport.local_sink import LocalSink
-from headrace.common.transport.memory_file import RECORD, write_sealed
+from headrace.common.transport.memory_file import RECORD
 
 from .carriers import LIMITS
-from .samples import trajectory
+from .samples import assert_same, trajectory
 
 DEADLINE_S = 30.0
 
@@ -212,21 +212,22 @@ def test_a_file_that_is_no_socket_is_not_removed(place: Place) -> None:
     assert (place.folder / "s").read_text() == "mine"
 
 
-def _sealed(data: bytes) -> int:
-    return write_sealed([data])[0]
-
-
-def _unsealed(data: bytes) -> int:
-    fd = os.memfd_create("open")
-    os.write(fd, data)
-    return fd
-
-
-def _plain_file(data: bytes) -> int:
+def _file(data: bytes) -> int:
     with tempfile.TemporaryFile() as file:
         file.write(data)
         file.flush()
         return os.dup(file.fileno())
+
+
+def _pipe(data: bytes) -> int:
+    reader, writer = os.pipe()
+    os.write(writer, data)
+    os.close(writer)
+    return reader
+
+
+def _folder(data: bytes) -> int:
+    return os.open("/", os.O_RDONLY)
 
 
 FRAME = codec.encode(trajectory(), LIMITS.record_bytes)
@@ -235,11 +236,12 @@ FRAME = codec.encode(trajectory(), LIMITS.record_bytes)
 @pytest.mark.parametrize(
     ("reason", "make", "announced"),
     [
-        ("malformed", _unsealed, len(FRAME)),  # could be changed, or cut (SIGBUS), after the check
-        ("malformed", _plain_file, len(FRAME)),
-        ("malformed", _sealed, len(FRAME) + 1),
-        ("malformed", _sealed, 0),
-        ("size", _sealed, 2**64 - 1),
+        ("malformed", _pipe, len(FRAME)),
+        ("malformed", _folder, len(FRAME)),
+        ("malformed", _file, len(FRAME) + 1),
+        ("malformed", _file, len(FRAME) - 64),
+        ("malformed", _file, 0),
+        ("size", _file, 2**64 - 1),
     ],
 )
 def test_a_descriptor_that_is_not_what_it_says_is_refused(
@@ -271,18 +273,28 @@ def test_a_producer_that_breaks_the_protocol_is_dropped_alone(place: Place, pack
     assert place.metrics.value("transport_errors_total", kind="protocol") == 1
 
 
-def test_descriptors_and_mappings_are_given_back(place: Place) -> None:
-    def held() -> tuple[int, int]:
-        return len(os.listdir("/proc/self/fd")), Path("/proc/self/maps").read_text().count("headrace-record")
-
-    before = held()
+def test_descriptors_are_given_back(place: Place) -> None:
+    before = len(os.listdir("/proc/self/fd"))
     source, sink = place.source(), place.sink()
     for seq in range(50):
         sink.put(trajectory(seq), timeout_s=5)
         assert got(source) == seq
     sink.close(5)
     source.close()
-    assert held() == before
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_file_used_again_changes_nothing_that_was_got(place: Place) -> None:
+    source, sink = place.source(), place.sink()
+    sent = [trajectory(seq, T=1 + 97 * seq % 200, ends=1) for seq in range(20)]
+    received = []
+    for one in sent:
+        sink.put(one, timeout_s=5)
+        sink.flush(5)
+        received.append(source.get(timeout_s=DEADLINE_S))
+    for one, other in zip(sent, received, strict=True):
+        assert other is not None
+        assert_same(other.trajectory, one)
 
 
 def test_dead_letters_are_bounded_and_survive_a_restart(tmp_path: Path) -> None:

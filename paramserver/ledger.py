@@ -131,7 +131,7 @@ class Ledger:
             actor = self._new_life(actor_id, actor, incarnation, received)
         elif actor.lease is not None:
             if actor.lease not in received and not actor.expired:
-                actor.heard_s = now_s
+                actor.heard_s, actor.limit = now_s, self.admit_until  # its fragment begins only now
                 self._out.move_to_end(actor.lease)
                 return actor.lease
             self._delivered(actor, came=actor.lease in received)

@@ -90,7 +90,7 @@ class Service:
                 self._new_version = asyncio.Event()
             if first:
                 self._on_first_weights()
-            self._serve_line()
+            self._serve_line(everybody=first)
             return self._state()
 
     async def admit(self, message: bytes, context: Context) -> bytes:
@@ -134,6 +134,7 @@ class Service:
 
     async def _leave(self, ask: Ask, timeout_s: float) -> Grant[Blob] | None:
         grant = self._store.next(ask, self._clock())
+        self._serve_line()  # a fragment put by this actor may have been what others wait for
         if grant is not None or timeout_s <= 0:
             return grant
         waiting: asyncio.Future[Grant[Blob]] = asyncio.get_running_loop().create_future()
@@ -146,10 +147,11 @@ class Service:
         finally:
             del self._line[waiting]
 
-    def _serve_line(self) -> None:
-        """Give what leave there is to those who wait longest."""
+    def _serve_line(self, everybody: bool = False) -> None:
+        """Give what leave there is to those who wait longest. ``everybody`` is heard where asking also tells a ledger
+        that was just rebuilt what the actor has put."""
         for waiting, ask in list(self._line.items()):
-            if not self._store.ledger.room:
+            if not (everybody or self._store.ledger.room):
                 break
             if waiting.done():
                 continue

@@ -22,9 +22,9 @@ CHANNEL_OPTIONS = [
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
-    # Trying again is ours (Backoff); the channel itself only must not sulk for long after a server came back.
+    # A server that came back is to be found soon: its actors have settle_s to say what they hold.
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.enable_retries", 0),
     ("grpc.use_local_subchannel_pool", 1),
 ]
@@ -73,13 +73,13 @@ class Client:
 
 
 class Backoff:
-    """Pauses between tries: anything up to 0.2, 0.4, ... 10 s, at random, so that many clients do not come at once."""
+    """Pauses between tries: up to 0.2, 0.4, ... ``longest_s``, at random, for many clients must not come at once."""
 
-    def __init__(self) -> None:
-        self._failures, self._not_before_s = 0, 0.0
+    def __init__(self, longest_s: float = LONGEST_PAUSE_S) -> None:
+        self._longest_s, self._failures, self._not_before_s = longest_s, 0, 0.0
 
     def failed(self) -> None:
-        longest_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(self._failures, 16))
+        longest_s = min(self._longest_s, FIRST_PAUSE_S * 2.0 ** min(self._failures, 16))
         self._failures += 1
         self._not_before_s = time.monotonic() + random.uniform(0.0, longest_s)
 

@@ -127,7 +127,7 @@ class GrpcPublisher:
     # --- the worker's thread ---------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        backoff = Backoff()
+        backoff = Backoff(longest_s=CHECK_S)
         while not self._stop.is_set():
             with self._changed:
                 self._changed.wait_for(self._something_to_do, CHECK_S)
@@ -195,7 +195,9 @@ class GrpcPublisher:
     def _sent(self, state: pb.ServerState, progress: Progress, blob: Blob | None) -> None:
         assert self._blob is not None
         with self._changed:
-            self._known, self._down_since_s = state.ledger, float("inf")
+            self._down_since_s = float("inf")
+            if state.version >= 0:  # a server started anew knows less than we do
+                self._known = state.ledger
             ours = (self._blob.content.learner_epoch, self._blob.content.version)
             # A new version may have been handed over meanwhile; a server that holds less than ours gets it (again).
             self._server_has_blob = (state.learner_epoch, state.version) >= ours

@@ -2,8 +2,9 @@
 
     next(have_version) -> Next -> header: leave, newer weights? -> chunks -> digest right? -> Leave, all at once
 
-While the server is away the caller keeps what it has: every call tries again, with growing random pauses, until its
-timeout. Nothing partial, damaged or from a replaced learner is ever handed over.
+While the server is away the caller keeps what it has: every call waits for it until its timeout (the channel connects
+again by itself, with random pauses); after an error it pauses longer each time. Nothing partial, damaged or from a
+replaced learner is ever handed over.
 """
 
 from __future__ import annotations
@@ -75,19 +76,30 @@ class _Reader:
         self._raise_if_closed()
         return None
 
-    def _open(self, method: str, request: bytes, wait_s: float) -> tuple[Any, pb.Header]:
-        """Start a call and wait for its header, ``wait_s`` and a little longer."""
+    def _open(self, method: str, request: bytes, wait_s: float) -> tuple[Any, pb.Header] | None:
+        """Start a call and wait for its header, ``wait_s`` and a little longer; None if it did not come."""
         stream = self._client.download(method)
-        call = stream(request, timeout=wait_s + TRANSFER_TIMEOUT_S, metadata=self._client.metadata)
+        timeout_s = wait_s + TRANSFER_TIMEOUT_S
+        call = stream(request, timeout=timeout_s, metadata=self._client.metadata, wait_for_ready=True)
         self._call = call
-        late = threading.Timer(wait_s + HEADER_SLACK_S, call.cancel)
-        late.start()
+        too_late = threading.Event()
+
+        def give_up() -> None:
+            too_late.set()
+            call.cancel()
+
+        timer = threading.Timer(wait_s + HEADER_SLACK_S, give_up)
+        timer.start()
         try:
             return call, pb.Piece.FromString(next(call, b"")).header
         except DecodeError as e:
             raise Rejected("malformed", f"{self._client.address} answers in another format: {e}") from e
+        except grpc.RpcError:
+            if too_late.is_set():
+                return None
+            raise
         finally:
-            late.cancel()
+            timer.cancel()
 
     def _receive(self, call: Any, content: pb.Content) -> Weights:
         """The version behind the header: whole, right, and not older than what we have, else :class:`Rejected`."""
@@ -154,9 +166,10 @@ class GrpcSubscriber(_Reader):
             have_version=self._have[1],
             timeout_ms=int(remaining_s * 1e3),
         )
-        call, header = self._open("Next", request.SerializeToString(), remaining_s)
-        if not header.granted:
+        opened = self._open("Next", request.SerializeToString(), remaining_s)
+        if opened is None or not opened[1].granted:
             return None
+        call, header = opened
         if header.learner_epoch < self._have[0]:
             raise Rejected("version", f"leave from learner epoch {header.learner_epoch}, {self._have[0]} was seen")
         weights = self._receive(call, header.content) if header.HasField("content") else None
@@ -190,7 +203,10 @@ class GrpcFollower(_Reader):
 
     def _ask(self, remaining_s: float) -> Weights | None:
         request = pb.SubscribeRequest(run_id=self._run_id, have_epoch=self._have[0], have_version=self._have[1])
-        call, header = self._open("Subscribe", request.SerializeToString(), remaining_s)
+        opened = self._open("Subscribe", request.SerializeToString(), remaining_s)
+        if opened is None:
+            return None
+        call, header = opened
         try:
             weights = self._receive(call, header.content)
         finally:

@@ -48,6 +48,15 @@ def test_a_lease_lost_on_the_way_is_given_again() -> None:
     assert made.begun == 2
 
 
+def test_a_lease_given_again_begins_with_the_weights_of_now() -> None:
+    made = ledger(1)
+    assert made.begin(0, 1, 0.0) == 0
+    made.admit(Progress(3), 0.0)
+    assert made.begin(1, 1, 0.0) is None, "the one that is out was begun when only one was admitted"
+    assert made.begin(0, 1, 0.0) == 0
+    assert made.begin(1, 1, 0.0) == 1
+
+
 def test_a_new_life_frees_the_former_ones_lease_at_once() -> None:
     made = ledger(1)
     assert made.begin(0, 1, 0.0) == 0

@@ -75,6 +75,45 @@ def test_who_waits_longest_is_served_first(rig: Rig) -> None:
     assert lease_of == {0: 0, 1: 1, 2: 2}
 
 
+def test_a_slow_actors_fragment_wakes_those_who_wait_for_it(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.paramserver.server.TICK_S", 1000.0)
+    monkeypatch.setattr("headrace.common.weights.publisher.CHECK_S", 1000.0)
+    server = rig.server()
+    publisher = rig.publisher(server.address)
+    publisher.publish(weights(0), Progress(1))
+    slow, fast = rig.subscriber(server.address, 0), rig.subscriber(server.address, 1)
+    assert slow.next(-1, 10.0) is not None
+    publisher.admit(Progress(3))
+    wait_for(lambda: server.store.ledger.admit_until == 3)
+    results: list[object] = []
+    thread = threading.Thread(target=lambda: results.append(fast.next(-1, 20.0)))
+    thread.start()
+    wait_for(lambda: server._service._line)
+    assert slow.next(0, 10.0) is not None
+    thread.join(20.0)
+    assert results
+    assert results[0] is not None
+
+
+def test_actors_in_line_tell_a_new_server_what_they_have_put_before_it_gives_leave(rig: Rig) -> None:
+    server = rig.server(settle_s=0.5)
+    actors = [rig.subscriber(server.address, i) for i in range(2)]
+    actors[0]._received.extend([0, 1])
+    actors[1]._received.extend([2, 3])
+    results: list[object] = []
+    threads = [threading.Thread(target=lambda a=a: results.append(a.next(-1, 3.0))) for a in actors]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: len(server._service._line) == 2)
+    publisher = rig.publisher(server.address)
+    publisher._known = pb.LedgerState(admit_until=4)  # it heard of the former server before that gave its four leases
+    publisher.publish(weights(0), Progress(4))
+    for thread in threads:
+        thread.join(20.0)
+    assert results == [None, None]
+    assert server.store.ledger.begun == 4
+
+
 def test_never_more_leaves_than_admitted_with_many_actors(rig: Rig) -> None:
     server = rig.server()
     publisher = rig.publisher(server.address)

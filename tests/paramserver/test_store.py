@@ -34,7 +34,16 @@ def test_nothing_is_given_before_the_first_version() -> None:
 
 
 @pytest.mark.parametrize(
-    ("have", "sent"), [((0, -1), True), ((1, 4), True), ((1, 5), False), ((1, -1), True), ((0, 99), True), ((-1, 4), True), ((-1, 5), False)]
+    ("have", "sent"),
+    [
+        ((0, -1), True),
+        ((1, 4), True),
+        ((1, 5), False),
+        ((1, -1), True),
+        ((0, 99), True),
+        ((-1, 4), True),
+        ((-1, 5), False),
+    ],
 )
 def test_weights_are_sent_to_who_has_older_ones(have: tuple[int, int], sent: bool) -> None:
     grant = store().next(ask(have), 0.0)

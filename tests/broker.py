@@ -15,19 +15,22 @@ import contextlib
 import functools
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from headrace.common.errors import UsageError
+from headrace.launch import broker
+from headrace.launch.broker import jars, ready
 
 IMAGE = "apache/kafka:4.3.1"
 #: Fixtures that only a real broker, or only one that we may kill, can serve.
-NEEDS_REAL, NEEDS_JARS = "real_kafka", "own_broker"
+NEEDS_REAL, NEEDS_JARS = "real_kafka", "kafka_jars"
 
 
 @functools.cache
@@ -42,8 +45,6 @@ def kind() -> str:
 
 @functools.cache
 def has_jars() -> bool:
-    from headrace.launch.broker import jars
-
     try:
         jars.java(), jars.resolve()
         return True
@@ -73,22 +74,42 @@ def serve(folder: Path) -> Iterator[str]:
             with _container() as bootstrap:
                 yield bootstrap
         case "jars":
-            from headrace.launch import broker
-
-            try:
-                yield broker.start(folder, port=0).bootstrap
-            finally:
-                broker.stop(folder, timeout_s=5)
+            ours = OwnBroker(folder)
+            yield ours.info.bootstrap
+            ours.kill()
         case _:
             assert os.environ.get("CI") != "true", "CI=true, and no real Kafka broker: " + __doc__
             with _mock() as bootstrap:
                 yield bootstrap
 
 
+class OwnBroker:
+    """A broker from the jars that its test may kill and start again, on the same port and log."""
+
+    def __init__(self, data_dir: Path, settings: Mapping[str, str] | None = None, port: int = 0) -> None:
+        self.data_dir, self._settings, self._port = data_dir, settings, port
+        self.start()
+
+    def start(self) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")  # a short life: the quick compiler only
+            self.info = broker.start(self.data_dir, self._port, timeout_s=90, settings=self._settings)
+        self._port = self.info.port
+
+    def kill(self) -> None:
+        """SIGKILL, as a machine that loses power would (but for its page cache)."""
+        os.kill(self.info.pid, signal.SIGKILL)
+        end = time.monotonic() + 30
+        while broker.status(self.data_dir) is not None:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        broker.stop(self.data_dir, timeout_s=30)
+
+
 @contextlib.contextmanager
 def _container() -> Iterator[str]:
-    from headrace.launch.broker import ready
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -142,6 +163,12 @@ def kafka_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def real_kafka(kafka_bootstrap: str) -> str:
     """As ``kafka_bootstrap``, for tests of what the mock does not have."""
     return kafka_bootstrap
+
+
+@pytest.fixture(scope="session")
+def kafka_jars() -> None:
+    """For tests that start, stop and kill brokers of their own."""
+    assert has_jars(), "needs Java 17, and Maven to fetch Kafka's jars"
 
 
 _left_out: list[str] = []

@@ -4,8 +4,9 @@
     topic -> poll thread -> codec -> queue -> get       kafka_source.py
                      └> what cannot be decoded -> topic.dead
 
-kafka_client.py knows addresses, login and sizes; kafka_topics.py makes and checks the topics. Nothing outside these
-files sees an error of the client library.
+kafka_client.py knows addresses, login and sizes; kafka_topics.py makes and checks the topics. kafka_net.py,
+kafka_records.py and kafka_batch.py replace the parts of the client library that cost most (bench/kafka_clients.py).
+Nothing outside these files sees an error of that library.
 """
 
 from headrace.common.transport.kafka_sink import KafkaSink

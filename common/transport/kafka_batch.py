@@ -24,13 +24,13 @@ WORTH_IT = 0.95  # compressed size of the samples, relative, below which the bat
 class BatchBuilder(DefaultRecordBatchBuilder):  # type: ignore[misc]
     """Format 2 batches from parts that are joined once. ``build`` may be called once."""
 
-    __slots__ = ("_parts", "_size", "_values")
-
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._first_timestamp: int | None = None
+        self._max_timestamp: int | None = None
         self._parts: list[bytes] = []
         self._values: list[bytes] = []
-        self._size = self.HEADER_STRUCT.size
+        self._size: int = self.HEADER_STRUCT.size
 
     def append(
         self, offset: int, timestamp: int | None, key: bytes | None, value: bytes, headers: list[tuple[str, bytes]]
@@ -104,8 +104,6 @@ def _write(out: bytearray, field: bytes | None) -> None:
 
 
 class _RecordsBuilder(MemoryRecordsBuilder):  # type: ignore[misc]
-    __slots__ = ()
-
     def __init__(self, magic: int, compression_type: int, batch_size: int) -> None:
         super().__init__(magic, compression_type, batch_size)
         if magic == 2 and compression_type in (BatchBuilder.CODEC_NONE, BatchBuilder.CODEC_LZ4):

@@ -7,6 +7,7 @@ comes from the environment (:data:`ENVIRONMENT`) and is never part of an address
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -15,16 +16,19 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from kafka import errors
-from kafka.net.compat import KafkaNetClient
 
 from headrace.common.errors import TransportError, UsageError
 from headrace.common.transport.base import Limits
+from headrace.common.transport.kafka_net import net_client
 
 #: Room beside the encoded record: batch and record headers, the key, and the headers of a dead letter.
 OVERHEAD_BYTES = 64 << 10
 #: How long the first contact with a broker may take.
 CONNECT_TIMEOUT_S = 8.0
 REQUEST_TIMEOUT_MS = 15_000
+
+#: At DEBUG these print every request, the one with the password too; with a login they stay at INFO.
+LOGGERS_OF_REQUESTS = ("kafka.protocol.parser", "kafka.net.connection")
 
 #: Client settings that come from the environment: variable -> setting.
 ENVIRONMENT = {
@@ -164,13 +168,14 @@ def settings(address: Address) -> dict[str, Any]:
     }
 
 
-def connect(
-    make: Callable[..., Any], address: Address, net_client: Callable[..., Any] = KafkaNetClient, **more: Any
-) -> Any:
+def connect(make: Callable[..., Any], address: Address, **more: Any) -> Any:
     """A client of the library, made by ``make``; raises :class:`UsageError` when that is not possible.
 
     A constructor of the library that fails leaves its thread and its sockets behind; here they are closed.
     """
+    if address.client["security_protocol"].startswith("SASL"):
+        for name in LOGGERS_OF_REQUESTS:
+            logging.getLogger(name).setLevel(logging.INFO)
     opened: list[Any] = []
 
     def kept(**configs: Any) -> Any:

@@ -21,7 +21,7 @@ from headrace.common.metrics import Metrics
 from headrace.common.transport.base import Limits, Position, Received
 from headrace.common.transport.kafka_client import Address, connect, message_bytes
 from headrace.common.transport.kafka_dead import DeadLetters
-from headrace.common.transport.kafka_fast import DamagedBatch, hand_out_views, net_client
+from headrace.common.transport.kafka_records import DamagedBatch, hand_out_views
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,6 @@ class Reader:
         self._consumer = connect(
             KafkaConsumer,
             address,
-            net_client,
             group_id=group,
             enable_auto_commit=False,
             auto_offset_reset="none",

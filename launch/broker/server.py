@@ -70,7 +70,7 @@ def start(
         config = _write_config(data_dir, port, controller_port, settings or {})
         base = [str(java), "-cp", f"{libs}/*", f"-Dlog4j2.configurationFile={HERE / 'log4j2.xml'}"]
         cluster_id = _cluster_of(data_dir) or _format(base, data_dir, config)
-        heap = [f"-Xms{min(heap_mb, 128)}m", f"-Xmx{heap_mb}m", "-XX:+ExitOnOutOfMemoryError"]
+        heap = [f"-Xms{min(heap_mb, 128)}m", f"-Xmx{heap_mb}m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError"]
         child = _spawn([*base[:1], *heap, *base[1:], "kafka.Kafka", str(config)], data_dir)
         info = BrokerInfo(data_dir, port, controller_port, child.pid, child.create_time(), cluster_id)
         try:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
+
+__all__ = ["NewTopic", "admin", "committed", "consume", "delete_before", "delete_topic", "produce", "topic_settings"]
 
 WAIT_S = 30.0
 
@@ -13,9 +15,11 @@ WAIT_S = 30.0
 def produce(server: str, topic: str, values: list[bytes], key: bytes = b"0", **settings: object) -> None:
     """Put raw values; all are acknowledged on return."""
     producer = Producer({"bootstrap.servers": server, "message.max.bytes": 64 << 20, **settings})
+    lost: list[object] = []
     for value in values:
-        producer.produce(topic, value, key)
+        producer.produce(topic, value, key, on_delivery=lambda error, _: lost.append(error) if error else None)
     assert producer.flush(WAIT_S) == 0
+    assert not lost, lost
 
 
 def consume(server: str, topic: str) -> list[Message]:

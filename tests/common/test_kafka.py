@@ -1,0 +1,517 @@
+"""kafka://, where it goes beyond the contract: limits, positions, dead letters, gaps, and a broker that is killed."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headrace.common import codec
+from headrace.common.errors import TransportError, UsageError
+from headrace.common.metrics import Metrics
+from headrace.common.transport import Limits, Received, Sink, Source, open_sink, open_source
+from headrace.common.transport.kafka_client import Secret, message_bytes, parse
+from headrace.common.transport.kafka_dead import DeadLetters
+from headrace.common.transport.kafka_reader import Reader
+from headrace.common.transport.kafka_topics import prepare
+from headrace.common.types import Trajectory
+
+from ..broker import OwnBroker
+from . import independent
+from .samples import assert_same, trajectory
+
+LIMITS = Limits(record_bytes=256 << 10, queue_bytes=512 << 10)
+DEADLINE_S = 60.0
+USER, PASSWORD = "actor", "correct horse"
+
+
+class Stream:
+    """One topic of its own, and what the test opened on it."""
+
+    def __init__(self, server: str, partitions: int = 1, options: str = "") -> None:
+        self.server, self.topic = server, f"test-{uuid.uuid4().hex[:12]}"
+        self.url = f"kafka://{server}/{self.topic}?partitions={partitions}{options}"
+        self.metrics = Metrics("learner")
+        self.sink_metrics = Metrics("actor")
+        self._opened: list[Source | Sink] = []
+
+    def source(self, rank: int = 0, world: int = 1, limits: Limits = LIMITS) -> Source:
+        unused = Path("unused")
+        made = open_source(
+            self.url, limits=limits, metrics=self.metrics, dead_letter=unused, group="test", rank=rank, world=world
+        )
+        self._opened.append(made)
+        return made
+
+    def sink(self, key: str = "0", limits: Limits = LIMITS) -> Sink:
+        made = open_sink(self.url, limits=limits, metrics=self.sink_metrics, key=key)
+        self._opened.append(made)
+        return made
+
+    def close(self) -> None:
+        for thing in self._opened:
+            thing.close(timeout_s=1.0)
+
+
+@pytest.fixture
+def stream(kafka_bootstrap: str) -> Iterator[Stream]:
+    made = Stream(kafka_bootstrap)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def own_broker(kafka_jars: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A broker that tests may kill, with small requests only, and a second listener that asks for a login."""
+    made = Served(tmp_path_factory.mktemp("own") / "broker", *free_ports(3))
+    yield made
+    made.kill()
+
+
+class Served(OwnBroker):
+    def __init__(self, data_dir: Path, port: int, controller_port: int, login_port: int) -> None:
+        listeners = f"PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{login_port}"
+        plain = "org.apache.kafka.common.security.plain.PlainLoginModule required"
+        self.login = f"127.0.0.1:{login_port}"
+        settings = {
+            "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
+            "listeners": f"{listeners},CONTROLLER://127.0.0.1:{controller_port}",
+            "advertised.listeners": listeners,
+            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT",
+            "sasl.enabled.mechanisms": "PLAIN",
+            "listener.name.sasl_plaintext.plain.sasl.jaas.config": f'{plain} user_{USER}="{PASSWORD}";',
+            "socket.request.max.bytes": str(1 << 20),
+        }
+        super().__init__(data_dir, settings, port)
+
+    @property
+    def bootstrap(self) -> str:
+        return self.info.bootstrap
+
+
+def free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [int(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+def put(sink: Sink, *seqs: int, **stamps: Any) -> None:
+    for seq in seqs:
+        sink.put(trajectory(seq, **stamps), timeout_s=10)
+    sink.flush(timeout_s=30)
+
+
+def receive(source: Source, count: int) -> list[Received]:
+    end = time.monotonic() + DEADLINE_S
+    got: list[Received] = []
+    while len(got) < count:
+        assert time.monotonic() < end, f"{len(got)} of {count} records came"
+        if (received := source.get(timeout_s=0.2)) is not None:
+            got.append(received)
+    return got
+
+
+def seqs(got: list[Received]) -> list[int]:
+    return [received.trajectory.seq for received in got]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < end, "it did not come true in time"
+        time.sleep(0.02)
+
+
+# --- addresses -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("kafka://host/topic", "'host' is no host:port"),
+        ("kafka://host:9092", "'' is no topic name"),
+        ("kafka://host:9092/a/b", "'a/b' is no topic name"),
+        ("kafka://me:secret@host:9092/topic", "set KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"),
+        ("kafka://host:9092/topic?partitions=0", "partitions=0 must be a whole number above 0"),
+        ("kafka://host:9092/topic?colour=red", "unknown option 'colour'; known are api_version, cafile"),
+        ("kafka://host:9092/topic?compression=zip", "must be one of lz4, none"),
+        ("kafka://host:9092/topic?security=SASL_SSL", "set KAFKA_SASL_USERNAME in the environment"),
+        ("kafka://host:9092/topic?security=TLS", "must be one of PLAINTEXT, SSL"),
+        ("kafka://host:9092/topic?security=SSL&cafile=/none.pem", "ssl_cafile '/none.pem' is no file"),
+    ],
+)
+def test_a_bad_address_is_one_line(url: str, says: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(url)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_an_address_is_completed_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_SASL_USERNAME", USER)
+    monkeypatch.setenv("KAFKA_SASL_PASSWORD", PASSWORD)
+    address = parse("kafka://a:1,b:2/t?sasl=SCRAM-SHA-256&partitions=8")
+    assert (address.brokers, address.topic, address.partitions) == (("a:1", "b:2"), "t", 8)
+    assert address.client["security_protocol"] == "SASL_SSL"
+    assert address.client["sasl_plain_password"] == PASSWORD
+    assert PASSWORD not in f"{address!r} {dict(address.client)}"
+    assert isinstance(address.client["sasl_plain_password"], Secret)
+
+
+def test_no_broker_is_one_line_and_soon() -> None:
+    began = time.monotonic()
+    with pytest.raises(UsageError, match=r"kafka://127\.0\.0\.1:1/t: no broker answers") as caught:
+        open_sink("kafka://127.0.0.1:1/t", limits=LIMITS, metrics=Metrics("actor"), key="0")
+    assert time.monotonic() - began < 12
+    assert "\n" not in str(caught.value)
+
+
+# --- topics --------------------------------------------------------------------------------------------------------
+
+
+def test_the_learner_makes_the_topics_with_limits_that_fit(real_kafka: str) -> None:
+    stream = Stream(real_kafka, partitions=3, options="&retention_s=60&retention_bytes=123456789")
+    stream.source()
+    made = independent.topic_settings(stream.server, stream.topic)
+    dead = independent.topic_settings(stream.server, f"{stream.topic}.dead")
+    stream.close()
+    assert int(made["max.message.bytes"]) == message_bytes(LIMITS) > LIMITS.record_bytes
+    assert (made["retention.ms"], made["retention.bytes"]) == ("60000", "123456789")
+    assert int(dead["max.message.bytes"]) > message_bytes(LIMITS)
+
+
+def test_an_actor_waits_for_the_topic_and_goes_on_when_it_is_there(real_kafka: str) -> None:
+    stream = Stream(real_kafka)
+    opened = threading.Thread(target=stream.sink)
+    opened.start()
+    opened.join(0.5)
+    assert opened.is_alive(), "it must wait"
+    stream.source()
+    opened.join(DEADLINE_S)
+    stream.close()
+    assert not opened.is_alive()
+
+
+def test_an_actor_without_a_topic_says_so(real_kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.common.transport.kafka_topics.TOPIC_TIMEOUT_S", 0.3)
+    with pytest.raises(UsageError, match="the topic is not there; the learner makes it"):
+        Stream(real_kafka).sink()
+
+
+def test_a_topic_with_a_smaller_limit_is_refused_on_both_sides(real_kafka: str) -> None:
+    stream = Stream(real_kafka)
+    stream.source(limits=replace(LIMITS, record_bytes=1000))
+    for half in (stream.source, stream.sink):
+        with pytest.raises(UsageError, match=f"set max.message.bytes={message_bytes(LIMITS)}") as caught:
+            half()
+        assert "\n" not in str(caught.value)
+    stream.close()
+
+
+def test_ranks_share_the_partitions(real_kafka: str) -> None:
+    stream = Stream(real_kafka, partitions=3)
+    ranks = [stream.source(rank, world=2) for rank in range(2)]
+    for k in range(12):
+        put(stream.sink(key=str(k)), k)
+    wait_for(lambda: sum(source.backlog() for source in ranks) == 12)
+    got = [receive(source, source.backlog()) for source in ranks]
+    assert {r.partition % 2 for r in got[0]} == {0}
+    assert {r.partition % 2 for r in got[1]} == {1}
+    assert sorted(seqs(got[0]) + seqs(got[1])) == list(range(12))
+    with pytest.raises(UsageError, match="nothing to read for rank 3 of 4, the topic has 3 partitions"):
+        stream.source(3, world=4)
+    stream.close()
+
+
+# --- positions -----------------------------------------------------------------------------------------------------
+
+
+def test_the_next_learner_goes_on_where_the_checkpoint_says_and_lag_is_committed(stream: Stream) -> None:
+    first, sink = stream.source(), stream.sink()
+    put(sink, *range(6))
+    applied = receive(first, 4)[3]
+    position = {applied.partition: applied.next_offset}
+    first.commit(position)
+    wait_for(lambda: independent.committed(stream.server, stream.topic, "test", 0) == 4)
+    first.close()
+    second = stream.source()
+    second.seek(position)
+    assert second.backlog() == 2
+    assert seqs(receive(second, 2)) == [4, 5]
+
+
+def test_what_close_finds_uncommitted_is_committed(stream: Stream) -> None:
+    source, sink = stream.source(), stream.sink()
+    put(sink, 0, 1)
+    receive(source, 2)
+    source.commit({0: 2})
+    source.close()
+    assert independent.committed(stream.server, stream.topic, "test", 0) == 2
+
+
+@pytest.mark.parametrize(
+    ("position", "says"),
+    [({0: 7}, "position 7 of partition 0 is beyond the end of the log"), ({5: 0}, r"names partitions \[5\]")],
+)
+def test_a_position_of_another_log_is_refused(stream: Stream, position: dict[int, int], says: str) -> None:
+    source, sink = stream.source(), stream.sink()
+    put(sink, 0)
+    with pytest.raises(UsageError, match=says):
+        source.seek(position)
+
+
+def test_what_retention_removed_is_counted_exactly(real_kafka: str, caplog: pytest.LogCaptureFixture) -> None:
+    stream = Stream(real_kafka)
+    source = stream.source()
+    put(stream.sink(), *range(10))
+    independent.delete_before(stream.server, stream.topic, 0, 7)
+    source.seek({0: 2})
+    assert seqs(receive(source, 3)) == [7, 8, 9]
+    assert stream.metrics.value("transport_gap_records_total") == 5
+    assert "5 records of partition 0 were removed by retention" in caplog.text
+    stream.close()
+
+
+def test_retention_that_overtakes_a_reader_is_counted_exactly(real_kafka: str) -> None:
+    stream = Stream(real_kafka)
+    stream.source().close()
+    put(stream.sink(), *range(10))
+    address = parse(stream.url)
+    dead = DeadLetters(address, LIMITS, stream.metrics)
+    reader = Reader(address, LIMITS, stream.metrics, "test", [0], dead)
+    reader.seek({0: 1})
+    independent.delete_before(stream.server, stream.topic, 0, 4)
+    got: list[Received] = []
+    wait_for(lambda: got.extend(reader.poll(0.2, 1 << 20)) or len(got) == 6)
+    reader.close(5)
+    stream.close()
+    assert seqs(got) == [4, 5, 6, 7, 8, 9]
+    assert stream.metrics.value("transport_gap_records_total") == 3
+
+
+def test_lag_is_a_metric(stream: Stream) -> None:
+    source, sink = stream.source(limits=replace(LIMITS, queue_bytes=1)), stream.sink()
+    put(sink, *range(8))
+    receive(source, 2)
+    wait_for(lambda: stream.metrics.value("transport_lag_records", partition="0") >= 4)
+    assert source.backlog() == 6
+
+
+# --- records -------------------------------------------------------------------------------------------------------
+
+
+def test_a_dead_letter_says_where_it_comes_from(stream: Stream) -> None:
+    source, sink = stream.source(), stream.sink()
+    put(sink, 0)
+    independent.produce(stream.server, stream.topic, [b"poison"], key=b"an actor")
+    put(sink, 1)
+    assert seqs(receive(source, 2)) == [0, 1]
+    letters: list[Any] = []
+    wait_for(lambda: letters.extend(independent.consume(stream.server, f"{stream.topic}.dead")) or bool(letters))
+    (letter,) = letters
+    headers = {name: value.decode() for name, value in letter.headers()}
+    detail = headers.pop("detail")
+    assert headers == {"reason": "malformed", "topic": stream.topic, "partition": "0", "offset": "1"}
+    assert "shorter than the prefix" in detail
+    assert (letter.key(), letter.value()) == (b"an actor", b"poison")
+
+
+def squeezable(seq: int) -> Trajectory:
+    made = trajectory(seq, T=200)
+    return replace(made, arrays={**made.arrays, "obs": np.full_like(made.arrays["obs"], seq)})
+
+
+def test_what_compresses_is_compressed_and_another_client_reads_it(stream: Stream) -> None:
+    source, sink = stream.source(), stream.sink()
+    sent = [squeezable(seq) for seq in range(5)]
+    for made in sent:
+        sink.put(made, timeout_s=10)
+    sink.flush(10)
+    got = independent.consume(stream.server, stream.topic)
+    assert [m.value() for m in got] == [codec.encode(made, LIMITS.record_bytes) for made in sent]
+    assert [m.key() for m in got] == [b"0"] * 5
+    for received, made in zip(receive(source, 5), sent, strict=True):
+        assert_same(received.trajectory, made)
+
+
+@pytest.mark.parametrize("compression", ["none", "lz4"])
+def test_batches_of_another_client_are_read(stream: Stream, compression: str) -> None:
+    source = stream.source()
+    records = [codec.encode(squeezable(seq), LIMITS.record_bytes) for seq in range(10)]
+    settings = {"compression.type": compression, "linger.ms": 50}
+    independent.produce(stream.server, stream.topic, records, **settings)
+    assert seqs(receive(source, 10)) == list(range(10))
+
+
+def test_a_batch_that_swells_beyond_all_limits_is_stepped_over(real_kafka: str) -> None:
+    stream = Stream(real_kafka)
+    source, sink = stream.source(), stream.sink()
+    put(sink, 0)
+    independent.produce(stream.server, stream.topic, [bytes(32 << 20)], **{"compression.type": "lz4"})
+    put(sink, 1)
+    assert seqs(receive(source, 2)) == [0, 1]
+    assert stream.metrics.value("learner_rejected_total", reason="crc") == 1
+    stream.close()
+
+
+def test_the_death_of_the_thread_is_seen_at_get(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = stream.source()
+
+    def fall_over(self: Reader, timeout_s: float, room_bytes: int) -> Iterator[Received]:
+        raise MemoryError("no room for a frame")
+
+    monkeypatch.setattr(Reader, "poll", fall_over)
+    with pytest.raises(TransportError, match="reading ended with MemoryError: no room for a frame") as caught:
+        wait_for(lambda: source.get(timeout_s=1) is not None)
+    assert isinstance(caught.value.__cause__, MemoryError)
+
+
+# --- a broker that goes away -----------------------------------------------------------------------------------------
+
+
+def test_kill_9_of_the_broker_loses_nothing_and_bounds_what_waits(own_broker: Served) -> None:
+    stream = Stream(own_broker.bootstrap)
+    source, sink = stream.source(), stream.sink()
+    put(sink, *range(10), T=500)
+    early = receive(source, 5)
+    own_broker.kill()
+    count, blocked = 10, False
+    while not blocked:
+        try:
+            sink.put(trajectory(count, T=500), timeout_s=1.0)
+            count += 1
+        except TransportError as error:
+            blocked = "no room" in str(error)
+        assert stream.sink_metrics.value("transport_unacked_bytes") <= LIMITS.queue_bytes
+        assert count < 100, "put must block"
+    acknowledged = int(stream.sink_metrics.value("transport_records_total", direction="put"))
+    assert acknowledged == 10
+    own_broker.start()
+    sink.flush(timeout_s=60)
+    assert seqs(early + receive(source, count - 5)) == list(range(count))
+    kept = [codec.decode(m.value(), 1 << 20).seq for m in independent.consume(stream.server, stream.topic)]
+    assert kept == list(range(count)), "in order, each once"
+    stream.close()
+
+
+def test_a_broker_that_stays_away_ends_both_halves_in_time(own_broker: Served) -> None:
+    stream = Stream(own_broker.bootstrap, options="&patience_s=4")
+    source, sink = stream.source(), stream.sink()
+    put(sink, 0)
+    receive(source, 1)
+    own_broker.kill()
+    try:
+        began = time.monotonic()
+        sink.put(trajectory(1), timeout_s=5)
+        with pytest.raises(TransportError, match="a record was not delivered: KafkaTimeoutError"):
+            sink.flush(timeout_s=30)
+        with pytest.raises(TransportError, match="a record was not delivered"):
+            sink.put(trajectory(2), timeout_s=5)
+        with pytest.raises(TransportError, match="no broker for"):
+            wait_for(lambda: source.get(timeout_s=1) is not None)
+        assert time.monotonic() - began < 30
+        began = time.monotonic()
+        sink.close(timeout_s=1)
+        source.close(timeout_s=3)
+        assert time.monotonic() - began < 6
+    finally:
+        own_broker.start()
+
+
+def test_closing_a_sink_whose_broker_is_away_counts_what_is_lost(own_broker: Served) -> None:
+    stream = Stream(own_broker.bootstrap)
+    stream.source()
+    sink = stream.sink()
+    put(sink, 0)
+    own_broker.kill()
+    try:
+        sink.put(trajectory(1), timeout_s=5)
+        began = time.monotonic()
+        sink.close(timeout_s=1)
+        assert time.monotonic() - began < 3
+        assert stream.sink_metrics.value("transport_errors_total", kind="lost") == 1
+        stream.close()
+    finally:
+        own_broker.start()
+
+
+def test_a_batch_whose_bytes_changed_in_the_log_is_stepped_over(own_broker: Served) -> None:
+    stream = Stream(own_broker.bootstrap)
+    stream.source().close()
+    sink = stream.sink()
+    for seq in range(3):
+        put(sink, seq)  # a batch each
+    stream.close()
+    own_broker.stop()
+    segment = own_broker.data_dir / "log" / f"{stream.topic}-0" / f"{0:020d}.log"
+    data = bytearray(segment.read_bytes())
+    data[len(data) // 2] ^= 1
+    segment.write_bytes(data)
+    own_broker.start()
+    source = stream.source()
+    assert seqs(receive(source, 2)) == [0, 2]
+    assert stream.metrics.value("learner_rejected_total", reason="crc") == 1
+    stream.close()
+
+
+def test_a_broker_with_a_smaller_limit_is_refused(own_broker: Served) -> None:
+    stream = Stream(own_broker.bootstrap)
+    with pytest.raises(
+        UsageError, match=r"takes requests up to 1048576 bytes.*set socket\.request\.max\.bytes"
+    ) as caught:
+        stream.source(limits=Limits(record_bytes=2 << 20))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_login_is_used_and_a_refused_one_is_one_line(
+    own_broker: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv("KAFKA_SASL_USERNAME", USER)
+    stream = Stream(own_broker.login, options="&security=SASL_PLAINTEXT&sasl=PLAIN")
+    monkeypatch.setenv("KAFKA_SASL_PASSWORD", "wrong horse")
+    with pytest.raises(UsageError, match="the broker refuses the login of 'actor'") as caught:
+        stream.source()
+    assert "\n" not in str(caught.value)
+    monkeypatch.setenv("KAFKA_SASL_PASSWORD", PASSWORD)
+    source, sink = stream.source(), stream.sink()
+    put(sink, 0)
+    assert seqs(receive(source, 1)) == [0]
+    stream.close()
+    assert "horse" not in caplog.text
+
+
+def test_a_listener_of_another_kind_is_one_line(own_broker: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.common.transport.kafka_client.CONNECT_TIMEOUT_S", 2.0)
+    for server, options in ((own_broker.login, ""), (own_broker.bootstrap, "&security=SSL")):
+        with pytest.raises(UsageError, match="security") as caught:
+            Stream(server, options=options).source()
+        assert "\n" not in str(caught.value)
+
+
+def test_the_topics_are_made_once_however_many_ranks_start_together(real_kafka: str) -> None:
+    stream = Stream(real_kafka, partitions=2)
+    counts: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: counts.append(prepare(parse(stream.url), LIMITS, create=True)))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE_S)
+    assert counts == [2, 2, 2]

@@ -160,8 +160,8 @@ def main() -> int:
         "threshold": args.threshold, "mean_threshold": args.mean, "summary": found, "runs": rows,
     })  # fmt: skip
     for carrier, s in found.items():
-        print(f"{carrier}: {s['passed']} of {s['seeds']} seeds passed, mean over seeds {s['mean_over_seeds']} (spread "
-              f"{s['spread_over_seeds']}, worst {s['worst_seed']}), rejected as stale {s['rejected_as_stale']}")  # fmt: skip
+        print(f"{carrier}: {s['passed']} of {s['seeds']} seeds passed, mean over seeds {s['mean_over_seeds']}, "
+              f"spread {s['spread_over_seeds']}, worst {s['worst_seed']}, stale {s['rejected_as_stale']}")  # fmt: skip
     print(relative(str(path)))
     above = args.mean is None or all(s["mean_over_seeds"] >= args.mean for s in found.values())
     return 0 if above and all(row["passed"] for row in rows) else 1

@@ -37,8 +37,11 @@ def watch(run_dir: Path, train: subprocess.Popen[bytes], seconds: float) -> dict
     while time.monotonic() - began < seconds:
         if train.poll() is not None:
             raise SystemExit(f"headrace train ended by itself (exit code {train.returncode}); see {run_dir}/logs")
-        for process in processes(run_dir):
-            mb = psutil.Process(process.pid).memory_info().rss / 1e6
+        for process in endpoints.read(run_dir):
+            try:
+                mb = psutil.Process(process.pid).memory_info().rss / 1e6
+            except psutil.NoSuchProcess:  # died; its successor announces itself
+                continue
             seen.setdefault(f"{process.role}-{process.index}", []).append((time.monotonic() - began, mb))
         print(
             f"{time.monotonic() - began:5.0f} s  " + "  ".join(f"{k} {v[-1][1]:.1f}" for k, v in seen.items()),
@@ -46,10 +49,6 @@ def watch(run_dir: Path, train: subprocess.Popen[bytes], seconds: float) -> dict
         )
         time.sleep(EVERY_S)
     return seen
-
-
-def processes(run_dir: Path) -> list[endpoints.Endpoint]:
-    return [e for e in endpoints.read(run_dir) if psutil.pid_exists(e.pid)]
 
 
 def wait_for_rows(run_dir: Path, train: subprocess.Popen[bytes], timeout_s: float = 120.0) -> None:
@@ -99,7 +98,7 @@ def main() -> int:
             train.wait(120)
     assert row is not None
     found = {name: judge(samples, args.warmup_s) for name, samples in seen.items()}
-    met = all(f["largest_deviation"] <= TARGET for name, f in found.items() if name.startswith(HELD))
+    met = all(found[f"{role}-0"]["largest_deviation"] <= TARGET for role in HELD)
     trained = {key: row[key] for key in ("env_steps", "version", "time_s", "rejected")}
     payload = {"preset": args.preset, "minutes": args.minutes, "warmup_s": args.warmup_s, "target": TARGET, "met": met}
     path = save(args.json, {**payload, "trained": trained, "processes": found})

@@ -302,12 +302,17 @@ def test_stopping_sends_waiters_away_at_once(rig: Rig) -> None:
     rig.publisher(server.address).publish(weights(0), Progress(0))
     wait_for(lambda: server.ready)
     actor = rig.subscriber(server.address)
-    results: list[object] = []
-    thread = threading.Thread(target=lambda: results.append(actor.next(-1, 3.0)))
+
+    def wait_until_closed() -> None:
+        with pytest.raises(Closed):
+            actor.next(-1, 25.0)
+
+    thread = threading.Thread(target=wait_until_closed)
     thread.start()
     wait_for(lambda: rig.server_metrics.value("weights_subscribers") == 1)
     began = time.monotonic()
-    server.stop(grace_s=30.0)
+    server.stop(grace_s=20.0)
     assert time.monotonic() - began < 10.0
+    actor.close()
     thread.join(20.0)
-    assert results == [None]
+    assert not thread.is_alive()

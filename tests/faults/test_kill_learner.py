@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import signal
 import time
@@ -52,7 +53,7 @@ def test_the_run_ends_and_goes_on_from_its_checkpoint(new_run: Callable[..., Run
         assert inserted[1] > inserted[0] >= 64
         assert len(after.parts["experience"].tensors["obs"]) >= len(before.parts["experience"].tensors["obs"])
     lines = lineage(run.rows)
-    assert all(a["env_steps"] < b["env_steps"] for a, b in zip(lines, lines[1:], strict=False))
+    assert all(a["env_steps"] < b["env_steps"] for a, b in itertools.pairwise(lines))
     assert_nothing_twice_nothing_late(run)
 
 

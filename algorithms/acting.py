@@ -26,7 +26,7 @@ _ACTIVATIONS: Mapping[str, Callable[..., Array]] = {"tanh": np.tanh, "relu": lam
 
 def env_schema(spaces: Spaces, extras: Mapping[str, Field]) -> Schema:
     """The arrays of a fragment of an environment, with what the policy records beside its actions."""
-    action = Field("int64") if spaces.discrete else Field("float32", (spaces.action_dim,))
+    action = Field("int64", below=spaces.n_actions) if spaces.discrete else Field("float32", (spaces.action_dim,))
     fields = {
         "obs": Field(spaces.obs_dtype, spaces.obs_shape, Layout.CHAIN),
         "action": action,

@@ -53,9 +53,12 @@ class Flat:
             view.copy_(torch.from_numpy(np.array(tensors[f"parameters.{name}"])))
 
     def clip_grad(self, max_norm: float) -> float:
-        """Scale the gradient down to ``max_norm`` (Pascanu et al. 2013); returns the norm before."""
+        """Scale the gradient down to ``max_norm`` (Pascanu et al. 2013); returns the norm before. A gradient that is
+        not finite (an actor may claim any log-probability) becomes zero, or the parameters would be lost."""
         norm = float(torch.linalg.vector_norm(self.grad))
-        if norm > max_norm:
+        if not math.isfinite(norm):
+            self.grad.zero_()
+        elif norm > max_norm:
             self.grad.mul_(max_norm / norm)
         return norm
 

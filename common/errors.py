@@ -49,6 +49,7 @@ REJECT_REASONS = (
     "shape",
     "dtype",
     "nan",
+    "range",
     "empty",
     "stale",
     "duplicate",

@@ -33,11 +33,15 @@ class Layout(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One named array of a trajectory: its dtype (a name from :data:`DTYPES`), trailing shape, and layout."""
+    """One named array of a trajectory: its dtype (a name from :data:`DTYPES`), trailing shape, and layout.
+
+    ``below`` > 0: its values are whole numbers in [0, below). (Not part of the schema's hash.)
+    """
 
     dtype: str
     shape: tuple[int, ...] = ()
     layout: Layout = Layout.STEP
+    below: int = 0
 
 
 @dataclass(frozen=True)

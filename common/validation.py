@@ -9,16 +9,28 @@ import numpy as np
 from headrace.common.errors import Rejected
 from headrace.common.types import Array, Field, Layout, Schema, Trajectory
 
+#: Counts that no run reaches; one more must still fit the wire's 64 bits.
+MAX_COUNT = 2**62
+#: Larger numbers than any task has a use for: their squares, summed over a batch, still fit a float32.
+MAX_ABS = 1e15
 
-def validate(trajectory: Trajectory, schema: Schema, run_id: str) -> None:
+
+def validate(trajectory: Trajectory, schema: Schema, run_id: str, steps: int = 0) -> None:
     """Return when ``trajectory`` is of this run, holds exactly the schema's fields with their dtypes and shapes, and
-    every float is finite. Raises :class:`Rejected` (run, schema, empty, dtype, shape, nan)."""
+    every number is finite and in its range. ``steps`` > 0: it must have T = ``steps``, to fit beside others in a batch.
+
+    Raises :class:`Rejected` (run, schema, empty, dtype, shape, nan, range)."""
     if trajectory.run_id != run_id:
         raise Rejected("run", f"of run {trajectory.run_id!r}; this learner trains {run_id!r}")
     if trajectory.schema_hash != schema.hash:
         raise Rejected("schema", f"schema {trajectory.schema_hash!r}; this run's is {schema.hash!r}")
+    for name in ("learner_epoch", "policy_version", "lease", "seq"):
+        if not 0 <= getattr(trajectory, name) <= MAX_COUNT:
+            raise Rejected("range", f"{name} is {getattr(trajectory, name)}; allowed are 0 to {MAX_COUNT}")
     if trajectory.T < 1 or trajectory.B < 1:
         raise Rejected("empty", f"T={trajectory.T}, B={trajectory.B}: nothing to train on")
+    if steps and steps != trajectory.T:
+        raise Rejected("shape", f"{trajectory.T} steps; this run's fragments have {steps}")
     if trajectory.arrays.keys() != schema.fields.keys():
         missing, extra = (
             sorted(schema.fields.keys() - trajectory.arrays),
@@ -31,9 +43,7 @@ def validate(trajectory: Trajectory, schema: Schema, run_id: str) -> None:
         _check_shape(name, trajectory.arrays[name], field, trajectory)
     _check_ends(trajectory, schema)
     for name, array in trajectory.arrays.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            bad = np.count_nonzero(~np.isfinite(array))
-            raise Rejected("nan", f"array {name!r} holds {bad} values that are not finite")
+        _check_values(name, array, schema.fields[name].below)
     if not all(math.isfinite(e.ret) and e.length >= 0 for e in trajectory.episodes):
         raise Rejected("nan", "an episode's return is not finite or its length is negative")
 
@@ -47,6 +57,20 @@ def _check_shape(name: str, array: Array, field: Field, trajectory: Trajectory) 
     expected = leading + field.shape
     if array.ndim == 0 or array.shape != expected:
         raise Rejected("shape", f"array {name!r} ({field.layout.value}) is {array.shape}; expected {expected}")
+
+
+def _check_values(name: str, array: Array, below: int) -> None:
+    """Every number finite and in its range. (min and max hand a NaN on, and make no temporaries.)"""
+    if not array.size or not (below or array.dtype.kind == "f"):
+        return
+    low, high = (0, below - 1) if below else (-MAX_ABS, MAX_ABS)
+    least, most = array.min(), array.max()
+    if low <= least and most <= high:
+        return
+    if not (np.isfinite(least) and np.isfinite(most)):
+        bad = np.count_nonzero(~np.isfinite(array))
+        raise Rejected("nan", f"array {name!r} holds {bad} values that are not finite")
+    raise Rejected("range", f"array {name!r} holds values from {least} to {most}; allowed are {low} to {high}")
 
 
 def _check_ends(trajectory: Trajectory, schema: Schema) -> None:

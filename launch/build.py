@@ -22,7 +22,8 @@ from headrace.common.errors import UsageError
 from headrace.common.metrics import Metrics
 from headrace.common.seeding import reset_seeds, stream
 from headrace.common.transport import Limits, Sink
-from headrace.common.types import Schema, Spaces
+from headrace.common.types import Schema, Spaces, Trajectory
+from headrace.common.validation import validate
 from headrace.common.weights.base import Subscriber
 from headrace.launch.config import Config
 from headrace.tasks import make_batch
@@ -73,6 +74,11 @@ class Blueprint:
     def lockstep_streams(self) -> int:
         """Streams that take leases in turn where nothing may be stale; 0 where they take them as they come."""
         return self.config.streams if self.config.learner.max_staleness == 0 else 0
+
+    def check_fragment(self, trajectory: Trajectory) -> None:
+        """Is a record fit for this run's learner? Raises :class:`Rejected`. (Groups are as long as they are.)"""
+        steps = 0 if isinstance(self.experience, Groups) else self.config.actors.fragment_steps
+        validate(trajectory, self.schema, self.config.run.id, steps)
 
     def check(self) -> None:
         """All that can be wrong before anything starts. Raises :class:`UsageError`."""

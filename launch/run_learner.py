@@ -10,7 +10,6 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,6 @@ from headrace.algorithms.base import State
 from headrace.common.errors import CheckpointFailed, UsageError
 from headrace.common.metrics import Metrics
 from headrace.common.transport import open_source
-from headrace.common.types import Trajectory
-from headrace.common.validation import validate
 from headrace.common.weights.base import Publisher
 from headrace.common.weights.grpc import GrpcPublisher
 from headrace.launch.build import Blueprint
@@ -72,11 +69,11 @@ def make_learner(
     config: Config, run_dir: Path, publisher: Publisher, checkpointer: Checkpointer, metrics: Metrics, *, resume: bool
 ) -> Learner:
     """A learner, fresh or where the newest checkpoint left it. Raises :class:`UsageError` for a foreign checkpoint."""
+    blueprint = Blueprint(config)
+    saved = _newest(checkpointer, config) if resume else None
     import torch
 
     torch.set_num_threads(config.learner.threads)
-    blueprint = Blueprint(config)
-    saved = _newest(checkpointer, config) if resume else None
     epoch = checkpointer.next_epoch()
     source = open_source(
         config.transport.url,
@@ -85,13 +82,12 @@ def make_learner(
         dead_letter=run_dir / "dead_letter",
         group=f"headrace-{config.run.id}",
     )
-    check: Callable[[Trajectory], None] = partial(validate, schema=blueprint.schema, run_id=config.run.id)
     return Learner(
         Identity(config.run.id, epoch),
         blueprint.algorithm(),
         source,
         publisher,
-        check,
+        blueprint.check_fragment,
         metrics,
         seed=config.run.seed,
         max_staleness=config.learner.max_staleness,

@@ -6,11 +6,9 @@ each stream: step (until no leave is left) -> learner: step -> ...
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 from headrace.common.metrics import Metrics
 from headrace.common.transport.memory import Memory
-from headrace.common.validation import validate
 from headrace.launch.build import Blueprint, with_addresses
 from headrace.launch.config import Config
 from headrace.learner.loop import Identity, Learner, Trained
@@ -35,7 +33,7 @@ def run_serial(
         blueprint.algorithm(),
         carrier,
         server,
-        partial(validate, schema=blueprint.schema, run_id=config.run.id),
+        blueprint.check_fragment,
         metrics,
         seed=config.run.seed,
         max_staleness=config.learner.max_staleness,

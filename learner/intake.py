@@ -68,14 +68,13 @@ class Intake:
         self._changed = Condition()
         self._stopped = False
         self._failure: BaseException | None = None
-        self._refused_before = self._refused()
         self._thread = Thread(target=self._run, name="intake", daemon=True)
         self._thread.start()
 
     @property
     def rejected(self) -> int:
-        """Records refused since this intake began, whose leases are spent for nothing."""
-        return self._refused() - self._refused_before
+        """Records refused in this life of the learner, whose leases are spent for nothing."""
+        return sum(int(self._metrics.value("learner_rejected_total", reason=reason)) for reason in _SPENT)
 
     def backlog(self) -> int:
         """Records fetched or known to wait in the carrier, not taken yet."""
@@ -135,6 +134,3 @@ class Intake:
     def _refuse(self, received: Received, reason: str, detail: str) -> None:
         self._metrics.inc("learner_rejected_total", reason=reason)
         self._source.reject(received, reason, detail)
-
-    def _refused(self) -> int:
-        return sum(int(self._metrics.value("learner_rejected_total", reason=reason)) for reason in _SPENT)

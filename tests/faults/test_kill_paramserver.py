@@ -1,0 +1,61 @@
+"""kill -9 of the parameter server: it holds nothing that is not elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.faults.run import Run, applied, assert_nothing_twice_nothing_late
+
+BOTH = pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
+
+
+@BOTH
+def test_under_train_the_run_ends_with_its_work_saved(new_run: Callable[..., Run], algorithm: str) -> None:
+    run = new_run(algorithm, "run.checkpoint_every_s=1000")
+    train = run.train()
+    run.wait_for_version(10)
+    run.kill("paramserver")
+    began = time.monotonic()
+    code, said = run.end(train, timeout_s=30)
+    assert code == 1
+    assert f"paramserver-0 died (SIGKILL); go on with: headrace train --resume --run-dir {run.dir}" in said
+    assert time.monotonic() - began < 20, "nobody may wait for it to come back"
+    assert run.pids() == []
+    assert run.checkpoint().step == run.version >= 10, "the learner saved its work all the same"
+
+
+@BOTH
+def test_a_new_one_on_the_same_address_is_filled_again(new_run: Callable[..., Run], algorithm: str) -> None:
+    run = new_run(algorithm)
+    run.role("paramserver")
+    learner = run.role("learner")
+    for index in range(2):
+        run.role("actor", "--index", str(index))
+    run.wait_for_version(20)
+    for _ in range(2):
+        first = run.kill("paramserver")
+        run.role("paramserver")
+        run.wait_until(lambda p=first: run.pid("paramserver") not in (None, p), "the new one is there")
+        run.wait_until(lambda: held(run, "paramserver", "weights_version") >= 20, "it was filled", timeout_s=10)
+        newest = held(run, "paramserver", "weights_version")
+        for index in range(2):
+            run.wait_until(
+                lambda i=index, v=newest: held(run, "actor", "actor_policy_version", i) >= v,
+                "the actor has the version of then", timeout_s=10,
+            )  # fmt: skip
+        run.wait_for_version(int(newest) + 20)
+    assert held(run, "actor", "up_seconds") > 0
+    learner.terminate()
+    assert run.end(learner) == (0, "")
+    counters = run.checkpoint().info["counters"]
+    assert_nothing_twice_nothing_late(run)
+    assert counters["stale"] == counters["rejected"] == 0, "a burst of leases"
+    assert applied(run.checkpoint()) == counters["fragments"]
+    assert all(len(lives) == 1 for lives in run.checkpoint().info["marks"].values()), "an actor died of it"
+
+
+def held(run: Run, role: str, name: str, index: int = 0) -> float:
+    return run.metrics(role, index).get((name,), -1.0)

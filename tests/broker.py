@@ -177,7 +177,10 @@ _left_out: list[str] = []
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     def can_run(item: pytest.Item) -> bool:
         needs = getattr(item, "fixturenames", ())
-        return not (NEEDS_REAL in needs and kind() == "mock") and not (NEEDS_JARS in needs and not has_jars())
+        wants_kafka = item.get_closest_marker("real_server") is not None and "kafka" in item.name
+        return not ((NEEDS_REAL in needs or wants_kafka) and kind() == "mock") and not (
+            NEEDS_JARS in needs and not has_jars()
+        )
 
     if os.environ.get("CI") == "true":
         return

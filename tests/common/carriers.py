@@ -11,6 +11,7 @@ from headrace.common.metrics import Metrics
 from headrace.common.transport import Limits, Sink, Source, open_sink, open_source
 from headrace.common.transport.local_sink import LocalSink
 
+from ..broker import kind
 from . import independent
 
 #: Small, so that budgets are reached quickly.
@@ -96,6 +97,9 @@ class KafkaCarrier(Carrier):
     def __init__(self, folder: Path, server: str) -> None:
         super().__init__(folder, server)
         self.topic = f"contract-{uuid.uuid4().hex[:12]}"
+        if kind() == "mock":
+            for topic in (self.topic, f"{self.topic}.dead"):
+                independent.admin(server).list_topics(topic, timeout=30)  # the mock makes what it is asked for
 
     @property
     def url(self) -> str:

@@ -63,8 +63,8 @@ class Stream:
 
 
 @pytest.fixture
-def stream(kafka_bootstrap: str) -> Iterator[Stream]:
-    made = Stream(kafka_bootstrap)
+def stream(real_kafka: str) -> Iterator[Stream]:
+    made = Stream(real_kafka)
     yield made
     made.close()
 

@@ -223,6 +223,7 @@ def test_two_producer_processes(carrier: Carrier) -> None:
         assert [t.seq for t in got if t.actor_id == k] == list(range(30))
 
 
+@pytest.mark.real_server
 def test_a_killed_producer_leaves_no_half_record_and_holds_up_nobody(carrier: Carrier) -> None:
     source = carrier.source(Limits())
     command = [sys.executable, str(PRODUCER), carrier.url]
@@ -245,6 +246,7 @@ def test_a_killed_producer_leaves_no_half_record_and_holds_up_nobody(carrier: Ca
     assert carrier.dead_letters() == []
 
 
+@pytest.mark.real_server
 def test_a_sink_notices_that_its_carrier_is_gone(carrier: Carrier) -> None:
     source, sink = carrier.source(), carrier.sink()
     sink.put(trajectory(), timeout_s=5)

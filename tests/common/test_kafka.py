@@ -1,15 +1,11 @@
-"""kafka://, where it goes beyond the contract: limits, positions, dead letters, gaps, and a broker that is killed."""
+"""kafka://, where it goes beyond the contract: addresses, limits, positions, dead letters, gaps."""
 
 from __future__ import annotations
 
-import logging
-import socket
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,122 +14,15 @@ import pytest
 from headrace.common import codec
 from headrace.common.errors import TransportError, UsageError
 from headrace.common.metrics import Metrics
-from headrace.common.transport import Limits, Received, Sink, Source, open_sink, open_source
+from headrace.common.transport import Received, open_sink
 from headrace.common.transport.kafka_client import Secret, message_bytes, parse
 from headrace.common.transport.kafka_dead import DeadLetters
 from headrace.common.transport.kafka_reader import Reader
-from headrace.common.transport.kafka_topics import prepare
 from headrace.common.types import Trajectory
 
-from ..broker import OwnBroker
 from . import independent
+from .kafka_streams import DEADLINE_S, LIMITS, PASSWORD, USER, Stream, put, receive, seqs, wait_for
 from .samples import assert_same, trajectory
-
-LIMITS = Limits(record_bytes=256 << 10, queue_bytes=512 << 10)
-DEADLINE_S = 60.0
-USER, PASSWORD = "actor", "correct horse"
-
-
-class Stream:
-    """One topic of its own, and what the test opened on it."""
-
-    def __init__(self, server: str, partitions: int = 1, options: str = "") -> None:
-        self.server, self.topic = server, f"test-{uuid.uuid4().hex[:12]}"
-        self.url = f"kafka://{server}/{self.topic}?partitions={partitions}{options}"
-        self.metrics = Metrics("learner")
-        self.sink_metrics = Metrics("actor")
-        self._opened: list[Source | Sink] = []
-
-    def source(self, rank: int = 0, world: int = 1, limits: Limits = LIMITS) -> Source:
-        unused = Path("unused")
-        made = open_source(
-            self.url, limits=limits, metrics=self.metrics, dead_letter=unused, group="test", rank=rank, world=world
-        )
-        self._opened.append(made)
-        return made
-
-    def sink(self, key: str = "0", limits: Limits = LIMITS) -> Sink:
-        made = open_sink(self.url, limits=limits, metrics=self.sink_metrics, key=key)
-        self._opened.append(made)
-        return made
-
-    def close(self) -> None:
-        for thing in self._opened:
-            thing.close(timeout_s=1.0)
-
-
-@pytest.fixture
-def stream(real_kafka: str) -> Iterator[Stream]:
-    made = Stream(real_kafka)
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def own_broker(kafka_jars: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A broker that tests may kill, with small requests only, and a second listener that asks for a login."""
-    made = Served(tmp_path_factory.mktemp("own") / "broker", *free_ports(3))
-    yield made
-    made.kill()
-
-
-class Served(OwnBroker):
-    def __init__(self, data_dir: Path, port: int, controller_port: int, login_port: int) -> None:
-        listeners = f"PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{login_port}"
-        plain = "org.apache.kafka.common.security.plain.PlainLoginModule required"
-        self.login = f"127.0.0.1:{login_port}"
-        settings = {
-            "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
-            "listeners": f"{listeners},CONTROLLER://127.0.0.1:{controller_port}",
-            "advertised.listeners": listeners,
-            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT",
-            "sasl.enabled.mechanisms": "PLAIN",
-            "listener.name.sasl_plaintext.plain.sasl.jaas.config": f'{plain} user_{USER}="{PASSWORD}";',
-            "socket.request.max.bytes": str(1 << 20),
-        }
-        super().__init__(data_dir, settings, port)
-
-    @property
-    def bootstrap(self) -> str:
-        return self.info.bootstrap
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
-def put(sink: Sink, *seqs: int, **stamps: Any) -> None:
-    for seq in seqs:
-        sink.put(trajectory(seq, **stamps), timeout_s=10)
-    sink.flush(timeout_s=30)
-
-
-def receive(source: Source, count: int) -> list[Received]:
-    end = time.monotonic() + DEADLINE_S
-    got: list[Received] = []
-    while len(got) < count:
-        assert time.monotonic() < end, f"{len(got)} of {count} records came"
-        if (received := source.get(timeout_s=0.2)) is not None:
-            got.append(received)
-    return got
-
-
-def seqs(got: list[Received]) -> list[int]:
-    return [received.trajectory.seq for received in got]
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < end, "it did not come true in time"
-        time.sleep(0.02)
-
 
 # --- addresses -----------------------------------------------------------------------------------------------------
 
@@ -378,140 +267,3 @@ def test_the_death_of_the_thread_is_seen_at_get(stream: Stream, monkeypatch: pyt
     with pytest.raises(TransportError, match="reading ended with MemoryError: no room for a frame") as caught:
         wait_for(lambda: source.get(timeout_s=1) is not None)
     assert isinstance(caught.value.__cause__, MemoryError)
-
-
-# --- a broker that goes away -----------------------------------------------------------------------------------------
-
-
-def test_kill_9_of_the_broker_loses_nothing_and_bounds_what_waits(own_broker: Served) -> None:
-    stream = Stream(own_broker.bootstrap)
-    source, sink = stream.source(), stream.sink()
-    put(sink, *range(10), T=500)
-    early = receive(source, 5)
-    own_broker.kill()
-    count, blocked = 10, False
-    while not blocked:
-        try:
-            sink.put(trajectory(count, T=500), timeout_s=1.0)
-            count += 1
-        except TransportError as error:
-            blocked = "no room" in str(error)
-        assert stream.sink_metrics.value("transport_unacked_bytes") <= LIMITS.queue_bytes
-        assert count < 100, "put must block"
-    acknowledged = int(stream.sink_metrics.value("transport_records_total", direction="put"))
-    assert acknowledged == 10
-    own_broker.start()
-    sink.flush(timeout_s=60)
-    assert seqs(early + receive(source, count - 5)) == list(range(count))
-    kept = [codec.decode(m.value(), 1 << 20).seq for m in independent.consume(stream.server, stream.topic)]
-    assert kept == list(range(count)), "in order, each once"
-    stream.close()
-
-
-def test_a_broker_that_stays_away_ends_both_halves_in_time(own_broker: Served) -> None:
-    stream = Stream(own_broker.bootstrap, options="&patience_s=4")
-    source, sink = stream.source(), stream.sink()
-    put(sink, 0)
-    receive(source, 1)
-    own_broker.kill()
-    try:
-        began = time.monotonic()
-        sink.put(trajectory(1), timeout_s=5)
-        with pytest.raises(TransportError, match="a record was not delivered: KafkaTimeoutError"):
-            sink.flush(timeout_s=30)
-        with pytest.raises(TransportError, match="a record was not delivered"):
-            sink.put(trajectory(2), timeout_s=5)
-        with pytest.raises(TransportError, match="no broker for"):
-            wait_for(lambda: source.get(timeout_s=1) is not None)
-        assert time.monotonic() - began < 30
-        began = time.monotonic()
-        sink.close(timeout_s=1)
-        source.close(timeout_s=3)
-        assert time.monotonic() - began < 6
-    finally:
-        own_broker.start()
-
-
-def test_closing_a_sink_whose_broker_is_away_counts_what_is_lost(own_broker: Served) -> None:
-    stream = Stream(own_broker.bootstrap)
-    stream.source()
-    sink = stream.sink()
-    put(sink, 0)
-    own_broker.kill()
-    try:
-        sink.put(trajectory(1), timeout_s=5)
-        began = time.monotonic()
-        sink.close(timeout_s=1)
-        assert time.monotonic() - began < 3
-        assert stream.sink_metrics.value("transport_errors_total", kind="lost") == 1
-        stream.close()
-    finally:
-        own_broker.start()
-
-
-def test_a_batch_whose_bytes_changed_in_the_log_is_stepped_over(own_broker: Served) -> None:
-    stream = Stream(own_broker.bootstrap)
-    stream.source().close()
-    sink = stream.sink()
-    for seq in range(3):
-        put(sink, seq)  # a batch each
-    stream.close()
-    own_broker.stop()
-    segment = own_broker.data_dir / "log" / f"{stream.topic}-0" / f"{0:020d}.log"
-    data = bytearray(segment.read_bytes())
-    data[len(data) // 2] ^= 1
-    segment.write_bytes(data)
-    own_broker.start()
-    source = stream.source()
-    assert seqs(receive(source, 2)) == [0, 2]
-    assert stream.metrics.value("learner_rejected_total", reason="crc") == 1
-    stream.close()
-
-
-def test_a_broker_with_a_smaller_limit_is_refused(own_broker: Served) -> None:
-    stream = Stream(own_broker.bootstrap)
-    with pytest.raises(
-        UsageError, match=r"takes requests up to 1048576 bytes.*set socket\.request\.max\.bytes"
-    ) as caught:
-        stream.source(limits=Limits(record_bytes=2 << 20))
-    assert "\n" not in str(caught.value)
-
-
-def test_a_login_is_used_and_a_refused_one_is_one_line(
-    own_broker: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.DEBUG)
-    monkeypatch.setenv("KAFKA_SASL_USERNAME", USER)
-    stream = Stream(own_broker.login, options="&security=SASL_PLAINTEXT&sasl=PLAIN")
-    monkeypatch.setenv("KAFKA_SASL_PASSWORD", "wrong horse")
-    with pytest.raises(UsageError, match="the broker refuses the login of 'actor'") as caught:
-        stream.source()
-    assert "\n" not in str(caught.value)
-    monkeypatch.setenv("KAFKA_SASL_PASSWORD", PASSWORD)
-    source, sink = stream.source(), stream.sink()
-    put(sink, 0)
-    assert seqs(receive(source, 1)) == [0]
-    stream.close()
-    assert "horse" not in caplog.text
-
-
-def test_a_listener_of_another_kind_is_one_line(own_broker: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headrace.common.transport.kafka_client.CONNECT_TIMEOUT_S", 2.0)
-    for server, options in ((own_broker.login, ""), (own_broker.bootstrap, "&security=SSL")):
-        with pytest.raises(UsageError, match="security") as caught:
-            Stream(server, options=options).source()
-        assert "\n" not in str(caught.value)
-
-
-def test_the_topics_are_made_once_however_many_ranks_start_together(real_kafka: str) -> None:
-    stream = Stream(real_kafka, partitions=2)
-    counts: list[int] = []
-    threads = [
-        threading.Thread(target=lambda: counts.append(prepare(parse(stream.url), LIMITS, create=True)))
-        for _ in range(3)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(DEADLINE_S)
-    assert counts == [2, 2, 2]

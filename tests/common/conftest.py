@@ -1,0 +1,24 @@
+"""Fixtures of the tests of kafka://."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from .kafka_streams import Served, Stream, free_ports
+
+
+@pytest.fixture
+def stream(real_kafka: str) -> Iterator[Stream]:
+    made = Stream(real_kafka)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def own_broker(kafka_jars: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A broker that tests may kill, with small requests only, and a second listener that asks for a login."""
+    made = Served(tmp_path_factory.mktemp("own") / "broker", *free_ports(3))
+    yield made
+    made.kill()

@@ -1,0 +1,106 @@
+"""Topics of their own, brokers of their own, and helpers for the tests of kafka://."""
+
+from __future__ import annotations
+
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from headrace.common.metrics import Metrics
+from headrace.common.transport import Limits, Received, Sink, Source, open_sink, open_source
+
+from ..broker import OwnBroker
+from .samples import trajectory
+
+LIMITS = Limits(record_bytes=256 << 10, queue_bytes=512 << 10)
+DEADLINE_S = 60.0
+USER, PASSWORD = "actor", "correct horse"
+
+
+class Stream:
+    """One topic of its own, and what the test opened on it."""
+
+    def __init__(self, server: str, partitions: int = 1, options: str = "") -> None:
+        self.server, self.topic = server, f"test-{uuid.uuid4().hex[:12]}"
+        self.url = f"kafka://{server}/{self.topic}?partitions={partitions}{options}"
+        self.metrics = Metrics("learner")
+        self.sink_metrics = Metrics("actor")
+        self._opened: list[Source | Sink] = []
+
+    def source(self, rank: int = 0, world: int = 1, limits: Limits = LIMITS) -> Source:
+        unused = Path("unused")
+        made = open_source(
+            self.url, limits=limits, metrics=self.metrics, dead_letter=unused, group="test", rank=rank, world=world
+        )
+        self._opened.append(made)
+        return made
+
+    def sink(self, key: str = "0", limits: Limits = LIMITS) -> Sink:
+        made = open_sink(self.url, limits=limits, metrics=self.sink_metrics, key=key)
+        self._opened.append(made)
+        return made
+
+    def close(self) -> None:
+        for thing in self._opened:
+            thing.close(timeout_s=1.0)
+
+
+def free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [int(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+def put(sink: Sink, *seqs: int, **stamps: Any) -> None:
+    for seq in seqs:
+        sink.put(trajectory(seq, **stamps), timeout_s=10)
+    sink.flush(timeout_s=30)
+
+
+def receive(source: Source, count: int) -> list[Received]:
+    end = time.monotonic() + DEADLINE_S
+    got: list[Received] = []
+    while len(got) < count:
+        assert time.monotonic() < end, f"{len(got)} of {count} records came"
+        if (received := source.get(timeout_s=0.2)) is not None:
+            got.append(received)
+    return got
+
+
+def seqs(got: list[Received]) -> list[int]:
+    return [received.trajectory.seq for received in got]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < end, "it did not come true in time"
+        time.sleep(0.02)
+
+
+class Served(OwnBroker):
+    def __init__(self, data_dir: Path, port: int, controller_port: int, login_port: int) -> None:
+        listeners = f"PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{login_port}"
+        plain = "org.apache.kafka.common.security.plain.PlainLoginModule required"
+        self.login = f"127.0.0.1:{login_port}"
+        settings = {
+            "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
+            "listeners": f"{listeners},CONTROLLER://127.0.0.1:{controller_port}",
+            "advertised.listeners": listeners,
+            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT",
+            "sasl.enabled.mechanisms": "PLAIN",
+            "listener.name.sasl_plaintext.plain.sasl.jaas.config": f'{plain} user_{USER}="{PASSWORD}";',
+            "socket.request.max.bytes": str(1 << 20),
+        }
+        super().__init__(data_dir, settings, port)
+
+    @property
+    def bootstrap(self) -> str:
+        return self.info.bootstrap

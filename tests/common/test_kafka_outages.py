@@ -1,0 +1,155 @@
+"""kafka:// and a broker that is killed, stays away, refuses, or changes what it was given."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+import pytest
+
+from headrace.common import codec
+from headrace.common.errors import TransportError, UsageError
+from headrace.common.transport import Limits
+from headrace.common.transport.kafka_client import parse
+from headrace.common.transport.kafka_topics import prepare
+
+from . import independent
+from .kafka_streams import DEADLINE_S, LIMITS, PASSWORD, USER, Served, Stream, put, receive, seqs, wait_for
+from .samples import trajectory
+
+# --- a broker that goes away -----------------------------------------------------------------------------------------
+
+
+def test_kill_9_of_the_broker_loses_nothing_and_bounds_what_waits(own_broker: Served) -> None:
+    stream = Stream(own_broker.bootstrap)
+    source, sink = stream.source(), stream.sink()
+    put(sink, *range(10), T=500)
+    early = receive(source, 5)
+    own_broker.kill()
+    count, blocked = 10, False
+    while not blocked:
+        try:
+            sink.put(trajectory(count, T=500), timeout_s=1.0)
+            count += 1
+        except TransportError as error:
+            blocked = "no room" in str(error)
+        assert stream.sink_metrics.value("transport_unacked_bytes") <= LIMITS.queue_bytes
+        assert count < 100, "put must block"
+    acknowledged = int(stream.sink_metrics.value("transport_records_total", direction="put"))
+    assert acknowledged == 10
+    own_broker.start()
+    sink.flush(timeout_s=60)
+    assert seqs(early + receive(source, count - 5)) == list(range(count))
+    kept = [codec.decode(m.value(), 1 << 20).seq for m in independent.consume(stream.server, stream.topic)]
+    assert kept == list(range(count)), "in order, each once"
+    stream.close()
+
+
+def test_a_broker_that_stays_away_ends_both_halves_in_time(own_broker: Served) -> None:
+    stream = Stream(own_broker.bootstrap, options="&patience_s=4")
+    source, sink = stream.source(), stream.sink()
+    put(sink, 0)
+    receive(source, 1)
+    own_broker.kill()
+    try:
+        began = time.monotonic()
+        sink.put(trajectory(1), timeout_s=5)
+        with pytest.raises(TransportError, match="a record was not delivered: KafkaTimeoutError"):
+            sink.flush(timeout_s=30)
+        with pytest.raises(TransportError, match="a record was not delivered"):
+            sink.put(trajectory(2), timeout_s=5)
+        with pytest.raises(TransportError, match="no broker for"):
+            wait_for(lambda: source.get(timeout_s=1) is not None)
+        assert time.monotonic() - began < 30
+        began = time.monotonic()
+        sink.close(timeout_s=1)
+        source.close(timeout_s=3)
+        assert time.monotonic() - began < 6
+    finally:
+        own_broker.start()
+
+
+def test_closing_a_sink_whose_broker_is_away_counts_what_is_lost(own_broker: Served) -> None:
+    stream = Stream(own_broker.bootstrap)
+    stream.source()
+    sink = stream.sink()
+    put(sink, 0)
+    own_broker.kill()
+    try:
+        sink.put(trajectory(1), timeout_s=5)
+        began = time.monotonic()
+        sink.close(timeout_s=1)
+        assert time.monotonic() - began < 3
+        assert stream.sink_metrics.value("transport_errors_total", kind="lost") == 1
+        stream.close()
+    finally:
+        own_broker.start()
+
+
+def test_a_batch_whose_bytes_changed_in_the_log_is_stepped_over(own_broker: Served) -> None:
+    stream = Stream(own_broker.bootstrap)
+    stream.source().close()
+    sink = stream.sink()
+    for seq in range(3):
+        put(sink, seq)  # a batch each
+    stream.close()
+    own_broker.stop()
+    segment = own_broker.data_dir / "log" / f"{stream.topic}-0" / f"{0:020d}.log"
+    data = bytearray(segment.read_bytes())
+    data[len(data) // 2] ^= 1
+    segment.write_bytes(data)
+    own_broker.start()
+    source = stream.source()
+    assert seqs(receive(source, 2)) == [0, 2]
+    assert stream.metrics.value("learner_rejected_total", reason="crc") == 1
+    stream.close()
+
+
+def test_a_broker_with_a_smaller_limit_is_refused(own_broker: Served) -> None:
+    stream = Stream(own_broker.bootstrap)
+    with pytest.raises(
+        UsageError, match=r"takes requests up to 1048576 bytes.*set socket\.request\.max\.bytes"
+    ) as caught:
+        stream.source(limits=Limits(record_bytes=2 << 20))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_login_is_used_and_a_refused_one_is_one_line(
+    own_broker: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv("KAFKA_SASL_USERNAME", USER)
+    stream = Stream(own_broker.login, options="&security=SASL_PLAINTEXT&sasl=PLAIN")
+    monkeypatch.setenv("KAFKA_SASL_PASSWORD", "wrong horse")
+    with pytest.raises(UsageError, match="the broker refuses the login of 'actor'") as caught:
+        stream.source()
+    assert "\n" not in str(caught.value)
+    monkeypatch.setenv("KAFKA_SASL_PASSWORD", PASSWORD)
+    source, sink = stream.source(), stream.sink()
+    put(sink, 0)
+    assert seqs(receive(source, 1)) == [0]
+    stream.close()
+    assert "horse" not in caplog.text
+
+
+def test_a_listener_of_another_kind_is_one_line(own_broker: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.common.transport.kafka_client.CONNECT_TIMEOUT_S", 2.0)
+    for server, options in ((own_broker.login, ""), (own_broker.bootstrap, "&security=SSL")):
+        with pytest.raises(UsageError, match="security") as caught:
+            Stream(server, options=options).source()
+        assert "\n" not in str(caught.value)
+
+
+def test_the_topics_are_made_once_however_many_ranks_start_together(real_kafka: str) -> None:
+    stream = Stream(real_kafka, partitions=2)
+    counts: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: counts.append(prepare(parse(stream.url), LIMITS, create=True)))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE_S)
+    assert counts == [2, 2, 2]

@@ -20,6 +20,9 @@ from headrace.common.transport import Sink
 from headrace.common.types import Array, Episode, Trajectory
 from headrace.common.weights.base import Subscriber
 
+#: How long a carrier that is away (a broker being restarted, a learner being resumed) is waited for.
+_ACKNOWLEDGED_S = 120.0
+
 
 @dataclass
 class Timings:
@@ -94,7 +97,9 @@ class Stream:
         fragment = self._rollout.collect(leave.lease, timings)
         trajectory = self._stamp(fragment, leave.lease, leave.learner_epoch)
         with timings.phase("put"):
+            # Asking for the next leave says that this fragment is there: a newer one must not overtake it on the way.
             self._sink.put(trajectory)
+            self._sink.flush(_ACKNOWLEDGED_S)
         self._seq += 1
         self._report(timings)
         self._metrics.inc("actor_fragments_total")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from headrace.common.errors import UsageError
 from headrace.common.metrics import Metrics
 from headrace.launch import board
 from headrace.launch import config as configuration
-from headrace.launch.build import Blueprint, ensure_socket_dir, plan, with_addresses
+from headrace.launch.build import Blueprint, ensure_socket_dir, plan, socket_dir, with_addresses
 from headrace.launch.config import Config
 from headrace.launch.finish import finish
 from headrace.launch.record import Tail
@@ -155,4 +156,5 @@ def _train(config: Config, run_dir: Path, resume: bool, overrides: Sequence[str]
         supervisor.stop(others, _OTHERS_GRACE_S)
         display.close()
         tensorboard.close()
+        shutil.rmtree(socket_dir(config.run.id), ignore_errors=True)
     return not stop()

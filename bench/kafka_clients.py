@@ -4,7 +4,8 @@
 
 Starts a broker of its own (headrace.launch.broker). Every measurement is a process of its own on a topic of one
 partition; ours includes the codec and its checksum, confluent-kafka moves the same bytes as they are. Both use the same
-compression, idempotence and acks=all, the same limit of unacknowledged bytes, and verify Kafka's checksum on reading.
+compression, idempotence and acks=all, the same limit of unacknowledged bytes; both read what our sink wrote, and verify
+Kafka's checksum.
 Timed: from the first record handed over to the last acknowledgement; from the first record got to the last.
 """
 
@@ -12,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,7 @@ import time
 import uuid
 from pathlib import Path
 
+import hardware
 import numpy as np
 
 from headrace.common.codec import encode
@@ -167,7 +167,7 @@ def compare(args: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
                     make_topic(topics[client])
                     rates["put"][client].append(measure("put", client, topics[client], args))
                 for client in order:
-                    rates["get"][client].append(measure("get", client, topics[client], args))
+                    rates["get"][client].append(measure("get", client, topics["headrace"], args))
         finally:
             broker.stop(data_dir)
     return rates
@@ -184,7 +184,7 @@ def report(rates: dict[str, dict[str, list[float]]], args: argparse.Namespace) -
         "records": args.records,
         "repeats": args.repeats,
         "compression": args.compression,
-        "machine": {"cpus": os.cpu_count(), "processor": platform.machine(), "python": platform.python_version()},
+        "hardware": hardware.record(),
     }
     print(f"{'':6}{'headrace':>12}{'confluent':>12}{'ratio':>8}")
     for way, by_client in rates.items():

@@ -17,6 +17,7 @@ from headrace.common.transport.base import Limits
 from headrace.common.transport.kafka_client import OVERHEAD_BYTES, REQUEST_TIMEOUT_MS, Address, connect, message_bytes
 
 LINGER_MS = 5
+BATCH_BYTES = 4 << 20
 
 
 class BoundedProducer:
@@ -42,8 +43,9 @@ class BoundedProducer:
             enable_idempotence=True,
             compression_type=address.compression,
             max_request_size=message_bytes(limits) + OVERHEAD_BYTES,
-            # One request at a time is under way per partition, so a batch takes all that waits.
-            batch_size=message_bytes(limits),
+            # One request at a time is under way per partition, so a batch takes much of what waits; but a reader's fetch
+            # must hold several, since it drops the part of one that did not fit.
+            batch_size=min(BATCH_BYTES, message_bytes(limits)),
             linger_ms=LINGER_MS,
             delivery_timeout_ms=address.patience_s * 1000,
             request_timeout_ms=min(REQUEST_TIMEOUT_MS, address.patience_s * 1000 - LINGER_MS),

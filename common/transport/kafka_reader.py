@@ -48,7 +48,7 @@ class Reader:
         self._ends_at_s = 0.0
         self._away_since_s: float | None = None
         self.ends: Mapping[int, int] = {}
-        fetch_bytes = max(FETCH_BYTES, message_bytes(limits))
+        fetch_bytes = max(FETCH_BYTES, 2 * message_bytes(limits))
         self._consumer = connect(
             KafkaConsumer,
             address,

@@ -1,7 +1,11 @@
 """From the carrier to the learner's hands: a thread of its own fetches, decodes and validates, so that the learner
 never waits for what could have been done before.
 
-    source.get -> validate -> run? schema? duplicate? -> queue (bounded in bytes) -> take()
+    source.get -> validate -> run? schema? duplicate? -> queue (bounded in bytes), by lease -> take()
+
+Fragments are handed over in order of their leases: what was begun first is trained on first. So a learner that comes
+back to a log of many partitions takes up all that was put meanwhile in the order in which it was begun, and none of it
+is overtaken and found stale.
 
 What is refused, here or by the carrier's decoder, is counted by reason, kept in the dead-letter place, and counted as
 consumed: its lease must not starve the learner.
@@ -9,8 +13,8 @@ consumed: its lease must not starve the learner.
 
 from __future__ import annotations
 
+import heapq
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Condition, Thread
@@ -63,7 +67,8 @@ class Intake:
     ) -> None:
         self._source, self._check, self._metrics, self._queue_bytes = source, check, metrics, queue_bytes
         self._marks = marks
-        self._queue: deque[Received] = deque()
+        self._queue: list[tuple[int, int, Received]] = []  # a heap: lease, number, record
+        self._number = 0
         self._bytes = 0
         self._changed = Condition()
         self._stopped = False
@@ -80,6 +85,19 @@ class Intake:
         """Records fetched or known to wait in the carrier, not taken yet."""
         return len(self._queue) + self._source.backlog()
 
+    def waiting(self) -> list[Received]:
+        """What is in the queue."""
+        with self._changed:
+            return [received for *_, received in self._queue]
+
+    def catch_up(self, timeout_s: float) -> None:
+        """Wait until all that the carrier holds is in the queue, or the queue is full."""
+        deadline = time.monotonic() + timeout_s
+        while self._source.backlog() and self._bytes < 0.9 * self._queue_bytes and time.monotonic() < deadline:
+            if self._failure is not None:
+                return  # take will say so
+            time.sleep(0.02)
+
     def take(self, timeout_s: float) -> Received | None:
         """The next admitted record; None after ``timeout_s``. Raises what killed the fetching thread."""
         deadline = time.monotonic() + timeout_s
@@ -89,7 +107,7 @@ class Intake:
                     raise self._failure
                 if not self._changed.wait(deadline - time.monotonic()) and time.monotonic() >= deadline:
                     return None
-            received = self._queue.popleft()
+            received = heapq.heappop(self._queue)[-1]
             self._bytes -= received.nbytes or received.trajectory.nbytes
             self._changed.notify_all()
             return received
@@ -127,7 +145,8 @@ class Intake:
         with self._changed:
             while self._queue and self._bytes + nbytes > self._queue_bytes and not self._stopped:
                 self._changed.wait(timeout=1.0)
-            self._queue.append(received)
+            heapq.heappush(self._queue, (trajectory.lease, self._number, received))
+            self._number += 1
             self._bytes += nbytes
             self._changed.notify_all()
 

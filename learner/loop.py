@@ -24,6 +24,8 @@ from headrace.learner.intake import Intake, Marks
 
 #: A learner that waits tells the parameter server so this often: a lease lost with its actor is missed only then.
 _TELL_EVERY_S = 1.0
+#: How long a learner that comes back reads what was put meanwhile before it begins with the oldest.
+_CATCH_UP_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -60,22 +62,24 @@ class Trained:
 
 @dataclass
 class Positions:
-    """Where to read on after a restart: per partition, the lowest record that was fetched and not trained on yet."""
+    """Where to read on after a restart: per partition, the lowest record that came and was not trained on yet."""
 
     applied: dict[int, int] = field(default_factory=dict)
     waiting: dict[int, list[int]] = field(default_factory=dict)
 
-    def fetched(self, received: Received) -> None:
+    def taken(self, received: Received) -> None:
         self.waiting.setdefault(received.partition, []).append(received.next_offset)
 
     def used(self, received: Received) -> None:
         self.waiting[received.partition].remove(received.next_offset)
         self.applied[received.partition] = max(received.next_offset, self.applied.get(received.partition, 0))
 
-    def resume_from(self) -> dict[int, int]:
-        """Next offset per partition."""
-        oldest = {p: min(offsets) - 1 for p, offsets in self.waiting.items() if offsets}
-        return {**self.applied, **oldest}
+    def resume_from(self, queued: Sequence[Received] = ()) -> dict[int, int]:
+        """Next offset per partition; ``queued`` are those that came and were not taken yet."""
+        waiting = {p: list(offsets) for p, offsets in self.waiting.items() if offsets}
+        for received in queued:
+            waiting.setdefault(received.partition, []).append(received.next_offset)
+        return {**self.applied, **{p: min(offsets) - 1 for p, offsets in waiting.items()}}
 
 
 class Learner:
@@ -110,6 +114,8 @@ class Learner:
         self._stepped_at: float | None = None  # what the caller does between steps (rows, checkpoints) counts as well
         self._told_s = time.monotonic()
         self._intake = Intake(source, check, metrics, queue_bytes, self._marks.copy())
+        if resume is not None:
+            self._intake.catch_up(_CATCH_UP_S)
         self._publish()
 
     @property
@@ -141,18 +147,21 @@ class Learner:
             "run_id": self.identity.run_id,
             "learner_epoch": self.identity.learner_epoch,
             "counters": vars(self.counters).copy(),
-            "positions": {str(p): offset for p, offset in self._positions.resume_from().items()},
+            "positions": {str(p): offset for p, offset in self._resume_from().items()},
             "marks": self._marks.to_json(),
         }
         return parts, info
 
     def commit(self) -> None:
         """After a durable checkpoint: show the progress where lag is watched."""
-        self._source.commit(self._positions.resume_from())
+        self._source.commit(self._resume_from())
 
     def close(self) -> None:
         self._intake.close()
         self._publisher.close()
+
+    def _resume_from(self) -> dict[int, int]:
+        return self._positions.resume_from(self._intake.waiting())
 
     # --- inside a step ---------------------------------------------------------------------------------------------
 
@@ -160,7 +169,7 @@ class Learner:
         """Keep a fragment, unless it is older than the bound: every fragment kept is trained on in the version that
         comes next."""
         trajectory = received.trajectory
-        self._positions.fetched(received)
+        self._positions.taken(received)
         self.counters.next_lease = max(self.counters.next_lease, trajectory.lease + 1)
         if self.counters.version - trajectory.policy_version > self._max_staleness:
             self.metrics.inc("learner_rejected_total", reason="stale")

@@ -125,6 +125,10 @@ class Reader:
         except errors.RetriableError as error:
             self._away(error)
 
+    def unread(self) -> int:
+        """Records between what was read, refused ones included, and the end of the log as last seen."""
+        return sum(max(0, end - self._next.get(p, end)) for p, end in self.ends.items())
+
     def commit(self, position: Position) -> None:
         offsets = {self._tps[p]: OffsetAndMetadata(o, "", -1) for p, o in position.items() if p in self._tps}
         try:

@@ -50,7 +50,6 @@ class KafkaSource:
         self._changed = Condition()
         self._queue: deque[Received] = deque()
         self._queue_bytes = 0
-        self._returned: dict[int, int] = {}  # partition -> next offset that get() will return
         self._wanted: Position | None = None  # a seek that the thread has not carried out yet
         self._commits: Position | None = None
         self._incoming: Iterator[Received] = iter(())  # of the latest poll, and
@@ -68,7 +67,6 @@ class KafkaSource:
             self._changed.wait_for(lambda: self._queue or self._error or self._closing, timeout_s)
             if self._queue and not self._closing:
                 received = self._queue.popleft()
-                self._returned[received.partition] = received.next_offset
                 self._grow(-received.nbytes)
                 return received
             self._raise_if_over()
@@ -96,7 +94,7 @@ class KafkaSource:
         if self._thread.ident is None:
             self._begin()
         with self._changed:
-            return sum(max(0, end - self._returned.get(p, end)) for p, end in self._reader.ends.items())
+            return self._reader.unread() + len(self._queue) + (self._held is not None)
 
     def reject(self, received: Received, reason: str, detail: str) -> None:
         record = encode(received.trajectory, self._limits.record_bytes)
@@ -155,8 +153,8 @@ class KafkaSource:
             self._held = next(self._incoming, None)
         if self._held is None:
             self._incoming = self._reader.poll(POLL_S, self._limits.queue_bytes - self._queue_bytes)
-        elif self._push(self._held):
-            self._held = None
+        else:
+            self._push(self._held)
 
     def _carry_out_seek(self) -> None:
         wanted = self._wanted
@@ -168,20 +166,18 @@ class KafkaSource:
         with self._changed:
             if self._wanted is wanted:
                 self._wanted = None
-                self._returned = dict(starts)
             self._changed.notify_all()
 
-    def _push(self, received: Received) -> bool:
-        """Queue a record when there is room for it (one is always let in). False when there was none for a while."""
+    def _push(self, received: Received) -> None:
+        """Queue the record held when there is room for it (one is always let in); else it is held on."""
         with self._changed:
             self._changed.wait_for(lambda: self._fits(received) or self._overtaken(), POLL_S)
             if self._overtaken():
-                return True  # read before a seek: it will be read again, or is not wanted
-            if not self._fits(received):
-                return False
-            self._queue.append(received)
-            self._grow(received.nbytes)
-            return True
+                self._held = None  # read before a seek: it will be read again, or is not wanted
+            elif self._fits(received):
+                self._held = None
+                self._queue.append(received)
+                self._grow(received.nbytes)
 
     def _fits(self, received: Received) -> bool:
         return not self._queue or self._queue_bytes + received.nbytes <= self._limits.queue_bytes

@@ -1,0 +1,122 @@
+"""Deaths while the trajectories travel through a real Kafka: what was acknowledged is trained on, and once."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from headrace.common.codec import decode
+from headrace.common.types import Trajectory
+from tests.broker import OwnBroker
+from tests.common import independent
+from tests.faults.run import Run, assert_nothing_twice_nothing_late
+
+BOTH = pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
+
+
+def url(server: str) -> str:
+    return f"kafka://{server}/faults-{uuid.uuid4().hex[:12]}?partitions=3"
+
+
+class Log:
+    """The whole topic as another client reads it, and what a checkpoint says of it."""
+
+    def __init__(self, run: Run) -> None:
+        place = run.config.transport.url.removeprefix("kafka://")
+        server, _, topic = place.partition("?")[0].partition("/")
+        self.records: dict[tuple[int, int], Trajectory] = {}
+        for message in independent.consume(server, topic):
+            self.records[message.partition(), message.offset()] = decode(message.value(), 8 << 20)
+        found = run.checkpoint()
+        self.info = found.info
+        self.positions = {int(p): offset for p, offset in found.info["positions"].items()}
+
+    def assert_applied_once_without_a_gap(self) -> None:
+        """Every record below the checkpoint's positions is in its marks, and nothing else is but what it had begun to
+        take beyond them; the count says that none was trained on twice."""
+        ids = Counter((t.actor_id, t.incarnation, t.seq) for t in self.records.values())
+        marks = {(int(a), int(life)): seq for a, lives in self.info["marks"].items() for life, seq in lives.items()}
+        trained = {i for i in ids if i[2] <= marks.get(i[:2], -1)}
+        below = {
+            (t.actor_id, t.incarnation, t.seq)
+            for (p, offset), t in self.records.items()
+            if offset < self.positions.get(p, 0)
+        }
+        assert below <= trained, "a gap"
+        counters = self.info["counters"]
+        assert counters["rejected"] == 0
+        assert len(trained) == counters["fragments"] + counters["stale"], "trained on twice, or never"
+        assert len(trained) == sum(seq + 1 for seq in marks.values()), "an acknowledged record is not in the log"
+
+
+@BOTH
+def test_a_killed_learner_takes_up_the_log_where_its_checkpoint_was(
+    new_run: Callable[..., Run], algorithm: str, kafka_bootstrap: str
+) -> None:
+    run = new_run(algorithm, f"transport.url='{url(kafka_bootstrap)}'", "run.checkpoint_every_s=2")
+    run.role("paramserver")
+    for index in range(2):
+        run.role("actor", "--index", str(index))
+    learner = run.role("learner")
+    run.wait_until(run.checkpoints, "a checkpoint")
+    first = run.checkpoint().step
+    run.wait_for_version(first + 20)  # what is to be done again
+    learner.kill()
+    run.end(learner)
+    before, rows = run.checkpoint(), len(run.rows)
+    lives = [run.pid("actor", index) for index in range(2)]
+
+    learner = run.role("learner", "--resume")
+    run.wait_until(
+        lambda: len(run.rows) > rows and run.version > run.rows[rows - 1]["version"] + 20, "beyond its death"
+    )
+    learner.terminate()
+    assert run.end(learner) == (0, "")
+    assert [run.pid("actor", index) for index in range(2)] == lives, "actors do not notice"
+    after = run.checkpoint()
+    assert after.info["learner_epoch"] == before.info["learner_epoch"] + 1
+    assert after.info["counters"]["stale"] == 0, "overtaken"
+    assert_nothing_twice_nothing_late(run)
+    Log(run).assert_applied_once_without_a_gap()
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path, kafka_jars: None) -> Iterator[OwnBroker]:
+    broker = OwnBroker(tmp_path / "broker")
+    yield broker
+    broker.kill()
+
+
+@BOTH
+def test_a_killed_broker_comes_back_and_everybody_goes_on(
+    new_run: Callable[..., Run], algorithm: str, own_broker: OwnBroker
+) -> None:
+    run = new_run(algorithm, f"transport.url='{url(own_broker.info.bootstrap)}'")
+    train = run.train()
+    run.wait_for_version(20)
+    lives = [run.pid(role, index) for role, index in (("learner", 0), ("actor", 0), ("actor", 1))]
+    own_broker.kill()
+    own_broker.start()
+    came_back = run.version
+    run.wait_for_version(came_back + 30)
+    assert [run.pid(role, index) for role, index in (("learner", 0), ("actor", 0), ("actor", 1))] == lives
+    train.terminate()
+    assert run.end(train) == (0, "")
+    assert_nothing_twice_nothing_late(run)
+    Log(run).assert_applied_once_without_a_gap()
+
+
+def test_a_broker_that_is_not_there_is_one_line(new_run: Callable[..., Run]) -> None:
+    nowhere = "transport.url='kafka://127.0.0.1:1/trajectories'"
+    runs = {role: new_run("ppo", nowhere, name=role) for role in ("train", "learner", "actor")}
+    started = {role: run.train() if role == "train" else run.role(role) for role, run in runs.items()}
+    for role, process in started.items():
+        code, said = runs[role].end(process)
+        assert code == 2, (role, said)
+        assert said.count("\n") == 1, (role, said)
+        assert f"headrace {role}: " in said
+        assert "no broker answers" in said

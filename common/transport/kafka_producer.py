@@ -43,8 +43,8 @@ class BoundedProducer:
             enable_idempotence=True,
             compression_type=address.compression,
             max_request_size=message_bytes(limits) + OVERHEAD_BYTES,
-            # One request at a time is under way per partition, so a batch takes much of what waits; but a reader's fetch
-            # must hold several, since it drops the part of one that did not fit.
+            # One request at a time is under way per partition, so a batch takes much of what waits; but a fetch must
+            # hold several, since a reader drops the part of one that did not fit.
             batch_size=min(BATCH_BYTES, message_bytes(limits)),
             linger_ms=LINGER_MS,
             delivery_timeout_ms=address.patience_s * 1000,

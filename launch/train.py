@@ -30,7 +30,7 @@ from headrace.launch.watch import Watch
 
 _POLL_S = 0.25
 #: Grace periods: the learner writes a checkpoint, actors finish a fragment and flush.
-_LEARNER_GRACE_S, _OTHERS_GRACE_S = 60.0, 15.0
+_LEARNER_GRACE_S, _OTHERS_GRACE_S = 60.0, 5.0
 #: One thread per process: many processes share few cores, and results do not depend on the number of cores.
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 

@@ -30,14 +30,16 @@ def test_the_run_ends_and_goes_on_from_its_checkpoint(new_run: Callable[..., Run
 
     before, rows = run.checkpoint(), len(run.rows)
     train = run.train(resume=True)
-    run.wait_until(lambda: len(run.rows) > rows + 3, "rows go on")
+    reached = before.info["counters"]["version"] + 3
+    run.wait_until(lambda: len(run.rows) > rows + 3 and run.version > reached, "rows and versions go on")
     train.terminate()
     assert run.end(train) == (0, "")
 
     after, counted = run.checkpoint(), before.info["counters"]
     first = next(row for row in run.rows[rows:] if row["version"] > counted["version"])  # a row may come before it
     assert after.info["learner_epoch"] == before.info["learner_epoch"] + 1
-    assert all(after.info["counters"][name] > value for name, value in counted.items() if value)
+    moving = {n: v for n, v in counted.items() if v and n not in ("rejected", "stale")}  # those may stand still
+    assert {n: v for n, v in moving.items() if after.info["counters"][n] <= v} == {}
     assert first["env_steps"] > counted["env_steps"]
     assert first["episodes"] >= counted["episodes"]
     assert first["time_s"] > counted["trained_s"]

@@ -9,11 +9,11 @@ does everything through them.
 from __future__ import annotations
 
 import select
+import socket
 import time
 from types import MethodType
 from typing import Any
 
-import numpy as np
 from kafka import errors
 from kafka.net.compat import KafkaNetClient
 from kafka.net.manager import KafkaConnectionManager
@@ -21,15 +21,21 @@ from kafka.net.selector import NetworkSelector
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 from kafka.protocol.consumer import FetchResponse
 
+from headrace.common.buffers import Buffers
+
 MORE_WITHIN_MS = 5
+#: Frames from here on are received into memory used again, so many of them.
+LARGE_BYTES, KEPT_FRAMES = 1 << 20, 4
+#: How much of a frame is to be there before its receiver is woken.
+WAKE_BYTES = 4 << 20
 FETCH_VERSION = 12  # what the library asks a broker of 2.7 or newer for; older ones are read a little slower
 
 
 class _Frame:
     """A received frame: what the library asks of its own buffer, without zeroing it first and copying it last."""
 
-    def __init__(self, nbytes: int) -> None:
-        self.view = np.empty(nbytes, np.uint8).data
+    def __init__(self, view: memoryview) -> None:
+        self.view = view
         self._at = 0
 
     def __len__(self) -> int:
@@ -55,7 +61,7 @@ class _FrameTransport(KafkaTCPTransport):  # type: ignore[misc]
 
     async def _read_from_sock(self) -> None:
         body: _Frame | None = None
-        head, filled = memoryview(bytearray(4)), 0
+        head, filled, large = memoryview(bytearray(4)), 0, Buffers(KEPT_FRAMES)
         self._protocol.parser.receive_bytes = MethodType(_receive_frame, self._protocol.parser)
         while self._read and not self._closed:
             await self._net.wait_read(self._sock)
@@ -70,7 +76,7 @@ class _FrameTransport(KafkaTCPTransport):  # type: ignore[misc]
                     filled += got
                     if filled == len(target):
                         complete = body is not None
-                        body = self._complete(head, body)
+                        body = self._complete(head, body, large)
                         filled = 0
             except (BlockingIOError, InterruptedError):
                 pass
@@ -80,12 +86,12 @@ class _FrameTransport(KafkaTCPTransport):  # type: ignore[misc]
                 self.abort(error=errors.KafkaConnectionError(error))
             self.last_read = time.monotonic()
 
-    def _complete(self, head: memoryview, body: _Frame | None) -> _Frame | None:
+    def _complete(self, head: memoryview, body: _Frame | None, large: Buffers) -> _Frame | None:
         """A finished length makes room for its frame; a finished frame goes to the protocol."""
         if body is None:
             nbytes = int.from_bytes(head, "big", signed=True)
             self._protocol.parser._validate_frame_size(nbytes)
-            return _Frame(nbytes)
+            return _Frame(large.take(nbytes) if nbytes >= LARGE_BYTES else memoryview(bytearray(nbytes)))
         self._protocol.data_received(body)
         return None
 
@@ -97,9 +103,14 @@ def _receive(sock: Any, target: memoryview, waits: bool) -> int:
     except BlockingIOError:
         if not waits:
             raise
-    more = select.poll()
-    more.register(sock, select.POLLIN)
-    more.poll(MORE_WITHIN_MS)
+    # To be woken for every packet costs more than the packets: be woken when much of the frame is there.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, min(len(target), WAKE_BYTES))
+    try:
+        more = select.poll()
+        more.register(sock, select.POLLIN)
+        more.poll(MORE_WITHIN_MS)
+    finally:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
     return int(sock.recv_into(target))
 
 

@@ -2,7 +2,8 @@
 
 Used by one thread (kafka_source.py), but for ``ends``.
 
-Memory beside the caller's queue: one fetch answer per broker (``FETCH_BYTES``, at least one record) and one poll.
+Memory beside the caller's queue: two fetch answers per broker (``FETCH_BYTES`` each, or one record where it is larger):
+one being decoded, one on its way.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from headrace.common.metrics import Metrics
 from headrace.common.transport.base import Limits, Position, Received
 from headrace.common.transport.kafka_client import Address, connect, message_bytes
 from headrace.common.transport.kafka_dead import DeadLetters
-from headrace.common.transport.kafka_records import DamagedBatch, hand_out_views
+from headrace.common.transport.kafka_records import DamagedBatch, fetch_ahead, hand_out_views
 
 logger = logging.getLogger(__name__)
 
-FETCH_BYTES = 16 << 20
+FETCH_BYTES = 48 << 20
 ASK_TIMEOUT_S = 5.0
 
 
@@ -61,6 +62,7 @@ class Reader:
             metrics_enabled=False,
         )
         hand_out_views(self._consumer, cap_bytes=4 * message_bytes(limits))
+        fetch_ahead(self._consumer)
         self._consumer.assign(list(self._tps.values()))
 
     def seek(self, position: Position) -> Position | None:

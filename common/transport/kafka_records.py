@@ -44,6 +44,26 @@ def hand_out_views(consumer: KafkaConsumer, cap_bytes: int) -> None:
     consumer._fetcher.PartitionRecords = partition_records
 
 
+def fetch_ahead(consumer: KafkaConsumer) -> None:
+    """Make ``consumer`` ask for the next answer before it hands out the records of the last.
+
+    The library does so only for records it had already; those it waited for are decoded first, while the broker waits.
+    """
+    fetcher = consumer._fetcher
+    fetch_records = fetcher.fetch_records
+
+    def fetch(max_records: int, update_offsets: bool = True, timeout_ms: float | None = None) -> tuple[Any, bool]:
+        records, idle = fetch_records(max_records, update_offsets=update_offsets, timeout_ms=timeout_ms)
+        if not records and idle:
+            # An answer that came after it looked and before it asked again is no longer waited for, but is there.
+            records, _ = fetcher.fetched_records(max_records, update_offsets=update_offsets)
+        if records:
+            fetcher.send_fetches()
+        return records, idle and not records
+
+    fetcher.fetch_records = fetch
+
+
 class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
     def __init__(self, cap_bytes: int, *args: Any, **options: Any) -> None:
         self._cap_bytes = cap_bytes

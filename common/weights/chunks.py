@@ -9,15 +9,14 @@ Both receivers hash while they receive, and raise :class:`Rejected` for content 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
 from xxhash import xxh3_128
 
+from headrace.common.buffers import Buffers
 from headrace.common.errors import Rejected
-from headrace.common.types import Array, Weights
+from headrace.common.types import Weights
 from headrace.common.weights import codec
 from headrace.common.wire import paramserver_pb2 as pb
 
@@ -75,30 +74,12 @@ class Collector:
         return Blob(self._content, tuple(self._messages))
 
 
-class Buffers:
-    """Room for content. What nobody holds any more is filled again: memory fresh from the system costs as much as the
-    copy into it. Keeps at most two, the one in use and the one to come."""
-
-    def __init__(self) -> None:
-        self._kept: list[Array] = []
-
-    def take(self, nbytes: int) -> Array:
-        """An uint8 array of ``nbytes`` that no tensor of an earlier version looks into."""
-        for array in self._kept:
-            # Three know it: the list, this loop, and getrefcount. Views of it would be more.
-            if array.nbytes == nbytes and sys.getrefcount(array) == 3:
-                return array
-        fresh = np.empty(nbytes, np.uint8)
-        self._kept = [fresh, *self._kept[:1]]
-        return fresh
-
-
 class Assembler:
     """A reader's end: one buffer, filled as chunks come. ``add`` each, then ``weights``, whole or not at all."""
 
     def __init__(self, content: pb.Content, cap_bytes: int, buffers: Buffers) -> None:
         check_content(content, cap_bytes)
-        self._buffer = buffers.take(content.total_bytes).data
+        self._buffer = buffers.take(content.total_bytes)
         self._content, self._chunks, self._digest = content, 0, xxh3_128()
 
     def add(self, message: bytes) -> None:

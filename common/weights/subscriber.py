@@ -19,11 +19,12 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
+from headrace.common.buffers import Buffers
 from headrace.common.errors import Closed, Rejected, TransportError
 from headrace.common.metrics import Metrics
 from headrace.common.types import Leave, Weights
 from headrace.common.weights.base import REPORTED_LEASES
-from headrace.common.weights.chunks import Assembler, Buffers
+from headrace.common.weights.chunks import Assembler
 from headrace.common.weights.client import Backoff, Client
 from headrace.common.wire import paramserver_pb2 as pb
 
@@ -32,6 +33,8 @@ HEADER_SLACK_S = 0.5
 #: Longest time for a version to arrive after its header; connections that died are noticed sooner, by keepalive.
 TRANSFER_TIMEOUT_S = 120.0
 REFUSED_IN_A_ROW = 3
+#: The version in use and the one to come.
+KEPT_VERSIONS = 2
 
 
 class _Reader:
@@ -42,7 +45,7 @@ class _Reader:
     ) -> None:
         self._client, self._run_id, self._cap_bytes = Client(address, token, ca), run_id, max_weights_bytes
         self._metrics = metrics
-        self._backoff, self._stop, self._buffers = Backoff(), threading.Event(), Buffers()
+        self._backoff, self._stop, self._buffers = Backoff(), threading.Event(), Buffers(KEPT_VERSIONS)
         self._call: Any = None
         self._have = (-1, -1)
         self._refused = 0

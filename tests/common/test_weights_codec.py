@@ -14,10 +14,11 @@ import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace.common.buffers import Buffers
 from headrace.common.errors import Rejected
 from headrace.common.types import DTYPES, Weights
 from headrace.common.weights import chunks, codec
-from headrace.common.weights.chunks import CHUNK_BYTES, Assembler, Blob, Buffers, Collector, pack
+from headrace.common.weights.chunks import CHUNK_BYTES, Assembler, Blob, Collector, pack
 
 GOLDEN = Path(__file__).parent / "golden" / "weights-1.safetensors"
 CAP = 64 << 20
@@ -52,7 +53,7 @@ def assert_same(a: Weights, b: Weights) -> None:
 
 
 def assemble(blob: Blob, cap_bytes: int = CAP) -> Weights:
-    assembler = Assembler(blob.content, cap_bytes, Buffers())
+    assembler = Assembler(blob.content, cap_bytes, Buffers(2))
     for message in blob.messages:
         assembler.add(message)
     return assembler.weights()
@@ -229,14 +230,14 @@ def test_sizes_are_capped_before_anything_is_allocated() -> None:
         assemble(blob, 999)
     huge = chunks.pb.Content(total_bytes=1 << 60, n_chunks=1 << 31, digest=bytes(16))
     with pytest.raises(Rejected, match="over the cap"):
-        Assembler(huge, CAP, Buffers())
+        Assembler(huge, CAP, Buffers(2))
     lying = chunks.pb.Content(total_bytes=100, n_chunks=1 << 31, digest=bytes(16))
     with pytest.raises(Rejected, match="chunks announced"):
         Collector(lying, CAP)
 
 
 def test_a_buffer_is_filled_again_only_when_nobody_looks_into_it() -> None:
-    buffers = Buffers()
+    buffers = Buffers(2)
 
     def received(value: int) -> Weights:
         blob = pack(Weights("r", 1, value, {"w": np.full(1000, value, np.float32)}), CAP)

@@ -22,7 +22,7 @@ from typing import Any
 
 import psutil
 from hardware import ROOT, save
-from ladder import random_weights
+from rungs import random_weights
 
 from headrace.common.metrics import Metrics
 from headrace.common.transport import open_source

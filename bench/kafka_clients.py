@@ -1,6 +1,6 @@
 """Kafka sink and source against confluent-kafka: 1 MB fragments of random bytes, one process each, each way.
 
-    python bench/kafka_clients.py [--records 800] [--repeats 3] [--compression lz4|none] [--json FILE]
+    python bench/kafka_clients.py [--records 800] [--repeats 5] [--compression lz4|none] [--json NAME]
 
 Starts a broker of its own (headrace.launch.broker). Every measurement is a process of its own on a topic of one
 partition; ours includes the codec and its checksum, confluent-kafka moves the same bytes as they are. Both use the same
@@ -12,7 +12,6 @@ Timed: from the first record handed over to the last acknowledgement; from the f
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -184,7 +183,6 @@ def report(rates: dict[str, dict[str, list[float]]], args: argparse.Namespace) -
         "records": args.records,
         "repeats": args.repeats,
         "compression": args.compression,
-        "hardware": hardware.record(),
     }
     print(f"{'':6}{'headrace':>12}{'confluent':>12}{'ratio':>8}")
     for way, by_client in rates.items():
@@ -197,9 +195,9 @@ def report(rates: dict[str, dict[str, list[float]]], args: argparse.Namespace) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--records", type=int, default=800)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--compression", choices=("lz4", "none"), default="lz4")
-    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    parser.add_argument("--json", metavar="NAME", help="keep the figures as bench/results/NAME.json")
     parser.add_argument("--case", nargs=3, metavar=("WAY", "CLIENT", "ADDRESS"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.case:
@@ -208,7 +206,7 @@ def main() -> None:
         return
     result = report(compare(args), args)
     if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
+        hardware.save(args.json, result)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,11 @@
 
     environment alone -> + inference -> + carrier -> + learner, parameter server (local://) -> + Kafka
 
-    python bench/ladder.py [--preset lunarlander-ppo] [--seconds 10] [--repeats 3] [--json NAME]
+    python bench/ladder.py [--preset lunarlander-ppo] [--seconds 10] [--repeats 3] [--kafka] [--json NAME]
+
+The Kafka rung starts a broker of its own. On a cluster it runs elsewhere; here it takes processor time from actors and
+learner. So there is a second figure with that time counted out: steps/s divided by the share of all cores' time, from
+the start of `headrace train` to its end, that the broker did not use.
 
 Every rung runs the same number of actor processes with the same environments; medians over the repeats, rungs in turn
 within each repeat, so that a machine whose speed drifts does not favour one of them. The reference (bench/bare.py) runs
@@ -19,143 +23,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
 
-import multiprocessing as mp
-
 import hardware
-import numpy as np
+import psutil
+from rungs import RUNGS, actors_only
 
-from headrace.actor.stream import Timings
-from headrace.common.metrics import Metrics
-from headrace.common.transport import open_sink, open_source
-from headrace.common.types import Leave, Weights
-from headrace.launch.build import Blueprint
-from headrace.launch.config import Config, check, load
+from headrace.launch import broker
+from headrace.launch.config import load
 from headrace.launch.record import read_rows
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-class AlwaysLeave:
-    """A subscriber for rungs without a learner: the same weights, leave at once."""
-
-    def __init__(self, weights: Weights) -> None:
-        self._weights, self._lease = weights, 0
-
-    def next(self, have_version: int, timeout_s: float) -> Leave:
-        self._lease += 1
-        return Leave(self._lease, 1, None if have_version >= 0 else self._weights)
-
-    def close(self) -> None:
-        pass
-
-
-def random_weights(blueprint: Blueprint) -> Weights:
-    """A policy network of the right shape (no learner needed, so no torch in these processes)."""
-    rng, spaces = np.random.default_rng(0), blueprint.spaces
-    widths = [*spaces.obs_shape, *blueprint.algorithm_config.hidden, spaces.n_actions or spaces.action_dim]
-    tensors = {"obs_mean": np.zeros(widths[0], np.float32), "obs_scale": np.ones(widths[0], np.float32)}
-    for i, (into, out) in enumerate(pairwise(widths)):
-        tensors[f"pi.{i}.weight"] = (rng.standard_normal((into, out)) / np.sqrt(into)).astype(np.float32)
-        tensors[f"pi.{i}.bias"] = np.zeros(out, np.float32)
-    if not spaces.discrete:
-        tensors["log_std"] = np.zeros(spaces.action_dim, np.float32)
-    return Weights(blueprint.config.run.id, 1, 0, tensors)
-
-
-# --- what one actor process does on each rung; returns steps taken ---------------------------------------------------
-
-
-def env_alone(config: Config, index: int, until: Callable[[], bool]) -> int:
-    from headrace.tasks import make_batch
-
-    envs = make_batch(config.task.env, config.actors.envs, backend=config.task.backend, seed=index)
-    envs.reset(range(len(envs)))
-    rng, steps = np.random.default_rng(index), 0
-    actions = rng.integers(envs.spaces.n_actions, size=(1000, len(envs)))
-    while not until():
-        envs.step(actions[steps // len(envs) % 1000])
-        steps += len(envs)
-    return steps
-
-
-def with_inference(config: Config, index: int, until: Callable[[], bool]) -> int:
-    blueprint, steps = Blueprint(config), 0
-    rollout = blueprint.rollout(index, index)
-    rollout.policy.load(random_weights(blueprint))
-    while not until():
-        fragment = rollout.collect(0, Timings())
-        steps += fragment.T * fragment.B
-    return steps
-
-
-def with_carrier(config: Config, index: int, until: Callable[[], bool]) -> int:
-    blueprint, metrics = Blueprint(config), Metrics("actor")
-    sink = open_sink(config.transport.url, limits=blueprint.limits, metrics=metrics, key=str(index))
-    stream = blueprint.stream(index, index, AlwaysLeave(random_weights(blueprint)), sink, metrics)
-    while not until():
-        stream.step(0.0)
-    sink.close(5.0)
-    return int(metrics.value("actor_env_steps_total"))
-
-
-RUNGS: dict[str, Callable[[Config, int, Callable[[], bool]], int]] = {
-    "environment": env_alone,
-    "+ inference": with_inference,
-    "+ carrier": with_carrier,
-}
-
-
-def _process(rung: str, config: dict[str, Any], index: int, seconds: float, ready: Any, results: Any) -> None:
-    began = 0.0
-
-    def until() -> bool:
-        nonlocal began
-        if not began:  # the first look: everything is built
-            ready.wait()
-            began = time.perf_counter()
-        return time.perf_counter() - began > seconds
-
-    steps = RUNGS[rung](check(config, "ladder"), index, until)
-    results.put(steps / (time.perf_counter() - began))
-
-
-def actors_only(rung: str, config: Config, seconds: float) -> float:
-    """Steps per second of all actor processes together, with a drain where there is a carrier."""
-    context = mp.get_context("spawn")
-    with tempfile.TemporaryDirectory(prefix="headrace-") as folder:
-        table = config.model_dump(mode="json", exclude_none=True)
-        table["run"]["id"], table["transport"]["url"] = "ladder", f"local://{folder}/t"
-        source = None
-        if rung == "+ carrier":
-            blueprint = Blueprint(check(table, "ladder"))
-            source = open_source(
-                table["transport"]["url"],
-                limits=blueprint.limits,
-                metrics=Metrics("learner"),
-                dead_letter=Path(folder),
-                group="g",
-            )
-        n, results = config.actors.processes, context.Queue()
-        ready = context.Barrier(n)
-        arguments = [(rung, table, i, seconds, ready, results) for i in range(n)]
-        processes = [context.Process(target=_process, args=a) for a in arguments]
-        for process in processes:
-            process.start()
-        while any(p.is_alive() for p in processes):
-            if source is None:
-                time.sleep(0.1)
-            else:
-                source.get(timeout_s=0.1)
-        if source is not None:
-            source.close()
-        return sum(results.get(timeout=5) for _ in range(n))
 
 
 def training(preset: str, overrides: list[str], seed: int) -> float:
@@ -171,6 +51,16 @@ def training(preset: str, overrides: list[str], seed: int) -> float:
         return (last["env_steps"] - first["env_steps"]) / (last["time_s"] - first["time_s"])
 
 
+def training_through(info: broker.BrokerInfo, preset: str, overrides: list[str], seed: int) -> tuple[float, float]:
+    """Steps per second through a broker, and the share of this machine's processor time that it used meanwhile."""
+    process = psutil.Process(info.pid)
+    before, began = sum(process.cpu_times()[:2]), time.perf_counter()
+    topic = f"transport.url=kafka://{info.bootstrap}/ladder-{seed}"
+    rate = training(preset, [*overrides, topic], seed)
+    share = (sum(process.cpu_times()[:2]) - before) / (time.perf_counter() - began) / (os.cpu_count() or 1)
+    return rate, share
+
+
 def bare(overrides: list[str], steps: int, seed: int) -> float:
     """The reference script on the same backend."""
     backend = "envpool" if "task.backend=envpool" in overrides else "gymnasium"
@@ -181,6 +71,40 @@ def bare(overrides: list[str], steps: int, seed: int) -> float:
     return float(found.group(1).replace(",", ""))
 
 
+def climb(args: argparse.Namespace, info: broker.BrokerInfo | None) -> dict[str, list[float]]:
+    """Rung -> steps per second, one a repeat."""
+    config, steps = load(args.preset, args.overrides), [*args.overrides, f"run.total_steps={args.steps}"]
+    rungs: dict[str, list[float]] = {}
+    for repeat in range(args.repeats):
+        for rung in RUNGS:
+            rungs.setdefault(rung, []).append(actors_only(rung, config, args.seconds))
+        rungs.setdefault("+ learner", []).append(training(args.preset, steps, repeat))
+        if info is not None:
+            rate, share = training_through(info, args.preset, steps, repeat)
+            rungs.setdefault("+ Kafka", []).append(rate)
+            rungs.setdefault("+ Kafka, broker counted out", []).append(rate / (1 - share))
+        rungs.setdefault("bare script", []).append(bare(args.overrides, args.steps, repeat))
+        print({name: round(values[-1]) for name, values in rungs.items()}, flush=True)
+    return rungs
+
+
+def report(rungs: dict[str, list[float]]) -> dict[str, float]:
+    """Print medians; returns the ratios that have targets, medians of pairs of one repeat."""
+    for name, values in rungs.items():
+        print(f"{name:30}{statistics.median(values):10,.0f} steps/s")
+    pairs = {"training / bare script": ("+ learner", "bare script")}
+    for rung in ("+ Kafka", "+ Kafka, broker counted out"):
+        if rung in rungs:
+            pairs[f"{rung.removeprefix('+ ')} / local://"] = (rung, "+ learner")
+    ratios = {
+        name: statistics.median(a / b for a, b in zip(rungs[ours], rungs[theirs], strict=True))
+        for name, (ours, theirs) in pairs.items()
+    }
+    for name, ratio in ratios.items():
+        print(f"{name}: {ratio:.2f}")
+    return ratios
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="lunarlander-ppo")
@@ -188,30 +112,19 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0, help="per rung without a learner")
     parser.add_argument("--steps", type=int, default=500_000, help="per rung with a learner")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--kafka", metavar="HOST:PORT", help="also climb the Kafka rung, against this broker")
+    parser.add_argument("--kafka", action="store_true", help="also climb the Kafka rung")
     parser.add_argument("--json", metavar="NAME", help="keep the figures as bench/results/NAME.json")
     args = parser.parse_args()
-    config = load(args.preset, args.overrides)
-    steps = [*args.overrides, f"run.total_steps={args.steps}"]
-    rungs: dict[str, list[float]] = {}
-    for repeat in range(args.repeats):
-        for rung in RUNGS:
-            rungs.setdefault(rung, []).append(actors_only(rung, config, args.seconds))
-        rungs.setdefault("+ learner", []).append(training(args.preset, steps, repeat))
-        if args.kafka:
-            topic = [*steps, f"transport.url=kafka://{args.kafka}/ladder-{os.getpid()}-{repeat}"]
-            rungs.setdefault("+ Kafka", []).append(training(args.preset, topic, repeat))
-        rungs.setdefault("bare script", []).append(bare(args.overrides, args.steps, repeat))
-        print({name: round(values[-1]) for name, values in rungs.items()}, flush=True)
-    above = None
-    for name, values in rungs.items():
-        median = statistics.median(values)
-        print(f"{name:14}{median:10,.0f} steps/s" + (f"   {median / above:6.2f} of the rung above" if above else ""))
-        above = median
-    ratio = statistics.median(a / b for a, b in zip(rungs["+ learner"], rungs["bare script"], strict=True))
-    print(f"training / bare script, median of pairs: {ratio:.2f}")
+    with tempfile.TemporaryDirectory(prefix="headrace-bench-") as folder:
+        info = broker.start(Path(folder), port=0) if args.kafka else None
+        try:
+            rungs = climb(args, info)
+        finally:
+            if info is not None:
+                broker.stop(Path(folder))
+    ratios = report(rungs)
     if args.json:
-        payload = {"preset": args.preset, "overrides": args.overrides, "steps_per_s": rungs, "training_to_bare": ratio}
+        payload = {"preset": args.preset, "overrides": args.overrides, "steps_per_s": rungs, "ratios": ratios}
         hardware.save(args.json, payload)
 
 

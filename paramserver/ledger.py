@@ -2,8 +2,7 @@
 
     admit_until  fragments that may ever have been begun (the learner raises it with every version)
     begun        leases handed out, less those whose actor is gone
-    a lease is handed out while begun < admit_until, and < what admit_until was when the oldest lease still out was
-    begun
+    a lease is handed out while begun < admit_until, as it is and as it was when the oldest lease still out was begun
 
 The second bound is for slow actors: without it their fragments would be overtaken by any number of newer ones and be
 stale when they come. With it, while a fragment begun at version p is out, too few others exist to go beyond
@@ -18,8 +17,9 @@ How much has really been begun is known exactly while nobody dies. Where it is n
   so when it asks again, or the learner's counters show it;
 - a fragment that was put is lost with its actor before the carrier had it: the learner, which counts every fragment
   that came, misses it for ``ttl_s``;
-- the server was started anew: leases its predecessor may have handed out after the learner last heard of it
-  count as begun until ``settle_s`` has passed; those that actors report go on counting. Its numbers are skipped.
+- the server was started anew: the leases its predecessor had out are known from the learner, and given again to actors
+  that never received them; those it may have handed out after the learner last heard of it count as begun until
+  ``settle_s`` has passed, and go on counting where an actor reports them. Its numbers are skipped.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from headrace.common.errors import Fenced, UsageError
-from headrace.common.weights.base import Progress
+from headrace.common.weights.base import Progress, Standing
 
 #: Numbers skipped by a server that was started anew: more than any handed out between two answers to its learner.
 SKIPPED = 1 << 16
@@ -37,24 +37,18 @@ SKIPPED = 1 << 16
 FORGET_TTLS = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Where a ledger stands; what a learner knows of it when a server is started anew."""
-
-    next_lease: int = 0
-    begun: int = 0
-    admit_until: int = 0
-
-
 @dataclass(slots=True)
 class _Actor:
-    """One stream's present life. ``lease``: handed out, not known to be delivered. ``expired``: given up for lost."""
+    """One stream's present life. ``lease``: handed out, not known to be delivered. ``expired``: given up for lost.
+    ``recalled``: known from the server's predecessor only."""
 
+    actor_id: int
     incarnation: int
     heard_s: float
     lease: int | None = None
     expired: bool = False
     limit: int = 0
+    recalled: bool = False
     former: deque[int] = field(default_factory=lambda: deque(maxlen=16))
 
 
@@ -92,16 +86,15 @@ class Ledger:
             self._rewind(progress.consumed, came)
             return
         self.next_lease = max(self.next_lease, progress.next_lease)
-        if known is not None:
-            first = max(self.next_lease, known.next_lease)
-            self._skipped, self.next_lease = range(first, first + SKIPPED), first + SKIPPED
-            self._held_back = min(max(0, known.admit_until - known.begun), SKIPPED)
-            self._held_back_until_s = now_s + self.settle_s
-        self.begun = max(came + len(self._out), known.begun if known else 0) + self._held_back
+        if known is None:
+            self.begun = came + len(self._out) + self._held_back
+        else:
+            self._succeed(known, came, now_s)
 
     @property
     def standing(self) -> Standing:
-        return Standing(self.next_lease, self.begun, self.admit_until)
+        held = () if self.streams else ((lease, a.actor_id, a.incarnation) for lease, a in self._out.items())
+        return Standing(self.next_lease, self.begun, self.admit_until, tuple(held))
 
     # --- the actors' side ------------------------------------------------------------------------------------------
 
@@ -129,7 +122,10 @@ class Ledger:
         actor = self._actors.get(actor_id)
         if actor is None or actor.incarnation != incarnation:
             actor = self._new_life(actor_id, actor, incarnation, received)
-        elif actor.lease is not None:
+        elif actor.recalled:
+            actor.recalled = False
+            self._first_contact(actor_id, received)
+        if actor.lease is not None:
             if actor.lease not in received and not actor.expired:
                 actor.heard_s, actor.limit = now_s, self.admit_until  # its fragment begins only now
                 self._out.move_to_end(actor.lease)
@@ -179,8 +175,18 @@ class Ledger:
             self.begun += 1
         actor.lease = None
 
+    def _succeed(self, known: Standing, came: int, now_s: float) -> None:
+        first = max(self.next_lease, known.next_lease)
+        self._skipped, self.next_lease = range(first, first + SKIPPED), first + SKIPPED
+        self._held_back = min(max(0, known.admit_until - known.begun), SKIPPED)
+        self._held_back_until_s = now_s + self.settle_s
+        self.begun = max(came, known.begun) + self._held_back
+        for lease, actor_id, incarnation in known.out:
+            actor = _Actor(actor_id, incarnation, now_s, lease, limit=known.admit_until, recalled=True)
+            self._actors[actor_id] = self._out[lease] = actor
+
     def _new_life(self, actor_id: int, former: _Actor | None, incarnation: int, received: Sequence[int]) -> _Actor:
-        actor = _Actor(incarnation, 0.0)
+        actor = _Actor(actor_id, incarnation, 0.0)
         if former is None:
             self._first_contact(actor_id, received)
         else:

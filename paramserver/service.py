@@ -21,10 +21,9 @@ from google.protobuf.message import DecodeError
 
 from headrace.common.errors import Fenced, Rejected, UsageError
 from headrace.common.metrics import Metrics
-from headrace.common.weights.base import REPORTED_LEASES, Progress
+from headrace.common.weights.base import REPORTED_LEASES, Progress, Standing
 from headrace.common.weights.chunks import Blob, Collector
 from headrace.common.wire import paramserver_pb2 as pb
-from headrace.paramserver.ledger import Standing
 from headrace.paramserver.options import Options
 from headrace.paramserver.store import Ask, Grant, Store, Version, Writer
 
@@ -224,8 +223,11 @@ class Service:
         current, standing = self._store.current, self._store.ledger.standing
         epoch, number = current.order if current else (0, -1)
         ledger = pb.LedgerState(
-            next_lease=standing.next_lease, begun=standing.begun, admit_until=standing.admit_until
-        )  # fmt: skip
+            next_lease=standing.next_lease,
+            begun=standing.begun,
+            admit_until=standing.admit_until,
+            out=[pb.Lease(number=n, actor_id=a, incarnation=i) for n, a, i in standing.out],
+        )
         return pb.ServerState(learner_epoch=epoch, version=number, ledger=ledger).SerializeToString()
 
 
@@ -255,4 +257,5 @@ def _progress(message: pb.Progress) -> Progress:
 
 
 def _standing(message: pb.LedgerState) -> Standing:
-    return Standing(message.next_lease, message.begun, message.admit_until)
+    out = tuple((lease.number, lease.actor_id, lease.incarnation) for lease in message.out)
+    return Standing(message.next_lease, message.begun, message.admit_until, out)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from headrace.common.errors import Fenced, UsageError
-from headrace.common.weights.base import Progress
-from headrace.paramserver.ledger import Ledger, Standing
+from headrace.common.weights.base import Progress, Standing
+from headrace.paramserver.ledger import Ledger
 
 T = TypeVar("T")
 

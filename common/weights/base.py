@@ -34,6 +34,19 @@ class Progress:
     complete: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where the pacing ledger (paramserver/ledger.py) stands; what a learner knows of it when a server is started anew.
+
+    ``out``: the leases not known to be delivered, oldest first, each with its actor_id and incarnation.
+    """
+
+    next_lease: int = 0
+    begun: int = 0
+    admit_until: int = 0
+    out: tuple[tuple[int, int, int], ...] = ()
+
+
 class Publisher(Protocol):
     """The learner's half."""
 

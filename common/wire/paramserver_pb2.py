@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&headrace/common/wire/paramserver.proto\x12\x0bheadrace.v1\"h\n\x07\x43ontent\x12\x15\n\rlearner_epoch\x18\x01 \x01(\x03\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x04\x12\x10\n\x08n_chunks\x18\x04 \x01(\r\x12\x0e\n\x06\x64igest\x18\x05 \x01(\x0c\"h\n\x08Progress\x12\x13\n\x0b\x61\x64mit_until\x18\x01 \x01(\x03\x12\x12\n\nnext_lease\x18\x02 \x01(\x03\x12\x10\n\x08\x63onsumed\x18\x03 \x01(\x03\x12\x0f\n\x07\x62\x61\x63klog\x18\x04 \x01(\x03\x12\x10\n\x08\x63omplete\x18\x05 \x01(\x08\"E\n\x0bLedgerState\x12\x12\n\nnext_lease\x18\x01 \x01(\x03\x12\r\n\x05\x62\x65gun\x18\x02 \x01(\x03\x12\x13\n\x0b\x61\x64mit_until\x18\x03 \x01(\x03\"\xa9\x01\n\rPublishHeader\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06writer\x18\x02 \x01(\x03\x12%\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x14.headrace.v1.Content\x12\'\n\x08progress\x18\x04 \x01(\x0b\x32\x15.headrace.v1.Progress\x12(\n\x06ledger\x18\x05 \x01(\x0b\x32\x18.headrace.v1.LedgerState\"V\n\x0cPublishPiece\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1a.headrace.v1.PublishHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x07\n\x05piece\"n\n\x0c\x41\x64mitRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06writer\x18\x02 \x01(\x03\x12\x15\n\rlearner_epoch\x18\x03 \x01(\x03\x12\'\n\x08progress\x18\x04 \x01(\x0b\x32\x15.headrace.v1.Progress\"_\n\x0bServerState\x12\x15\n\rlearner_epoch\x18\x01 \x01(\x03\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12(\n\x06ledger\x18\x03 \x01(\x0b\x32\x18.headrace.v1.LedgerState\"\x94\x01\n\x0bNextRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63tor_id\x18\x02 \x01(\x03\x12\x13\n\x0bincarnation\x18\x03 \x01(\x03\x12\x10\n\x08received\x18\x04 \x03(\x03\x12\x12\n\nhave_epoch\x18\x05 \x01(\x03\x12\x14\n\x0chave_version\x18\x06 \x01(\x03\x12\x12\n\ntimeout_ms\x18\x07 \x01(\r\"L\n\x10SubscribeRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x12\n\nhave_epoch\x18\x02 \x01(\x03\x12\x14\n\x0chave_version\x18\x03 \x01(\x03\"f\n\x06Header\x12\x0f\n\x07granted\x18\x01 \x01(\x08\x12\r\n\x05lease\x18\x02 \x01(\x03\x12\x15\n\rlearner_epoch\x18\x03 \x01(\x03\x12%\n\x07\x63ontent\x18\x04 \x01(\x0b\x32\x14.headrace.v1.Content\"H\n\x05Piece\x12%\n\x06header\x18\x01 \x01(\x0b\x32\x13.headrace.v1.HeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x07\n\x05piece2\x87\x02\n\x0bParamServer\x12@\n\x07Publish\x12\x19.headrace.v1.PublishPiece\x1a\x18.headrace.v1.ServerState(\x01\x12<\n\x05\x41\x64mit\x12\x19.headrace.v1.AdmitRequest\x1a\x18.headrace.v1.ServerState\x12\x36\n\x04Next\x12\x18.headrace.v1.NextRequest\x1a\x12.headrace.v1.Piece0\x01\x12@\n\tSubscribe\x12\x1d.headrace.v1.SubscribeRequest\x1a\x12.headrace.v1.Piece0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&headrace/common/wire/paramserver.proto\x12\x0bheadrace.v1\"h\n\x07\x43ontent\x12\x15\n\rlearner_epoch\x18\x01 \x01(\x03\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x04\x12\x10\n\x08n_chunks\x18\x04 \x01(\r\x12\x0e\n\x06\x64igest\x18\x05 \x01(\x0c\"h\n\x08Progress\x12\x13\n\x0b\x61\x64mit_until\x18\x01 \x01(\x03\x12\x12\n\nnext_lease\x18\x02 \x01(\x03\x12\x10\n\x08\x63onsumed\x18\x03 \x01(\x03\x12\x0f\n\x07\x62\x61\x63klog\x18\x04 \x01(\x03\x12\x10\n\x08\x63omplete\x18\x05 \x01(\x08\"f\n\x0bLedgerState\x12\x12\n\nnext_lease\x18\x01 \x01(\x03\x12\r\n\x05\x62\x65gun\x18\x02 \x01(\x03\x12\x13\n\x0b\x61\x64mit_until\x18\x03 \x01(\x03\x12\x1f\n\x03out\x18\x04 \x03(\x0b\x32\x12.headrace.v1.Lease\">\n\x05Lease\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x10\n\x08\x61\x63tor_id\x18\x02 \x01(\x03\x12\x13\n\x0bincarnation\x18\x03 \x01(\x03\"\xa9\x01\n\rPublishHeader\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06writer\x18\x02 \x01(\x03\x12%\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x14.headrace.v1.Content\x12\'\n\x08progress\x18\x04 \x01(\x0b\x32\x15.headrace.v1.Progress\x12(\n\x06ledger\x18\x05 \x01(\x0b\x32\x18.headrace.v1.LedgerState\"V\n\x0cPublishPiece\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1a.headrace.v1.PublishHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x07\n\x05piece\"n\n\x0c\x41\x64mitRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06writer\x18\x02 \x01(\x03\x12\x15\n\rlearner_epoch\x18\x03 \x01(\x03\x12\'\n\x08progress\x18\x04 \x01(\x0b\x32\x15.headrace.v1.Progress\"_\n\x0bServerState\x12\x15\n\rlearner_epoch\x18\x01 \x01(\x03\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12(\n\x06ledger\x18\x03 \x01(\x0b\x32\x18.headrace.v1.LedgerState\"\x94\x01\n\x0bNextRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63tor_id\x18\x02 \x01(\x03\x12\x13\n\x0bincarnation\x18\x03 \x01(\x03\x12\x10\n\x08received\x18\x04 \x03(\x03\x12\x12\n\nhave_epoch\x18\x05 \x01(\x03\x12\x14\n\x0chave_version\x18\x06 \x01(\x03\x12\x12\n\ntimeout_ms\x18\x07 \x01(\r\"L\n\x10SubscribeRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x12\n\nhave_epoch\x18\x02 \x01(\x03\x12\x14\n\x0chave_version\x18\x03 \x01(\x03\"f\n\x06Header\x12\x0f\n\x07granted\x18\x01 \x01(\x08\x12\r\n\x05lease\x18\x02 \x01(\x03\x12\x15\n\rlearner_epoch\x18\x03 \x01(\x03\x12%\n\x07\x63ontent\x18\x04 \x01(\x0b\x32\x14.headrace.v1.Content\"H\n\x05Piece\x12%\n\x06header\x18\x01 \x01(\x0b\x32\x13.headrace.v1.HeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x07\n\x05piece2\x87\x02\n\x0bParamServer\x12@\n\x07Publish\x12\x19.headrace.v1.PublishPiece\x1a\x18.headrace.v1.ServerState(\x01\x12<\n\x05\x41\x64mit\x12\x19.headrace.v1.AdmitRequest\x1a\x18.headrace.v1.ServerState\x12\x36\n\x04Next\x12\x18.headrace.v1.NextRequest\x1a\x12.headrace.v1.Piece0\x01\x12@\n\tSubscribe\x12\x1d.headrace.v1.SubscribeRequest\x1a\x12.headrace.v1.Piece0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,23 +36,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROGRESS']._serialized_start=161
   _globals['_PROGRESS']._serialized_end=265
   _globals['_LEDGERSTATE']._serialized_start=267
-  _globals['_LEDGERSTATE']._serialized_end=336
-  _globals['_PUBLISHHEADER']._serialized_start=339
-  _globals['_PUBLISHHEADER']._serialized_end=508
-  _globals['_PUBLISHPIECE']._serialized_start=510
-  _globals['_PUBLISHPIECE']._serialized_end=596
-  _globals['_ADMITREQUEST']._serialized_start=598
-  _globals['_ADMITREQUEST']._serialized_end=708
-  _globals['_SERVERSTATE']._serialized_start=710
-  _globals['_SERVERSTATE']._serialized_end=805
-  _globals['_NEXTREQUEST']._serialized_start=808
-  _globals['_NEXTREQUEST']._serialized_end=956
-  _globals['_SUBSCRIBEREQUEST']._serialized_start=958
-  _globals['_SUBSCRIBEREQUEST']._serialized_end=1034
-  _globals['_HEADER']._serialized_start=1036
-  _globals['_HEADER']._serialized_end=1138
-  _globals['_PIECE']._serialized_start=1140
-  _globals['_PIECE']._serialized_end=1212
-  _globals['_PARAMSERVER']._serialized_start=1215
-  _globals['_PARAMSERVER']._serialized_end=1478
+  _globals['_LEDGERSTATE']._serialized_end=369
+  _globals['_LEASE']._serialized_start=371
+  _globals['_LEASE']._serialized_end=433
+  _globals['_PUBLISHHEADER']._serialized_start=436
+  _globals['_PUBLISHHEADER']._serialized_end=605
+  _globals['_PUBLISHPIECE']._serialized_start=607
+  _globals['_PUBLISHPIECE']._serialized_end=693
+  _globals['_ADMITREQUEST']._serialized_start=695
+  _globals['_ADMITREQUEST']._serialized_end=805
+  _globals['_SERVERSTATE']._serialized_start=807
+  _globals['_SERVERSTATE']._serialized_end=902
+  _globals['_NEXTREQUEST']._serialized_start=905
+  _globals['_NEXTREQUEST']._serialized_end=1053
+  _globals['_SUBSCRIBEREQUEST']._serialized_start=1055
+  _globals['_SUBSCRIBEREQUEST']._serialized_end=1131
+  _globals['_HEADER']._serialized_start=1133
+  _globals['_HEADER']._serialized_end=1235
+  _globals['_PIECE']._serialized_start=1237
+  _globals['_PIECE']._serialized_end=1309
+  _globals['_PARAMSERVER']._serialized_start=1312
+  _globals['_PARAMSERVER']._serialized_end=1575
 # @@protoc_insertion_point(module_scope)

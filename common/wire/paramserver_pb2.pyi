@@ -116,26 +116,62 @@ class LedgerState(_message.Message):
     NEXT_LEASE_FIELD_NUMBER: _builtins.int
     BEGUN_FIELD_NUMBER: _builtins.int
     ADMIT_UNTIL_FIELD_NUMBER: _builtins.int
+    OUT_FIELD_NUMBER: _builtins.int
     next_lease: _builtins.int
     """The next lease number."""
     begun: _builtins.int
     """Leases handed out, less those whose actor is gone."""
     admit_until: _builtins.int
     """Up to where leases may be handed out."""
+    @_builtins.property
+    def out(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lease]:
+        """Leases handed out and not known to be delivered, oldest first. An actor that never received its lease gets it again
+        from a server that was started anew. Empty in lockstep, where the numbers say as much.
+        """
+
     def __init__(
         self,
         *,
         next_lease: _builtins.int = ...,
         begun: _builtins.int = ...,
         admit_until: _builtins.int = ...,
+        out: _abc.Iterable[Global___Lease] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admit_until", b"admit_until", "begun", b"begun", "next_lease", b"next_lease"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["admit_until", b"admit_until", "begun", b"begun", "next_lease", b"next_lease", "out", b"out"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LedgerState: _TypeAlias = LedgerState  # noqa: Y015
+
+@_typing.final
+class Lease(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    ACTOR_ID_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """The lease's number."""
+    actor_id: _builtins.int
+    """The stream that has it, as in NextRequest."""
+    incarnation: _builtins.int
+    """The process life that has it, as in NextRequest."""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        actor_id: _builtins.int = ...,
+        incarnation: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "incarnation", b"incarnation", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lease: _TypeAlias = Lease  # noqa: Y015
 
 @_typing.final
 class PublishHeader(_message.Message):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from headrace.common.errors import Fenced, UsageError
-from headrace.common.weights.base import Progress
-from headrace.paramserver.ledger import Ledger, Standing
+from headrace.common.weights.base import Progress, Standing
+from headrace.paramserver.ledger import Ledger
 
 
 def ledger(admit_until: int, **options: float) -> Ledger:
@@ -125,7 +125,7 @@ def test_expiries_before_a_restart_do_not_starve_afterwards() -> None:
     made = ledger(4)
     for life in range(100):
         assert made.begin(0, life, 0.0) is not None
-    assert made.standing == Standing(100, 1, 4)
+    assert made.standing == Standing(100, 1, 4, out=((99, 0, 99),))
     fresh = Ledger(settle_s=5.0)
     fresh.rebuild(Progress(4), 0.0, made.standing)
     assert fresh.begin(1, 1, 0.0) is None, "three more may be out there"
@@ -141,6 +141,46 @@ def test_a_restarted_server_hands_out_no_number_twice_and_no_burst() -> None:
     for actor, lease in held.items():
         assert fresh.begin(actor, 1, 101.0, received=[lease or 0]) is None
     assert [fresh.begin(a, 1, 105.0, received=[held[a] or 0]) for a in range(3)] == [65538, 65539, None]
+
+
+def test_leases_lost_with_the_server_are_given_again() -> None:
+    made = ledger(2)
+    held = [made.begin(a, 1, 0.0) for a in range(2)]
+    fresh = Ledger(ttl_s=10.0, settle_s=5.0)
+    fresh.rebuild(Progress(2), 100.0, made.standing)
+    assert [fresh.begin(a, 1, 100.0) for a in range(2)] == held == [0, 1], "they never got them, and nobody waits"
+    assert fresh.begun == 2
+
+
+def test_what_the_former_server_gave_counts_once_however_far_its_actor_got() -> None:
+    made = ledger(6)
+    assert [made.begin(a, 1, 0.0) for a in range(2)] == [0, 1]
+    known = made.standing
+    assert made.begin(0, 1, 0.0, received=[0]) == 2, "after the learner last heard"
+    fresh = Ledger(ttl_s=10.0, settle_s=5.0)
+    fresh.rebuild(Progress(6, next_lease=1, consumed=1), 100.0, known)
+    assert fresh.begin(0, 1, 101.0, received=[0, 2]) is None
+    assert fresh.begin(1, 1, 101.0, received=[1]) is None
+    taken = [fresh.begin(a, 1, 105.0, received=[0, 2] if a == 0 else [1] if a == 1 else []) for a in range(4)]
+    assert taken == [65538, 65539, 65540, None], "three of six were begun before"
+
+
+def test_a_new_life_after_a_restart_frees_the_former_ones_lease() -> None:
+    made = ledger(1)
+    made.begin(0, 1, 0.0)
+    fresh = Ledger(ttl_s=10.0, settle_s=5.0)
+    fresh.rebuild(Progress(1), 100.0, made.standing)
+    assert fresh.begin(1, 7, 101.0) is None
+    assert fresh.begin(0, 2, 101.0) == 65537
+
+
+def test_a_lease_of_the_former_server_expires_with_its_actor() -> None:
+    made = ledger(1)
+    made.begin(0, 1, 0.0)
+    fresh = Ledger(ttl_s=10.0, settle_s=5.0)
+    fresh.rebuild(Progress(1), 100.0, made.standing)
+    assert fresh.begin(1, 7, 109.9) is None
+    assert fresh.begin(1, 7, 110.0) == 65537
 
 
 def test_lockstep_gives_every_stream_its_own_numbers() -> None:

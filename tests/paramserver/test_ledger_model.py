@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from headrace.common.errors import Fenced
-from headrace.common.weights.base import Progress
-from headrace.paramserver.ledger import Ledger, Standing
+from headrace.common.weights.base import Progress, Standing
+from headrace.paramserver.ledger import Ledger
 
 TTL_S, SETTLE_S = 10.0, 3.0
 ACTORS = st.integers(0, 3)

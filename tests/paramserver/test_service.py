@@ -114,6 +114,24 @@ def test_actors_in_line_tell_a_new_server_what_they_have_put_before_it_gives_lea
     assert server.store.ledger.begun == 4
 
 
+def test_a_lease_that_died_with_the_server_is_given_again_by_its_successor(rig: Rig) -> None:
+    former = rig.server()
+    publisher = rig.publisher(former.address)
+    publisher.publish(weights(0), Progress(1))
+    leave = rig.subscriber(former.address, 0).next(-1, 10.0)
+    assert leave is not None
+    publisher.admit(Progress(1))  # the answer tells the learner who holds it
+    publisher.flush(10.0)
+    wait_for(lambda: publisher._known is not None and len(publisher._known.out) == 1)
+    successor = rig.server(settle_s=1000.0)
+    heir = rig.publisher(successor.address)
+    heir._known = publisher._known
+    heir.publish(weights(0), Progress(1))
+    again = rig.subscriber(successor.address, 0).next(-1, 10.0)  # as if the answer had been lost with the server
+    assert again is not None
+    assert again.lease == leave.lease
+
+
 def test_never_more_leaves_than_admitted_with_many_actors(rig: Rig) -> None:
     server = rig.server()
     publisher = rig.publisher(server.address)

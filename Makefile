@@ -14,7 +14,7 @@ TESTS ?=
 EXTRAS := dev,envpool
 BIN := .venv/bin
 UV := $(BIN)/uv
-INSTALL := $(UV) pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -b constraints.txt
+INSTALL := $(UV) pip install --quiet --python $(BIN)/python -c constraints.txt -b constraints.txt
 # Every top-level folder that is a package, by its import name (tests are not shipped).
 PACKAGES := $(patsubst %/__init__.py,headrace.%,$(filter-out tests/%,$(wildcard */__init__.py)))
 

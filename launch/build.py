@@ -21,13 +21,16 @@ from headrace.algorithms.base import Algorithm, Experience, Groups
 from headrace.common.errors import UsageError
 from headrace.common.metrics import Metrics
 from headrace.common.seeding import reset_seeds, stream
-from headrace.common.transport import Limits, Sink
+from headrace.common.transport import Limits, Sink, check_url
 from headrace.common.types import Schema, Spaces, Trajectory
 from headrace.common.validation import validate
 from headrace.common.weights.base import Subscriber
 from headrace.launch.config import Config
 from headrace.tasks import make_batch
 from headrace.tasks.gymnasium_batch import GymnasiumBatch
+
+#: Ask for a place of this machine's own choice.
+_ANY_LOCAL = ("local://", "local:")
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,8 @@ class Blueprint:
         """All that can be wrong before anything starts. Raises :class:`UsageError`."""
         if isinstance(self.experience, Groups) and self.config.task.backend != "gymnasium":
             raise UsageError("task.backend: groups restart from one seed, which only 'gymnasium' environments can")
+        if self.config.transport.url not in _ANY_LOCAL:
+            check_url(self.config.transport.url)
         self.config.algorithm_module().policy(self.algorithm_config, self.spaces)
 
     def policy(self) -> Any:
@@ -139,7 +144,7 @@ def with_addresses(config: Config) -> Config:
     run = config.run if config.run.id else config.run.model_copy(update={"id": secrets.token_hex(6)})
     folder = socket_dir(run.id)
     transport, weights = config.transport, config.weights
-    if transport.url in ("local://", "local:"):
+    if transport.url in _ANY_LOCAL:
         transport = transport.model_copy(update={"url": f"local://{folder}/trajectories"})
     if not weights.address:
         weights = weights.model_copy(update={"address": f"unix:{folder}/weights"})

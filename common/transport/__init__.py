@@ -9,7 +9,22 @@ from headrace.common.errors import UsageError
 from headrace.common.metrics import Metrics
 from headrace.common.transport.base import Limits, Position, Received, Sink, Source
 
-__all__ = ["Limits", "Position", "Received", "Sink", "Source", "open_sink", "open_source"]
+__all__ = ["Limits", "Position", "Received", "Sink", "Source", "check_url", "open_sink", "open_source"]
+
+
+def check_url(url: str) -> None:
+    """Raises :class:`UsageError` for an address that no carrier can have, whether or not anything is there."""
+    match urlsplit(url).scheme:
+        case "local":
+            from headrace.common.transport.memory_file import socket_path
+
+            socket_path(url)
+        case "kafka":
+            from headrace.common.transport.kafka_client import parse
+
+            parse(url)
+        case _:
+            raise _unknown(url)
 
 
 def open_sink(url: str, *, limits: Limits, metrics: Metrics, key: str) -> Sink:

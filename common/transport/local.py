@@ -25,6 +25,7 @@ from collections import deque
 from pathlib import Path
 
 from headrace.common import codec
+from headrace.common.buffers import Buffers
 from headrace.common.errors import Closed, Rejected, TransportError, UsageError
 from headrace.common.metrics import Metrics
 from headrace.common.transport.base import Limits, Position, Received
@@ -34,6 +35,7 @@ from headrace.common.transport.memory_file import BYE, RECORD, TAKEN, address, r
 
 __all__ = ["LocalSink", "LocalSource"]
 
+_KEPT_RECORDS = 8  # copies whose memory is used again
 _MIN_COST_BYTES = 4096  # what the objects around the smallest record take, roughly
 
 
@@ -56,6 +58,7 @@ class LocalSource:
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._links: set[socket.socket] = set()
+        self._buffers = Buffers(_KEPT_RECORDS)
         self._reader = threading.Thread(target=self._run, name="local-source", daemon=True)
         self._reader.start()
 
@@ -156,7 +159,7 @@ class LocalSource:
         """The record behind ``fd``; None when it went to the dead letters."""
         data = memoryview(b"")
         try:
-            data = read(fd, nbytes, self._limits.record_bytes)
+            data = read(fd, nbytes, self._limits.record_bytes, self._buffers)
             return Received(codec.decode(data, self._limits.record_bytes), nbytes=nbytes)
         except Rejected as e:
             self._metrics.inc("learner_rejected_total", reason=e.reason)

@@ -14,8 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import numpy as np
-
+from headrace.common.buffers import Buffers
 from headrace.common.codec import Buffer
 from headrace.common.errors import Rejected, UsageError
 
@@ -46,14 +45,14 @@ def write(fd: int, parts: Sequence[Buffer]) -> int:
     return total
 
 
-def read(fd: int, nbytes: int, cap_bytes: int) -> memoryview:
-    """A private copy of the first ``nbytes`` of a file that somebody else wrote.
+def read(fd: int, nbytes: int, cap_bytes: int, buffers: Buffers) -> memoryview:
+    """A private copy, in ``buffers``, of the first ``nbytes`` of a file that somebody else wrote.
 
     Raises :class:`Rejected` when they are over the cap, the file is shorter, or the descriptor is of no file.
     """
     if nbytes > cap_bytes:
         raise Rejected("size", f"record of {nbytes} bytes is over the cap of {cap_bytes} bytes")
-    copy: memoryview = np.empty(nbytes, np.uint8).data  # not zeroed first, unlike a bytearray
+    copy = buffers.take(nbytes)
     try:
         got = os.preadv(fd, [copy], 0) if nbytes else 0
     except OSError as e:

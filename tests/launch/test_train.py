@@ -93,6 +93,8 @@ def test_what_only_a_role_finds_out_ends_the_run_with_its_line(tmp_path):
         (["train", "cartpole-poo"], "did you mean 'cartpole-ppo'"),
         (["train", "cartpole-ppo", "--set", "run.sede=1"], "did you mean 'seed'"),
         (["train", "cartpole-ppo", "--set", "task.env=CartPoel-v1"], "CartPoel"),
+        (["train", "cartpole-ppo", "--set", "transport.url=pulsar://somewhere/t"], "unknown scheme"),
+        (["train", "cartpole-ppo", "--set", "transport.url=kafka://nowhere/t"], "is no host:port"),
         (["train", "cartpole-dqn", "--set", "task.env=Pendulum-v1"], "needs a Discrete action space"),
         (["train", "--resume", "--run-dir", "nowhere"], "give the run to go on with"),
         (["evaluate", "nowhere"], "nowhere"),

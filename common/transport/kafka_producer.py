@@ -17,7 +17,7 @@ from headrace.common.transport.base import Limits
 from headrace.common.transport.kafka_client import OVERHEAD_BYTES, REQUEST_TIMEOUT_MS, Address, connect, message_bytes
 
 LINGER_MS = 5
-BATCH_BYTES = 4 << 20
+BATCH_BYTES = 8 << 20
 
 
 class BoundedProducer:

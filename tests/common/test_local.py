@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import subprocess
@@ -274,6 +275,7 @@ def test_a_producer_that_breaks_the_protocol_is_dropped_alone(place: Place, pack
 
 
 def test_descriptors_are_given_back(place: Place) -> None:
+    gc.collect()  # what earlier tests left is not ours to count
     before = len(os.listdir("/proc/self/fd"))
     source, sink = place.source(), place.sink()
     for seq in range(50):
@@ -281,7 +283,7 @@ def test_descriptors_are_given_back(place: Place) -> None:
         assert got(source) == seq
     sink.close(5)
     source.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_a_file_used_again_changes_nothing_that_was_got(place: Place) -> None:

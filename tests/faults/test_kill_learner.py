@@ -55,7 +55,8 @@ def test_the_run_ends_and_goes_on_from_its_checkpoint(new_run: Callable[..., Run
         assert inserted[1] > inserted[0] >= 64
         assert len(after.parts["experience"].tensors["obs"]) >= len(before.parts["experience"].tensors["obs"])
     lines = lineage(run.rows)
-    assert all(a["env_steps"] < b["env_steps"] for a, b in itertools.pairwise(lines))
+    # The first row of the new life may come before its first version, and then stands where an earlier one stood.
+    assert all(a["env_steps"] <= b["env_steps"] for a, b in itertools.pairwise(lines))
     assert_nothing_twice_nothing_late(run)
 
 
@@ -72,7 +73,7 @@ def test_killed_at_random_moments_it_always_goes_on(new_run: Callable[..., Run],
         if moment == "any":
             time.sleep(rng.uniform(0.0, 0.5))
         else:
-            run.wait_until(lambda: any((run.dir / "checkpoints").glob("tmp-*/*.safetensors")), "one is half written")
+            run.wait_until(lambda: half_written(run), "one is half written")
         learner.kill()
         assert run.end(learner) == (-signal.SIGKILL, "")
         found = run.checkpoint()
@@ -80,6 +81,14 @@ def test_killed_at_random_moments_it_always_goes_on(new_run: Callable[..., Run],
         assert found.step == found.info["counters"]["version"] >= version, "back beyond one that was whole"
         version = found.step
     assert_nothing_twice_nothing_late(run)
+
+
+def half_written(run: Run) -> bool:
+    """Whether a checkpoint is being written; it may be finished, and gone from there, while one looks."""
+    try:
+        return any((run.dir / "checkpoints").glob("tmp-*/*.safetensors"))
+    except FileNotFoundError:
+        return False
 
 
 def newest_epoch(run: Run) -> int:

@@ -65,6 +65,7 @@ def put(sink: Sink, *seqs: int, **stamps: Any) -> None:
 
 
 def receive(source: Source, count: int) -> list[Received]:
+    """The next ``count`` records; fails when they do not come in time."""
     end = time.monotonic() + DEADLINE_S
     got: list[Received] = []
     while len(got) < count:

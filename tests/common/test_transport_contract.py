@@ -13,9 +13,10 @@ import pytest
 
 from headrace.common import codec
 from headrace.common.errors import Closed, Rejected, TransportError
-from headrace.common.transport import Limits, Received, Source
+from headrace.common.transport import Limits, Source
 
 from .carriers import CARRIERS, LIMITS, Carrier
+from .kafka_streams import receive
 from .samples import assert_same, trajectory
 
 DEADLINE_S = 30.0
@@ -28,17 +29,6 @@ def carrier(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Carrier]
     made = kind(tmp_path, request.getfixturevalue(kind.fixture) if kind.fixture else "")
     yield made
     made.close()
-
-
-def receive(source: Source, count: int) -> list[Received]:
-    """The next ``count`` records; fails when they do not come in time."""
-    end = time.monotonic() + DEADLINE_S
-    got: list[Received] = []
-    while len(got) < count:
-        assert time.monotonic() < end, f"{len(got)} of {count} records came"
-        if (received := source.get(timeout_s=0.2)) is not None:
-            got.append(received)
-    return got
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

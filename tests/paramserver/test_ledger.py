@@ -15,6 +15,13 @@ def ledger(admit_until: int, **options: float) -> Ledger:
     return made
 
 
+def succeeded(known: Standing, progress: Progress) -> Ledger:
+    """The ledger of a server started anew at 100 s; the learner knows its predecessor as ``known``."""
+    made = Ledger(ttl_s=10.0, settle_s=5.0)
+    made.rebuild(progress, 100.0, known)
+    return made
+
+
 def take(made: Ledger, actor: int, n: int, now_s: float = 0.0, incarnation: int = 1) -> list[int]:
     """Ask, put, ask again: up to ``n`` leases for one actor that delivers each."""
     got: list[int] = []
@@ -136,8 +143,7 @@ def test_a_restarted_server_hands_out_no_number_twice_and_no_burst() -> None:
     made = ledger(6)
     held = {a: made.begin(a, 1, 0.0) for a in range(4)}
     known = Standing(2, 2, 6)  # the learner heard of two of them only
-    fresh = Ledger(ttl_s=10.0, settle_s=5.0)
-    fresh.rebuild(Progress(6), 100.0, known)
+    fresh = succeeded(known, Progress(6))
     for actor, lease in held.items():
         assert fresh.begin(actor, 1, 101.0, received=[lease or 0]) is None
     assert [fresh.begin(a, 1, 105.0, received=[held[a] or 0]) for a in range(3)] == [65538, 65539, None]
@@ -146,8 +152,7 @@ def test_a_restarted_server_hands_out_no_number_twice_and_no_burst() -> None:
 def test_leases_lost_with_the_server_are_given_again() -> None:
     made = ledger(2)
     held = [made.begin(a, 1, 0.0) for a in range(2)]
-    fresh = Ledger(ttl_s=10.0, settle_s=5.0)
-    fresh.rebuild(Progress(2), 100.0, made.standing)
+    fresh = succeeded(made.standing, Progress(2))
     assert [fresh.begin(a, 1, 100.0) for a in range(2)] == held == [0, 1], "they never got them, and nobody waits"
     assert fresh.begun == 2
 
@@ -157,8 +162,7 @@ def test_what_the_former_server_gave_counts_once_however_far_its_actor_got() -> 
     assert [made.begin(a, 1, 0.0) for a in range(2)] == [0, 1]
     known = made.standing
     assert made.begin(0, 1, 0.0, received=[0]) == 2, "after the learner last heard"
-    fresh = Ledger(ttl_s=10.0, settle_s=5.0)
-    fresh.rebuild(Progress(6, next_lease=1, consumed=1), 100.0, known)
+    fresh = succeeded(known, Progress(6, next_lease=1, consumed=1))
     assert fresh.begin(0, 1, 101.0, received=[0, 2]) is None
     assert fresh.begin(1, 1, 101.0, received=[1]) is None
     taken = [fresh.begin(a, 1, 105.0, received=[0, 2] if a == 0 else [1] if a == 1 else []) for a in range(4)]
@@ -168,8 +172,7 @@ def test_what_the_former_server_gave_counts_once_however_far_its_actor_got() -> 
 def test_a_new_life_after_a_restart_frees_the_former_ones_lease() -> None:
     made = ledger(1)
     made.begin(0, 1, 0.0)
-    fresh = Ledger(ttl_s=10.0, settle_s=5.0)
-    fresh.rebuild(Progress(1), 100.0, made.standing)
+    fresh = succeeded(made.standing, Progress(1))
     assert fresh.begin(1, 7, 101.0) is None
     assert fresh.begin(0, 2, 101.0) == 65537
 
@@ -177,8 +180,7 @@ def test_a_new_life_after_a_restart_frees_the_former_ones_lease() -> None:
 def test_a_lease_of_the_former_server_expires_with_its_actor() -> None:
     made = ledger(1)
     made.begin(0, 1, 0.0)
-    fresh = Ledger(ttl_s=10.0, settle_s=5.0)
-    fresh.rebuild(Progress(1), 100.0, made.standing)
+    fresh = succeeded(made.standing, Progress(1))
     assert fresh.begin(1, 7, 109.9) is None
     assert fresh.begin(1, 7, 110.0) == 65537
 

@@ -15,6 +15,7 @@ from headrace.launch.config import Config
 from headrace.launch.evaluate import Evaluation
 from headrace.launch.record import read_rows
 from headrace.learner import checkpoint
+from headrace.learner.checkpointer import Checkpointer
 
 
 def finish(config: Config, run_dir: Path, episodes: int, gif: bool) -> None:
@@ -45,7 +46,7 @@ def _mark_best(run_dir: Path, score: float) -> None:
     root = run_dir / "checkpoints"
     newest, before = checkpoint.latest(root), checkpoint.best(root)
     if newest is not None and (before is None or score > before[1]):
-        with checkpoint.Checkpointer(root) as checkpointer:
+        with Checkpointer(root) as checkpointer:
             checkpointer.mark_best(newest.path, score)
 
 

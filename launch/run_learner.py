@@ -26,7 +26,8 @@ from headrace.launch.config import Config
 from headrace.launch.record import MetricsLog
 from headrace.launch.roles import add_role_arguments, announced, role_config, token
 from headrace.launch.stopping import Stop
-from headrace.learner.checkpoint import Checkpoint, Checkpointer
+from headrace.learner.checkpoint import Checkpoint
+from headrace.learner.checkpointer import Checkpointer
 from headrace.learner.loop import Identity, Learner
 from headrace.learner.report import Report
 

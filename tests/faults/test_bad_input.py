@@ -26,7 +26,7 @@ from headrace.common.transport.local_sink import LocalSink
 from headrace.common.types import Trajectory
 from headrace.launch.build import Blueprint
 from headrace.launch.serial import run_serial
-from headrace.learner.checkpoint import Checkpointer
+from headrace.learner.checkpointer import Checkpointer
 from tests.common import independent
 from tests.faults.run import Run
 

@@ -17,7 +17,8 @@ from headrace.launch import config as configuration
 from headrace.launch.build import Blueprint, with_addresses
 from headrace.launch.config import Config
 from headrace.launch.serial import run_serial
-from headrace.learner.checkpoint import Checkpoint, Checkpointer, load
+from headrace.learner.checkpoint import Checkpoint, load
+from headrace.learner.checkpointer import Checkpointer
 from headrace.learner.loop import Identity, Learner
 from headrace.paramserver.inprocess import InProcess
 from headrace.paramserver.ledger import Ledger

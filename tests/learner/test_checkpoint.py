@@ -20,8 +20,8 @@ from hypothesis.extra import numpy as hnp
 from headrace.algorithms.base import State
 from headrace.common.errors import CheckpointFailed, UsageError
 from headrace.common.metrics import Metrics
-from headrace.learner import checkpoint
-from headrace.learner.checkpoint import Checkpointer
+from headrace.learner import checkpoint, checkpointer
+from headrace.learner.checkpointer import Checkpointer
 
 INFO = {"run_id": "r1", "learner_epoch": 1, "network": {"hidden": [64, 64]}, "counters": {"version": 7}}
 PARTS = {
@@ -192,14 +192,14 @@ def test_another_run_or_network_is_refused_not_passed_over(tmp_path: Path, expec
 
 def test_an_unknown_format_is_refused_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as newer:
-        newer.setattr(checkpoint, "FORMAT", 99)
+        newer.setattr(checkpointer, "FORMAT", 99)
         saved(tmp_path)
     with pytest.raises(UsageError, match="format 99, this version reads format 1"):
         checkpoint.latest(tmp_path)
 
 
 def test_only_one_process_writes(tmp_path: Path) -> None:
-    hold = "import sys, pathlib; from headrace.learner.checkpoint import Checkpointer\n"
+    hold = "import sys, pathlib; from headrace.learner.checkpointer import Checkpointer\n"
     hold += "w = Checkpointer(pathlib.Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
     other = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdin=-1, stdout=-1, text=True)
     try:

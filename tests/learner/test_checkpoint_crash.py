@@ -16,7 +16,7 @@ import pytest
 
 from headrace.algorithms.base import State
 from headrace.learner import checkpoint
-from headrace.learner.checkpoint import Checkpointer
+from headrace.learner.checkpointer import Checkpointer
 
 
 class Crash(BaseException):
@@ -174,7 +174,7 @@ def test_every_step_can_be_the_last(
 WRITER = """
 import sys, pathlib, numpy as np
 from headrace.algorithms.base import State
-from headrace.learner.checkpoint import Checkpointer
+from headrace.learner.checkpointer import Checkpointer
 root = pathlib.Path(sys.argv[1])
 with Checkpointer(root, keep=2) as writer:
     found = writer.latest()

@@ -1,0 +1,164 @@
+"""The writer of checkpoints: one process at a time. What it writes, and how it is read: checkpoint.py."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import safetensors.numpy
+
+from headrace.algorithms.base import State
+from headrace.common import durable
+from headrace.common.errors import CheckpointFailed
+from headrace.common.metrics import Metrics
+from headrace.learner.checkpoint import (
+    FORMAT,
+    Checkpoint,
+    best,
+    epoch_of,
+    json_bytes,
+    latest,
+    ordered,
+    read_json,
+    sha256,
+)
+
+_PART = re.compile(r"[a-z][a-z0-9_]*")
+_log = logging.getLogger("headrace.checkpoint")
+
+
+class Checkpointer:
+    """The one writer of ``root``: keeps the newest ``keep`` checkpoints and the best.
+
+    Raises :class:`UsageError` when another process writes there. A process forked from the writer shares its lock; the
+    roles are started afresh (exec), which does not.
+    """
+
+    def __init__(
+        self, root: Path, keep: int = 3, *, metrics: Metrics | None = None, fs: durable.FileSystem = os
+    ) -> None:
+        assert keep >= 1
+        self.root, self._keep, self._fs = root, keep, fs
+        self._metrics = metrics or Metrics("learner")
+        #: Failed saves since the last one that worked: the caller decides when it is enough.
+        self.failures_in_a_row = 0
+        root.mkdir(parents=True, exist_ok=True)
+        self._lock = durable.lock(root / "lock")
+        for stale in root.glob("tmp-*"):  # we hold the lock: whoever was writing these is dead
+            durable.remove(stale, fs)
+
+    def save(self, step: int, parts: Mapping[str, State], info: Mapping[str, Any]) -> Path:
+        """Make a checkpoint durable; it is visible only when it is complete.
+
+        Raises :class:`CheckpointFailed` when the system would not write it: the older ones are intact.
+        """
+        began = time.perf_counter()
+        tmp = durable.temporary(self.root)
+        try:
+            self._write_directory(tmp, step, parts, info)
+            path = self._free_name(step)
+            self._fs.rename(str(tmp), str(path))
+            durable.fsync_directory(self.root, self._fs)
+        except OSError as error:
+            self.failures_in_a_row += 1
+            self._metrics.inc("checkpoint_failures_total")
+            durable.remove(tmp, self._fs)
+            raise CheckpointFailed(f"checkpoint {step} not written under {self.root}: {error.strerror}") from error
+        self.failures_in_a_row = 0
+        self._metrics.observe("checkpoint_seconds", time.perf_counter() - began)
+        self._metrics.set("checkpoint_last_timestamp_seconds", time.time())
+        self._remove_old(path)
+        return path
+
+    def latest(self, expect: Mapping[str, Any] | None = None) -> Checkpoint | None:
+        """See :func:`latest`."""
+        return latest(self.root, expect)
+
+    def mark_best(self, path: Path, score: float) -> None:
+        """Keep ``path`` until another one is marked."""
+        self._replace("best.json", {"name": path.name, "score": score})
+
+    def next_epoch(self) -> int:
+        """Count one more start of a learner here, durably; the first is 1. No number is ever given twice."""
+        counted = read_json(self.root / "epoch.json") or {"learner_epoch": 0}
+        epoch = 1 + max([int(counted["learner_epoch"]), *(epoch_of(p) for p in ordered(self.root))])
+        self._replace("epoch.json", {"learner_epoch": epoch})
+        return epoch
+
+    def close(self) -> None:
+        """Let another process write here. Idempotent."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- steps -----------------------------------------------------------------------------------------------------
+
+    def _write_directory(self, tmp: Path, step: int, parts: Mapping[str, State], info: Mapping[str, Any]) -> None:
+        self._fs.mkdir(str(tmp))
+        files: dict[str, Any] = {}
+        for name, content in _contents(parts, info):
+            durable.write_file(tmp / name, content, self._fs)
+            files[name] = {"bytes": len(content), "sha256": sha256(content)}
+        manifest = {
+            "format": FORMAT,
+            "step": step,
+            "learner_epoch": int(info.get("learner_epoch", 0)),
+            "parts": sorted(parts),
+            "files": files,
+        }
+        signed = {**manifest, "sha256": sha256(json_bytes(manifest))}
+        durable.write_file(tmp / "manifest.json", json_bytes(signed), self._fs)
+        durable.fsync_directory(tmp, self._fs)
+
+    def _replace(self, name: str, content: Mapping[str, Any]) -> None:
+        try:
+            durable.replace_file(self.root / name, json_bytes(content), self._fs)
+        except OSError as error:
+            raise CheckpointFailed(f"{self.root / name} not written: {error.strerror}") from error
+
+    def _free_name(self, step: int) -> Path:
+        """``ckpt-<step>``; with a number behind it where a learner resumed and stopped without a new version."""
+        path, n = self.root / f"ckpt-{step:012d}", 1
+        while path.exists():
+            path, n = self.root / f"ckpt-{step:012d}-{n}", n + 1
+        return path
+
+    def _remove_old(self, newest: Path) -> None:
+        """Rename, fsync, then remove: a checkpoint is not half visible on its way out either."""
+        marked = best(self.root)
+        others = [p for p in ordered(self.root) if p != newest]
+        old = [p for p in others[: max(0, len(others) - (self._keep - 1))] if marked is None or p != marked[0]]
+        leaving = [durable.temporary(self.root) for _ in old]
+        try:
+            for path, tmp in zip(old, leaving, strict=True):
+                self._fs.rename(str(path), str(tmp))
+            if old:
+                durable.fsync_directory(self.root, self._fs)
+        except OSError as error:
+            _log.warning("old checkpoints under %s not removed: %s", self.root, error.strerror)
+            return
+        for tmp in leaving:
+            durable.remove(tmp, self._fs)
+
+
+def _contents(parts: Mapping[str, State], info: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
+    """Name and content of every file but the manifest, made one at a time: no second copy of all the tensors."""
+    yield "info.json", json_bytes(info)
+    for name, state in parts.items():
+        if not _PART.fullmatch(name) or name in ("info", "manifest"):
+            raise ValueError(f"part {name!r}: use a name of a-z, 0-9 and _ other than info and manifest")
+        tensors = {key: np.asarray(value, order="C") for key, value in state.tensors.items()}
+        yield f"{name}.json", json_bytes(state.values)
+        yield f"{name}.safetensors", bytes(safetensors.numpy.save(tensors))

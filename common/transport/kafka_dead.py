@@ -15,6 +15,8 @@ logger = logging.getLogger(__name__)
 
 BURY_TIMEOUT_S = 10.0
 DETAIL_CHARS = 500
+#: Lines in the log; a flood of bad records is counted, not written out.
+LINES = 100
 
 
 class DeadLetters:
@@ -25,11 +27,12 @@ class DeadLetters:
         self._address, self._limits, self._metrics = address, limits, metrics
         self._lock = Lock()
         self._producer: BoundedProducer | None = None
+        self._lines = 0
 
     def bury(self, record: bytes, key: bytes, partition: int, offset: int, reason: str, detail: str) -> None:
         """Keep ``record`` as it was. Headers: reason, detail, topic, partition, offset."""
         where = f"{self._address.topic}[{partition}]@{offset}"
-        logger.warning("%s rejected (%s): %s", where, reason, detail[:DETAIL_CHARS])
+        self._say("%s rejected (%s): %s", where, reason, detail[:DETAIL_CHARS])
         headers = [
             ("reason", reason.encode()),
             ("detail", detail[:DETAIL_CHARS].encode()),
@@ -41,7 +44,14 @@ class DeadLetters:
             self._open().send(self._address.dead_topic, key, record, headers, BURY_TIMEOUT_S)
         except HeadraceError as error:
             self._metrics.inc("transport_errors_total", kind="dead_letter")
-            logger.error("%s was not kept as a dead letter: %s", where, error)
+            self._say("%s was not kept as a dead letter: %s", where, error)
+
+    def _say(self, line: str, *words: object) -> None:
+        self._lines += 1
+        if self._lines <= LINES:
+            logger.warning(line, *words)
+        if self._lines == LINES:
+            logger.warning("%s: further rejected records are only counted and kept", self._address.where)
 
     def _open(self) -> BoundedProducer:
         with self._lock:

@@ -18,7 +18,7 @@ def stream(real_kafka: str) -> Iterator[Stream]:
 
 @pytest.fixture(scope="module")
 def own_broker(kafka_jars: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A broker that tests may kill, with small requests only, and a second listener that asks for a login."""
-    made = Served(tmp_path_factory.mktemp("own") / "broker", *free_ports(3))
+    """A broker that tests may kill, with small requests only, and two more listeners that ask for a login."""
+    made = Served(tmp_path_factory.mktemp("own") / "broker", *free_ports(4))
     yield made
     made.kill()

@@ -5,14 +5,31 @@ from __future__ import annotations
 import time
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
+from confluent_kafka.admin import (
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
+)
 
-__all__ = ["NewTopic", "admin", "committed", "consume", "delete_before", "delete_topic", "produce", "topic_settings"]
+__all__ = [
+    "NewTopic",
+    "admin",
+    "allow_login",
+    "committed",
+    "consume",
+    "delete_before",
+    "delete_topic",
+    "produce",
+    "topic_settings",
+]
 
 WAIT_S = 30.0
 
 
-def produce(server: str, topic: str, values: list[bytes], key: bytes = b"0", **settings: object) -> None:
+def produce(server: str, topic: str, values: list[bytes | None], key: bytes | None = b"0", **settings: object) -> None:
     """Put raw values; all are acknowledged on return."""
     producer = Producer({"bootstrap.servers": server, "message.max.bytes": 64 << 20, **settings})
     lost: list[object] = []
@@ -76,3 +93,13 @@ def delete_before(server: str, topic: str, partition: int, offset: int) -> None:
 
 def admin(server: str) -> AdminClient:
     return AdminClient({"bootstrap.servers": server})
+
+
+def allow_login(server: str, user: str, password: str, mechanism: str) -> None:
+    """Let ``user`` log in by ``mechanism``, SCRAM-SHA-256 or SCRAM-SHA-512."""
+    info = ScramCredentialInfo(ScramMechanism[mechanism.replace("-", "_")], 4096)
+    client = admin(server)
+    for made in client.alter_user_scram_credentials(
+        [UserScramCredentialUpsertion(user, info, password.encode())]
+    ).values():
+        made.result(WAIT_S)

@@ -13,6 +13,7 @@ from headrace.common.metrics import Metrics
 from headrace.common.transport import Limits, Received, Sink, Source, open_sink, open_source
 
 from ..broker import OwnBroker
+from ..certificates import self_signed
 from .samples import trajectory
 
 LIMITS = Limits(record_bytes=256 << 10, queue_bytes=512 << 10)
@@ -87,17 +88,29 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 class Served(OwnBroker):
-    def __init__(self, data_dir: Path, port: int, controller_port: int, login_port: int) -> None:
-        listeners = f"PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{login_port}"
+    """In clear (``bootstrap``), with a login in clear (``login``, PLAIN), with one over TLS (``secure``, SCRAM)."""
+
+    def __init__(self, data_dir: Path, port: int, controller_port: int, login_port: int, secure_port: int) -> None:
+        self.login, self.secure = f"127.0.0.1:{login_port}", f"127.0.0.1:{secure_port}"
+        listeners = f"PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://{self.login},SASL_SSL://{self.secure}"
         plain = "org.apache.kafka.common.security.plain.PlainLoginModule required"
-        self.login = f"127.0.0.1:{login_port}"
+        scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        self.cert, key = self_signed(data_dir.parent / "tls")
+        keystore = self.cert.with_name("keystore.pem")
+        keystore.write_text(key.read_text() + self.cert.read_text())
+        kinds = ("CONTROLLER:PLAINTEXT", *(f"{kind}:{kind}" for kind in ("PLAINTEXT", "SASL_PLAINTEXT", "SASL_SSL")))
         settings = {
             "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
             "listeners": f"{listeners},CONTROLLER://127.0.0.1:{controller_port}",
             "advertised.listeners": listeners,
-            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT",
-            "sasl.enabled.mechanisms": "PLAIN",
+            "listener.security.protocol.map": ",".join(kinds),
+            "listener.name.sasl_plaintext.sasl.enabled.mechanisms": "PLAIN",
             "listener.name.sasl_plaintext.plain.sasl.jaas.config": f'{plain} user_{USER}="{PASSWORD}";',
+            "listener.name.sasl_ssl.sasl.enabled.mechanisms": "SCRAM-SHA-256,SCRAM-SHA-512",
+            "listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config": scram,
+            "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config": scram,
+            "listener.name.sasl_ssl.ssl.keystore.type": "PEM",
+            "listener.name.sasl_ssl.ssl.keystore.location": str(keystore),
             "socket.request.max.bytes": str(1 << 20),
         }
         super().__init__(data_dir, settings, port)

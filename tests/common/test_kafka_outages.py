@@ -133,6 +133,33 @@ def test_a_login_is_used_and_a_refused_one_is_one_line(
     assert "horse" not in caplog.text
 
 
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "SCRAM-SHA-512"])
+def test_a_login_by_scram_over_tls(own_broker: Served, monkeypatch: pytest.MonkeyPatch, mechanism: str) -> None:
+    independent.allow_login(own_broker.bootstrap, USER, PASSWORD, mechanism)
+    monkeypatch.setenv("KAFKA_SASL_USERNAME", USER)
+    monkeypatch.setenv("KAFKA_SASL_PASSWORD", "wrong horse")
+    stream = Stream(own_broker.secure, options=f"&security=SASL_SSL&sasl={mechanism}&cafile={own_broker.cert}")
+    with pytest.raises(UsageError, match="the broker refuses the login of 'actor'") as caught:
+        stream.source()
+    assert "\n" not in str(caught.value)
+    monkeypatch.setenv("KAFKA_SASL_PASSWORD", PASSWORD)
+    source, sink = stream.source(), stream.sink()
+    put(sink, *range(20), T=500)
+    assert seqs(receive(source, 20)) == list(range(20))
+    stream.close()
+
+
+def test_a_broker_whose_certificate_nobody_vouches_for_is_one_line(
+    own_broker: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.common.transport.kafka_client.CONNECT_TIMEOUT_S", 2.0)
+    monkeypatch.setenv("KAFKA_SASL_USERNAME", USER)
+    monkeypatch.setenv("KAFKA_SASL_PASSWORD", PASSWORD)
+    with pytest.raises(UsageError, match="security=SASL_SSL") as caught:
+        Stream(own_broker.secure, options="&security=SASL_SSL").source()
+    assert "\n" not in str(caught.value)
+
+
 def test_a_listener_of_another_kind_is_one_line(own_broker: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headrace.common.transport.kafka_client.CONNECT_TIMEOUT_S", 2.0)
     for server, options in ((own_broker.login, ""), (own_broker.bootstrap, "&security=SSL")):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from pathlib import Path
 
 import grpc
@@ -15,6 +13,7 @@ from headrace.common.metrics import Metrics
 from headrace.paramserver.options import Options, is_local
 from headrace.paramserver.server import ParamServer
 
+from ..certificates import self_signed
 from .servers import PLENTY, Rig, wait_for, weights
 
 TOKENS = {"publish_token": "learner-secret", "subscribe_token": "actor-secret"}
@@ -83,14 +82,7 @@ def test_an_actors_token_does_not_publish(rig: Rig, token: str) -> None:
 
 
 def test_tls(rig: Rig, tmp_path: Path) -> None:
-    openssl = shutil.which("openssl")
-    assert openssl, "the tests need the openssl command to make a certificate"
-    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
-    subprocess.run(
-        [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(cert)],
-        check=True, capture_output=True, timeout=60,
-    )  # fmt: skip
+    cert, key = self_signed(tmp_path)
     server = rig.server("localhost:0", tls_cert=cert, tls_key=key, **TOKENS)
     rig.publisher(server.address, "learner-secret", ca=cert).publish(weights(0), PLENTY)
     assert rig.subscriber(server.address, token="actor-secret", ca=cert).next(-1, 10.0) is not None

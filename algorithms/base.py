@@ -17,11 +17,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
+from annotated_types import Ge, Gt, Le
 
 from headrace.common.types import Array, Schema, Weights
+
+# --- the numbers of a Config: their ranges are held when a run's configuration is read (launch/config.py) -----------
+
+Share = Annotated[float, Ge(0), Le(1)]
+Positive = Annotated[float, Gt(0)]
+NotNegative = Annotated[float, Ge(0)]
+Count = Annotated[int, Ge(1)]
 
 # --- the kinds of experience ---------------------------------------------------------------------------------------
 

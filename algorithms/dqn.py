@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.algorithms.acting import NumpyMLP, env_schema, require_vector_obs
-from headrace.algorithms.base import Acted, Batch, Replay, Result, State
+from headrace.algorithms.base import Acted, Batch, Count, NotNegative, Positive, Replay, Result, Share, State
+from headrace.algorithms.device import CPU, Device
 from headrace.common.errors import UsageError
 from headrace.common.seeding import stream
 from headrace.common.types import Array, Schema, Spaces, Weights
@@ -27,66 +28,57 @@ from headrace.common.types import Array, Schema, Spaces, Weights
 if TYPE_CHECKING:
     import torch
 
-#: Smallest and largest sensible value by field; what is outside is a slip of the pen.
-_RANGES: dict[str, tuple[float, float]] = {
-    "gamma": (0, 1), "n_step": (1, 1000), "tau": (0, 1), "learning_rate": (0, 1), "learning_rate_end": (0, 1),
-    "max_grad_norm": (0, np.inf), "epsilon_start": (0, 1), "epsilon_end": (0, 1), "epsilon_fraction": (0, 1),
-    "fragments": (1, np.inf), "minibatch": (1, np.inf), "samples_per_insert": (0, np.inf),
-    "priority_alpha": (0, 1), "priority_beta": (0, 1),
-}  # fmt: skip
+#: What a gradient step takes besides the observations, and the figures it gives.
+_TRANSITION = ("action", "reward", "discount", "weight")
+_FIGURES = ("loss", "td_error", "q", "grad_norm")
 
 
 @dataclass(frozen=True)
 class Config:
     """Hyper-parameters of DQN. The defaults learn CartPole."""
 
-    fragments: int = 1
+    fragments: Count = 1
     """Fragments between two rounds of gradient steps; weights are published after each round."""
-    minibatch: int = 128
+    minibatch: Count = 128
     """Transitions per gradient step."""
-    samples_per_insert: float = 32.0
+    samples_per_insert: NotNegative = 32.0
     """How many times a transition is drawn on average: minibatch / samples_per_insert new ones per gradient step."""
-    capacity: int = 100_000
+    capacity: Count = 100_000
     """Transitions the replay buffer holds."""
-    min_size: int = 1000
+    min_size: Count = 1000
     """Transitions to collect before the first gradient step."""
-    learning_rate: float = 1e-3
+    learning_rate: NotNegative = 1e-3
     """Adam's step size at the start."""
-    learning_rate_end: float = 0.0
+    learning_rate_end: NotNegative = 0.0
     """Adam's step size at the end of the run, reached linearly."""
-    gamma: float = 0.99
+    gamma: Share = 0.99
     """Discount per environment step."""
-    n_step: int = 1
+    n_step: Count = 1
     """Rewards summed before the target network takes over."""
     double: bool = True
     """The online network chooses the next action and the target network values it; else the target does both."""
     dueling: bool = False
     """The head gives the state's value and the actions' advantages, joined to Q."""
-    tau: float = 0.005
+    tau: Share = 0.005
     """Share of the online network that the target network takes over at each gradient step."""
-    max_grad_norm: float = 10.0
+    max_grad_norm: Positive = 10.0
     """Gradients are scaled down to this norm."""
-    epsilon_start: float = 1.0
+    epsilon_start: Share = 1.0
     """Share of random actions at the start."""
-    epsilon_end: float = 0.05
+    epsilon_end: Share = 0.05
     """Share of random actions from ``epsilon_fraction`` of the run on."""
-    epsilon_fraction: float = 0.2
+    epsilon_fraction: Share = 0.2
     """Part of the run over which epsilon falls, linearly."""
-    priority_alpha: float = 0.0
+    priority_alpha: Share = 0.0
     """0: uniform replay. Above 0: transitions are drawn in proportion to |TD error|^alpha."""
-    priority_beta: float = 0.4
+    priority_beta: Share = 0.4
     """Importance exponent of prioritised replay at the start; rises to 1 over ``beta_steps``."""
-    beta_steps: int = 100_000
+    beta_steps: Count = 100_000
     """Inserted transitions after which the importance exponent is 1."""
-    hidden: tuple[int, ...] = (64, 64)
+    hidden: tuple[Count, ...] = (64, 64)
     """Widths of the tanh layers."""
     normalise_obs: bool = True
     """Shift and scale observations by their running mean and deviation (they travel with the weights)."""
-
-    def __post_init__(self) -> None:
-        for name, (low, high) in _RANGES.items():
-            if not low <= getattr(self, name) <= high:
-                raise UsageError(f"algorithm.{name} = {getattr(self, name)}: must be from {low:g} to {high:g}")
 
     @property
     def experience(self) -> Replay:
@@ -199,19 +191,20 @@ def huber(error: torch.Tensor) -> torch.Tensor:
 class DQN:
     """Holds the online and the target network and the optimiser; ``update`` is one gradient step."""
 
-    def __init__(self, config: Config, spaces: Spaces, seed: int, device: str = "cpu") -> None:
-        from headrace.algorithms import nets
+    def __init__(self, config: Config, spaces: Spaces, seed: int, device: Device = CPU) -> None:
+        from headrace.algorithms import nets, normalise
 
         self.config, self.experience, self.schema = config, config.experience, schema(config, spaces)
         layers = widths(config, spaces)
         shapes = nets.MLP.shapes("q", layers)
         self.device = device
-        self.online, self.target = nets.Flat(shapes, self.device), nets.Flat(shapes, self.device)
+        self.online, self.target = nets.Flat(shapes, device.name), nets.Flat(shapes, device.name)
         self.q, self.q_target = nets.MLP(self.online, "q", layers), nets.MLP(self.target, "q", layers)
         self.q.init_orthogonal(1.0, stream(seed, "init", "q"))
         self.target.value.copy_(self.online.value)
         self.adam = nets.Adam(self.online)
-        self.obs_norm = nets.ObsNorm(layers[0], config.normalise_obs, self.device)
+        self.obs_norm = normalise.ObsNorm(layers[0], config.normalise_obs, device.name)
+        self._step = device.stepper(self._gradient_step)
         self.progress(0.0)
 
     def progress(self, fraction: float) -> None:
@@ -220,28 +213,13 @@ class DQN:
 
     def update(self, batch: Batch) -> Result:
         """One gradient step; with prioritised replay the priorities are |TD error| [M], else None."""
-        import torch
-
-        config, arrays = self.config, batch.arrays
-        reward, discount, weight = (self._tensor(arrays[n]) for n in ("reward", "discount", "weight"))
-        action = self._tensor(arrays["action"])[None]
-        x, x_next = self.obs_norm.inputs(arrays["obs"]), self.obs_norm.inputs(arrays["next_obs"])
-        valuer = self._head(self.q_target.forward(x_next))
-        chooser = self._head(self.q.forward(x_next)) if config.double else valuer
-        target = td_target(reward, discount, chooser, valuer)
-        q_all = self._head(self.q.forward(x))  # last, because backward needs the activations of this pass
-        q = q_all.gather(0, action)[0]
-        error = q - target
-        d_q = (error.clamp(-1.0, 1.0) * weight).div_(len(error))
-        d_q_all = torch.zeros_like(q_all).scatter_(0, action, d_q[None])
-        self.q.backward(x, dueling_grad(d_q_all) if config.dueling else d_q_all)
-        norm = self.online.clip_grad(config.max_grad_norm)
-        self.adam.step(self._learning_rate)
-        self.target.value.lerp_(self.online.value, config.tau)
+        arrays, device = batch.arrays, self.device
+        x, x_next = (self.obs_norm.inputs(arrays[name]).to(device.dtype) for name in ("obs", "next_obs"))
+        self.adam.advance(self._learning_rate)
+        figures, error = self._step(x, x_next, *map(self._tensor, (arrays[name] for name in _TRANSITION)))
         self.obs_norm.update(arrays["obs"])
-        loss, size, mean = torch.stack([(weight * huber(error)).mean(), error.abs().mean(), q.mean()]).tolist()
-        metrics = {"loss": loss, "td_error": size, "q": mean, "grad_norm": norm, "learning_rate": self._learning_rate}
-        return Result(metrics, error.abs().cpu().numpy() if config.priority_alpha > 0 else None)
+        metrics = dict(zip(_FIGURES, figures.tolist(), strict=True)) | {"learning_rate": self._learning_rate}
+        return Result(metrics, error.cpu().numpy() if self.config.priority_alpha > 0 else None)
 
     def weights(self) -> tuple[dict[str, Array], dict[str, float]]:
         return self.q.tensors("q") | self.obs_norm.acting(), {"epsilon": self.config.epsilon(self._fraction)}
@@ -263,10 +241,38 @@ class DQN:
 
     # --- inside an update ------------------------------------------------------------------------------------------
 
+    def _gradient_step(
+        self,
+        x: torch.Tensor,
+        x_next: torch.Tensor,
+        action: torch.Tensor,
+        reward: torch.Tensor,
+        discount: torch.Tensor,
+        weight: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The figures [4] and |TD error| [M]."""
+        import torch
+
+        config, action = self.config, action[None]
+        valuer = self._head(self.q_target.forward(x_next))
+        chooser = self._head(self.q.forward(x_next)) if config.double else valuer
+        target = td_target(reward, discount, chooser, valuer)
+        q_all = self._head(self.q.forward(x))  # last, because backward needs the activations of this pass
+        q = q_all.gather(0, action)[0]
+        error = q - target
+        d_q = (error.clamp(-1.0, 1.0) * weight).div_(len(error))
+        d_q_all = torch.zeros_like(q_all).scatter_(0, action, d_q[None])
+        self.q.backward(x, dueling_grad(d_q_all) if config.dueling else d_q_all)
+        norm = self.online.clip_grad(config.max_grad_norm)
+        self.adam.step()
+        self.target.value.lerp_(self.online.value, config.tau)
+        size = error.abs()
+        return torch.stack([(weight * huber(error)).mean(), size.mean(), q.mean(), norm]), size
+
     def _head(self, out: torch.Tensor) -> torch.Tensor:
         return dueling(out) if self.config.dueling else out
 
     def _tensor(self, array: Array) -> torch.Tensor:
         import torch
 
-        return torch.from_numpy(array).to(self.device)
+        return torch.from_numpy(array).to(self.device.name)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headrace.algorithms.acting import CategoricalPolicy, GaussianPolicy, require_vector_obs
-from headrace.algorithms.base import Batch, Groups, Policy, Result, State
+from headrace.algorithms.base import Batch, Count, Groups, NotNegative, Policy, Positive, Result, State
+from headrace.algorithms.device import CPU, Device
 from headrace.algorithms.ppo import surrogate_grad
 from headrace.common.seeding import generator_state, restore_generator, stream
 from headrace.common.types import Array, Field, Schema, Spaces
@@ -29,31 +30,31 @@ if TYPE_CHECKING:
 class Config:
     """Hyper-parameters of GRPO."""
 
-    groups: int = 4
+    groups: Count = 4
     """Groups per update."""
-    group_size: int = 8
+    group_size: Count = 8
     """Episodes per group, all from one reset seed."""
-    max_steps: int = 1000
+    max_steps: Count = 1000
     """Episodes are cut here."""
-    epochs: int = 4
+    epochs: Count = 4
     """Passes over the steps of an update."""
-    minibatch: int = 256
+    minibatch: Count = 256
     """Steps per gradient step; what does not fill a minibatch sits the epoch out."""
-    learning_rate: float = 1e-3
+    learning_rate: NotNegative = 1e-3
     """Adam's step size at the start."""
-    learning_rate_end: float = 0.0
+    learning_rate_end: NotNegative = 0.0
     """Adam's step size at the end of the run, reached linearly."""
-    clip: float = 0.2
+    clip: Positive = 0.2
     """The probability ratio is worth nothing beyond 1 +- clip."""
-    entropy_coef: float = 0.0
+    entropy_coef: NotNegative = 0.0
     """Weight of an entropy bonus (the paper has none)."""
-    kl_coef: float = 0.0
+    kl_coef: NotNegative = 0.0
     """Weight of the KL divergence to the reference policy (0: no reference is kept)."""
     reference_every: int = 0
     """Versions between renewals of the reference by the present policy (0: the initial policy for good)."""
-    max_grad_norm: float = 0.5
+    max_grad_norm: Positive = 0.5
     """Gradients are scaled down to this norm."""
-    hidden: tuple[int, ...] = (64, 64)
+    hidden: tuple[Count, ...] = (64, 64)
     """Widths of the tanh layers."""
     normalise_obs: bool = True
     """Shift and scale observations by their running mean and deviation (they travel with the weights)."""
@@ -115,8 +116,8 @@ def reference_kl_grad(logp: torch.Tensor, reference_logp: torch.Tensor) -> tuple
 class GRPO:
     """Holds the policy network, optimiser, normaliser, reference and shuffling RNG; ``update`` is one version."""
 
-    def __init__(self, config: Config, spaces: Spaces, seed: int, device: str = "cpu") -> None:
-        from headrace.algorithms import heads, nets
+    def __init__(self, config: Config, spaces: Spaces, seed: int, device: Device = CPU) -> None:
+        from headrace.algorithms import heads, nets, normalise
 
         self.config, self.spaces, self.experience, self.schema = (
             config,
@@ -128,17 +129,18 @@ class GRPO:
         widths = [features, *config.hidden, spaces.n_actions or spaces.action_dim]
         self.device = device
         shapes = nets.MLP.shapes("pi", widths) | heads.head_shapes(spaces)
-        self.flat, self.reference = nets.Flat(shapes, self.device), nets.Flat(shapes, self.device)
+        self.flat, self.reference = nets.Flat(shapes, device.name), nets.Flat(shapes, device.name)
         self.pi, self.head = nets.MLP(self.flat, "pi", widths), heads.make_head(spaces, self.flat)
         self.pi.init_orthogonal(0.01, stream(seed, "init", "pi"))
         self.reference_pi = nets.MLP(self.reference, "pi", widths)
         self.reference_head = heads.make_head(spaces, self.reference)
         self.reference.value.copy_(self.flat.value)
         self.adam = nets.Adam(self.flat)
-        self.obs_norm = nets.ObsNorm(features, config.normalise_obs, self.device)
+        self.obs_norm = normalise.ObsNorm(features, config.normalise_obs, device.name)
         self.rng = stream(seed, "minibatch")
         self.versions = 0
         self._learning_rate = config.learning_rate
+        self._step = device.stepper(self._gradient_step)
 
     def progress(self, fraction: float) -> None:
         start, end = self.config.learning_rate, self.config.learning_rate_end
@@ -183,40 +185,40 @@ class GRPO:
         """Gradient steps over shuffled minibatches of the steps that say something."""
         import torch
 
-        config, size = self.config, min(self.config.minibatch, len(chosen))
+        config, size, device = self.config, min(self.config.minibatch, len(chosen)), self.device
         inputs = self.obs_norm.inputs(arrays["obs"])
-        actions = torch.from_numpy(arrays["action"].reshape(len(advantage), -1).T).to(self.device)
+        actions = torch.from_numpy(arrays["action"].reshape(len(advantage), -1).T).to(device.name)
         rows = np.stack([arrays["behaviour_logp"], advantage, self._reference_logp(inputs, actions)])
-        data = torch.from_numpy(rows).to(self.device)
-        metrics: dict[str, float] = {}
+        data, inputs = torch.from_numpy(rows).to(device.name), inputs.to(device.dtype)
         for _ in range(config.epochs):
-            order = torch.from_numpy(self.rng.permutation(chosen)).to(self.device)
+            order = torch.from_numpy(self.rng.permutation(chosen)).to(device.name)
             x, d, a = inputs.index_select(1, order), data.index_select(1, order), actions.index_select(1, order)
             for start in range(0, len(chosen) - size + 1, size):
                 cut = slice(start, start + size)
-                metrics = self._step(x[:, cut], d[:, cut], a[:, cut])
-        return metrics
+                self.adam.advance(self._learning_rate)
+                figures = self._step(x[:, cut], d[:, cut], a[:, cut])
+        return {name: float(value) for name, value in figures.items()}
 
     def _reference_logp(self, inputs: torch.Tensor, actions: torch.Tensor) -> Array:
         if not self.config.kl_coef:
             return np.zeros(inputs.shape[1], np.float32)
         return self.reference_head.evaluate(self.reference_pi.predict(inputs), actions).cpu().numpy()
 
-    def _step(self, x: torch.Tensor, data: torch.Tensor, action: torch.Tensor) -> dict[str, float]:
-        config, (old_logp, advantage, reference_logp) = self.config, data
+    def _gradient_step(self, x: torch.Tensor, data: torch.Tensor, action: torch.Tensor) -> dict[str, torch.Tensor]:
+        config, (old_logp, advantage, reference_logp) = self.config, data.unbind()
         logp = self.head.evaluate(self.pi.forward(x), action)
         d_logp, log_ratio = surrogate_grad(logp, old_logp, advantage, config.clip)
         figures = {}
         if config.kl_coef:
             kl, d_kl = reference_kl_grad(logp, reference_logp)
             d_logp = d_logp.add_(d_kl, alpha=config.kl_coef / len(logp))
-            figures["reference_kl"] = float(kl.mean())
+            figures["reference_kl"] = kl.mean()
         self.pi.backward(x, self.head.gradient(d_logp, -config.entropy_coef / len(logp)))
         norm = self.flat.clip_grad(config.max_grad_norm)
-        self.adam.step(self._learning_rate)
+        self.adam.step()
         clipped = (log_ratio.exp() - 1).abs() > config.clip
         return figures | {
             "entropy": self.head.entropy(),
-            "clip_fraction": float(clipped.float().mean()),
+            "clip_fraction": clipped.float().mean(),
             "grad_norm": norm,
         }

@@ -25,7 +25,7 @@ class Head(Protocol):
 
     def gradient(self, d_logp: Tensor, d_entropy: float) -> Tensor: ...
 
-    def entropy(self) -> float:
+    def entropy(self) -> Tensor:
         """Mean entropy of the last ``evaluate``."""
 
     def tensors(self) -> dict[str, Array]:
@@ -55,8 +55,8 @@ class CategoricalHead:
         grad = (self._logp + self._entropy).mul_(-d_entropy).sub_(d_logp).mul_(self._p)
         return grad.scatter_add_(0, self._action, d_logp[None])
 
-    def entropy(self) -> float:
-        return float(self._entropy.mean())
+    def entropy(self) -> Tensor:
+        return self._entropy.mean()
 
     def tensors(self) -> dict[str, Array]:
         return {}
@@ -78,8 +78,8 @@ class GaussianHead:
         self._d_log_std.copy_(((self._z * self._z - 1.0) * d_logp).sum(1, keepdim=True) + d_entropy * len(d_logp))
         return self._z * self._inverse_std * d_logp
 
-    def entropy(self) -> float:
-        return float(self._log_std.sum()) + 0.5 * (1 + _LOG_2PI) * len(self._log_std)
+    def entropy(self) -> Tensor:
+        return self._log_std.sum() + 0.5 * (1 + _LOG_2PI) * len(self._log_std)
 
     def tensors(self) -> dict[str, Array]:
         return {"log_std": self._log_std.cpu().numpy()[:, 0].copy()}

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headrace.algorithms.acting import OBS_CLIP
 from headrace.common.errors import UsageError
 from headrace.common.types import Array
 
@@ -52,19 +51,20 @@ class Flat:
         for name, view in self.views(self.value).items():
             view.copy_(torch.from_numpy(np.array(tensors[f"parameters.{name}"])))
 
-    def clip_grad(self, max_norm: float) -> float:
+    def clip_grad(self, max_norm: float) -> Tensor:
         """Scale the gradient down to ``max_norm`` (Pascanu et al. 2013); returns the norm before. A gradient that is
         not finite (an actor may claim any log-probability) becomes zero, or the parameters would be lost."""
-        norm = float(torch.linalg.vector_norm(self.grad))
-        if not math.isfinite(norm):
-            self.grad.zero_()
-        elif norm > max_norm:
-            self.grad.mul_(max_norm / norm)
+        norm: Tensor = torch.linalg.vector_norm(self.grad)
+        self.grad.mul_(norm.reciprocal().mul_(max_norm).clamp_(max=1.0)).nan_to_num_(0.0)  # inf * 0 and nan: 0
         return norm
 
 
 class Adam:
-    """Adam over one flat vector (Kingma & Ba 2015, algorithm 1)."""
+    """Adam over one flat vector (Kingma & Ba 2015, algorithm 1).
+
+    ``advance`` belongs to the host and ``step`` to the device: what changes from step to step lies in ``_rates``, so
+    that a recorded step (device.py) goes on learning.
+    """
 
     def __init__(self, flat: Flat, eps: float = 1e-5, betas: tuple[float, float] = (0.9, 0.999)) -> None:
         self._flat, self._eps, self._betas = flat, eps, betas
@@ -72,15 +72,30 @@ class Adam:
         self.second = torch.zeros_like(flat.value)
         self.steps = 0
         self._scratch = torch.empty_like(flat.value)
+        self._host = np.zeros(2, np.float32)
+        self._rates = torch.from_numpy(self._host).to(flat.value.device)  # on the CPU the same memory
+        self._eps_c2, self._minus_c1_per_lr_c2 = self._rates
+        self._far = flat.value.device.type != "cpu"
+        # As tensors, since a number costs an operation two microseconds more.
+        self._new1, self._beta2 = torch.tensor([1 - betas[0], betas[1]], device=flat.value.device)
 
-    def step(self, lr: float) -> None:
+    def advance(self, lr: float) -> None:
+        """Count a step and set its rates. With corrections c1 = 1 - beta1^t and c2 = sqrt(1 - beta2^t) the step is
+        first / ((sqrt(second) + eps c2) * -c1 / (lr c2))."""
         self.steps += 1
-        (beta1, beta2), grad = self._betas, self._flat.grad
-        self.first.lerp_(grad, 1 - beta1)
-        self.second.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        beta1, beta2 = self._betas
         correction1, correction2 = 1 - beta1**self.steps, math.sqrt(1 - beta2**self.steps)
-        torch.sqrt(self.second, out=self._scratch).add_(self._eps * correction2)
-        self._flat.value.addcdiv_(self.first, self._scratch, value=-lr * correction2 / correction1)
+        self._host[0] = self._eps * correction2
+        self._host[1] = -correction1 / (lr * correction2) if lr else -math.inf
+        if self._far:
+            self._rates.copy_(torch.from_numpy(self._host))
+
+    def step(self) -> None:
+        grad = self._flat.grad
+        self.first.lerp_(grad, self._new1)
+        self.second.mul_(self._beta2).addcmul_(grad, grad, value=1 - self._betas[1])
+        torch.sqrt(self.second, out=self._scratch).add_(self._eps_c2).mul_(self._minus_c1_per_lr_c2)
+        self._flat.value.addcdiv_(self.first, self._scratch)
 
     def tensors(self) -> dict[str, Array]:
         return {"adam.first": self.first.cpu().numpy().copy(), "adam.second": self.second.cpu().numpy().copy()}
@@ -94,7 +109,7 @@ class Adam:
 class MLP:
     """tanh layers and a linear head over the matrices ``{net}.{i}`` of a :class:`Flat`.
 
-    ``forward`` keeps what ``backward`` needs, per batch size, so steady batches allocate nothing.
+    ``forward`` and ``backward`` compute in the precision of their input; parameters and gradients stay float32.
     """
 
     def __init__(self, flat: Flat, net: str, widths: Sequence[int]) -> None:
@@ -102,7 +117,9 @@ class MLP:
         names = [f"{net}.{i}" for i in range(len(widths) - 1)]
         self.weights, self.grads = [value[n] for n in names], [grad[n] for n in names]
         self.widths = list(widths)
-        self._buffers: dict[int, list[Tensor]] = {}
+        self._used = self.weights
+        self._hidden: list[Tensor] = []
+        self._buffers: dict[tuple[int, torch.dtype], list[Tensor]] = {}
 
     @staticmethod
     def shapes(net: str, widths: Sequence[int]) -> dict[str, tuple[int, int]]:
@@ -121,12 +138,15 @@ class MLP:
             weight[:, into] = 0.0
 
     def forward(self, x_FB: Tensor) -> Tensor:
-        """``x_FB`` [features + 1, B], its row of ones last -> head [out, B], overwritten by the next call."""
-        buffers = self._buffers_for(x_FB)
-        for weight, buffer in zip(self.weights[:-1], buffers, strict=False):
+        """``x_FB`` [features + 1, B], its row of ones last -> head float32 [out, B]; what ``backward`` needs is kept,
+        and both are overwritten by the next call."""
+        same = x_FB.dtype == torch.float32
+        self._used = self.weights if same else [weight.to(x_FB.dtype) for weight in self.weights]
+        *self._hidden, head = self._buffers_for(x_FB)
+        for weight, buffer in zip(self._used, self._hidden, strict=False):
             torch.mm(weight, x_FB, out=buffer[:-1]).tanh_()
             x_FB = buffer
-        return torch.mm(self.weights[-1], x_FB, out=buffers[-1])
+        return torch.mm(self._used[-1], x_FB, out=head).float()
 
     def predict(self, x_FB: Tensor) -> Tensor:
         """The same values as ``forward``, kept apart from its buffers: for batches of any size."""
@@ -137,21 +157,32 @@ class MLP:
 
     def backward(self, x_FB: Tensor, d_head: Tensor) -> None:
         """Write the gradients, given the input of the last ``forward`` and the loss's gradient by its result."""
-        buffers, d = self._buffers_for(x_FB), d_head
+        d = d_head if x_FB.dtype == torch.float32 else d_head.to(x_FB.dtype)
         for i in range(len(self.weights) - 1, 0, -1):
-            below = buffers[i - 1]
+            below = self._hidden[i - 1]
+            self._write(i, d, below)
+            d = torch.ops.aten.tanh_backward(torch.mm(self._used[i][:, :-1].t(), d), below[:-1])
+        self._write(0, d, x_FB)
+
+    def _write(self, i: int, d: Tensor, below: Tensor) -> None:
+        if d.dtype == torch.float32:
             torch.mm(d, below.t(), out=self.grads[i])
-            d = torch.ops.aten.tanh_backward(torch.mm(self.weights[i][:, :-1].t(), d), below[:-1])
-        torch.mm(d, x_FB.t(), out=self.grads[0])
+        else:
+            self.grads[i].copy_(torch.mm(d, below.t()))
 
     def _buffers_for(self, x_FB: Tensor) -> list[Tensor]:
-        batch = x_FB.shape[1]
-        if batch not in self._buffers:
-            hidden = [torch.ones(width + 1, batch, device=x_FB.device) for width in self.widths[1:-1]]
-            self._buffers[batch] = [*hidden, torch.empty(self.widths[-1], batch, device=x_FB.device)]
+        """Hidden activations [width + 1, B] with their row of ones, and the head. On the CPU a steady batch allocates
+        nothing; on a GPU torch's allocator is as fast, and a recorded graph has to own what it writes to."""
+        key = (x_FB.shape[1], x_FB.dtype)
+        if key in self._buffers:
+            return self._buffers[key]
+        hidden = [x_FB.new_ones(width + 1, key[0]) for width in self.widths[1:-1]]
+        buffers = [*hidden, x_FB.new_empty(self.widths[-1], key[0])]
+        if x_FB.device.type == "cpu":
+            self._buffers[key] = buffers
             if len(self._buffers) > 4:  # uneven batches must not collect buffers for ever
                 del self._buffers[next(iter(self._buffers))]
-        return self._buffers[batch]
+        return buffers
 
     def tensors(self, net: str) -> dict[str, Array]:
         """The acting layout (algorithms/acting.py): ``{net}.{i}.weight`` [in, out] and ``{net}.{i}.bias`` [out]."""
@@ -161,59 +192,3 @@ class MLP:
             named[f"{net}.{i}.weight"] = np.ascontiguousarray(matrix[:, :-1].T)
             named[f"{net}.{i}.bias"] = matrix[:, -1].copy()
         return named
-
-
-class RunningNorm:
-    """Running mean and variance per feature (Chan et al. 1979, parallel update), in float64."""
-
-    def __init__(self, features: int) -> None:
-        self.mean = np.zeros(features)
-        self.var = np.ones(features)
-        self.count = 0.0
-
-    def update(self, rows: Array) -> None:
-        """Fold in ``rows`` [N, features]."""
-        mean, var, n = rows.mean(axis=0, dtype=np.float64), rows.var(axis=0, dtype=np.float64), len(rows)
-        delta, total = mean - self.mean, self.count + n
-        self.var = (self.var * self.count + var * n + delta**2 * self.count * n / total) / total
-        self.mean = self.mean + delta * n / total
-        self.count = total
-
-    @property
-    def scale(self) -> Array:
-        """1 / standard deviation, float64 [features]; 1 for features that never moved."""
-        return 1.0 / np.sqrt(np.where(self.var < 1e-8, 1.0, self.var))
-
-    def tensors(self, name: str) -> dict[str, Array]:
-        return {f"{name}.mean": self.mean, f"{name}.var": self.var, f"{name}.count": np.array([self.count])}
-
-    def restore(self, name: str, tensors: Mapping[str, Array]) -> None:
-        self.mean, self.var = tensors[f"{name}.mean"].copy(), tensors[f"{name}.var"].copy()
-        self.count = float(tensors[f"{name}.count"][0])
-
-
-class ObsNorm(RunningNorm):
-    """Observations as the networks take them: normalised as the actors do, feature-major, a row of ones below."""
-
-    def __init__(self, features: int, enabled: bool, device: str) -> None:
-        super().__init__(features)
-        self._enabled, self._device = enabled, device
-
-    def update(self, rows: Array) -> None:
-        if self._enabled:
-            super().update(rows)
-
-    def acting(self) -> dict[str, Array]:
-        """The tensors an actor normalises with; none where it is switched off."""
-        if not self._enabled:
-            return {}
-        return {"obs_mean": self.mean.astype(np.float32), "obs_scale": self.scale.astype(np.float32)}
-
-    def inputs(self, obs: Array) -> Tensor:
-        """``obs`` [..., F] -> [F + 1, rows]."""
-        rows = obs.reshape(-1, len(self.mean)).astype(np.float32, copy=False)
-        if shift := self.acting():
-            rows = np.clip((rows - shift["obs_mean"]) * shift["obs_scale"], -OBS_CLIP, OBS_CLIP)
-        inputs = np.ones((rows.shape[1] + 1, len(rows)), np.float32)
-        inputs[:-1] = rows.T
-        return torch.from_numpy(inputs).to(self._device)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headrace.algorithms.acting import CategoricalPolicy, GaussianPolicy, env_schema, require_vector_obs
-from headrace.algorithms.base import Batch, OnPolicy, Policy, Result, State
+from headrace.algorithms.base import Batch, Count, NotNegative, OnPolicy, Policy, Positive, Result, Share, State
+from headrace.algorithms.device import CPU, Device
 from headrace.common.seeding import generator_state, restore_generator, stream
 from headrace.common.types import Array, Field, Schema, Spaces
 
@@ -28,31 +29,31 @@ if TYPE_CHECKING:
 class Config:
     """Hyper-parameters of PPO. The defaults learn CartPole, Acrobot, LunarLander and Pendulum as they are."""
 
-    fragments: int = 2
+    fragments: Count = 2
     """Fragments per update."""
-    epochs: int = 4
+    epochs: Count = 4
     """Passes over the samples of an update."""
-    minibatch: int = 256
+    minibatch: Count = 256
     """Samples per gradient step; what does not fill a minibatch sits the epoch out."""
-    learning_rate: float = 1e-3
+    learning_rate: NotNegative = 1e-3
     """Adam's step size at the start."""
-    learning_rate_end: float = 0.0
+    learning_rate_end: NotNegative = 0.0
     """Adam's step size at the end of the run, reached linearly."""
-    gamma: float = 0.99
+    gamma: Share = 0.99
     """Discount."""
-    gae_lambda: float = 0.95
+    gae_lambda: Share = 0.95
     """Lambda of the generalised advantage estimate."""
-    clip: float = 0.2
+    clip: Positive = 0.2
     """The probability ratio is worth nothing beyond 1 +- clip."""
-    entropy_coef: float = 0.01
+    entropy_coef: NotNegative = 0.01
     """Weight of the entropy bonus."""
-    value_coef: float = 0.5
+    value_coef: NotNegative = 0.5
     """Weight of the squared error of the (normalised) values."""
-    max_grad_norm: float = 0.5
+    max_grad_norm: Positive = 0.5
     """Gradients are scaled down to this norm."""
-    target_kl: float | None = None
+    target_kl: Positive | None = None
     """Stop the epochs of an update once the approximate KL divergence passes 1.5 times this."""
-    hidden: tuple[int, ...] = (64, 64)
+    hidden: tuple[Count, ...] = (64, 64)
     """Widths of the tanh layers, for policy and value network alike."""
     normalise_obs: bool = True
     """Shift and scale observations by their running mean and deviation (they travel with the weights)."""
@@ -113,8 +114,8 @@ def surrogate_grad(
 class PPO:
     """Holds networks, optimiser, normalisers and the shuffling RNG; ``update`` is one version."""
 
-    def __init__(self, config: Config, spaces: Spaces, seed: int, device: str = "cpu") -> None:
-        from headrace.algorithms import heads, nets
+    def __init__(self, config: Config, spaces: Spaces, seed: int, device: Device = CPU) -> None:
+        from headrace.algorithms import heads, nets, normalise
 
         self.config, self.spaces, self.experience, self.schema = (
             config,
@@ -126,16 +127,17 @@ class PPO:
         pi, vf = [features, *config.hidden, actions], [features, *config.hidden, 1]
         self.device = device
         shapes = nets.MLP.shapes("pi", pi) | nets.MLP.shapes("vf", vf) | heads.head_shapes(spaces)
-        self.flat = nets.Flat(shapes, self.device)
+        self.flat = nets.Flat(shapes, device.name)
         self.pi, self.vf = nets.MLP(self.flat, "pi", pi), nets.MLP(self.flat, "vf", vf)
         self.head = heads.make_head(spaces, self.flat)
         self.pi.init_orthogonal(0.01, stream(seed, "init", "pi"))
         self.vf.init_orthogonal(1.0, stream(seed, "init", "vf"))
         self.adam = nets.Adam(self.flat)
-        self.obs_norm = nets.ObsNorm(features, config.normalise_obs, self.device)
-        self.return_norm = nets.RunningNorm(1)
+        self.obs_norm = normalise.ObsNorm(features, config.normalise_obs, device.name)
+        self.return_norm = normalise.RunningNorm(1)
         self.rng = stream(seed, "minibatch")
         self._learning_rate = config.learning_rate
+        self._step = device.stepper(self._gradient_step)
 
     def progress(self, fraction: float) -> None:
         start, end = self.config.learning_rate, self.config.learning_rate_end
@@ -195,39 +197,42 @@ class PPO:
         """Gradient steps on shuffled minibatches. ``inputs`` [F + 1, N], ``rows`` (logp, advantage, target) [3, N]."""
         import torch
 
-        config, size = self.config, min(self.config.minibatch, len(chosen))
-        data, actions = torch.from_numpy(rows).to(self.device), torch.from_numpy(action).to(self.device)
+        config, size, device = self.config, min(self.config.minibatch, len(chosen)), self.device
+        data, actions = torch.from_numpy(rows).to(device.name), torch.from_numpy(action).to(device.name)
+        inputs = inputs.to(device.dtype)
         metrics: dict[str, float] = {}
         for epoch in range(config.epochs):
-            order = torch.from_numpy(self.rng.permutation(chosen)).to(self.device)
+            order = torch.from_numpy(self.rng.permutation(chosen)).to(device.name)
             x, d, a = inputs.index_select(1, order), data.index_select(1, order), actions.index_select(1, order)
             for start in range(0, len(chosen) - size + 1, size):
                 cut = slice(start, start + size)
-                last = start + 2 * size > len(chosen)
-                found = self._step(x[:, cut], d[:, cut], a[:, cut], report=last)
-            metrics = found | {"epochs": float(epoch + 1)}
+                self.adam.advance(self._learning_rate)
+                figures = self._step(x[:, cut], d[:, cut], a[:, cut], report=start + 2 * size > len(chosen))
+            metrics = {name: float(value) for name, value in figures.items()} | {"epochs": float(epoch + 1)}
             if config.target_kl is not None and metrics["kl"] > 1.5 * config.target_kl:
                 break
         return metrics
 
-    def _step(self, x: torch.Tensor, data: torch.Tensor, action: torch.Tensor, report: bool) -> dict[str, float]:
+    def _gradient_step(
+        self, x: torch.Tensor, data: torch.Tensor, action: torch.Tensor, report: bool
+    ) -> dict[str, torch.Tensor]:
         """One gradient step; figures only where ``report`` (they would cost a tenth of the step)."""
-        config, (old_logp, advantage, target) = self.config, data
+        config, (old_logp, advantage, target) = self.config, data.unbind()
         logp, value = self.head.evaluate(self.pi.forward(x), action), self.vf.forward(x)[0]
         d_logp, log_ratio = surrogate_grad(logp, old_logp, advantage, config.clip)
         self.pi.backward(x, self.head.gradient(d_logp, -config.entropy_coef / len(logp)))
         error = value - target
         self.vf.backward(x, (error * (2 * config.value_coef / len(error)))[None])
         norm = self.flat.clip_grad(config.max_grad_norm)
-        self.adam.step(self._learning_rate)
+        self.adam.step()
         if not report:
             return {}
         ratio = log_ratio.exp()
         return {
-            "policy_loss": -float((ratio * advantage).mean()),
-            "value_loss": float(error.square().mean()),
+            "policy_loss": -(ratio * advantage).mean(),
+            "value_loss": error.square().mean(),
             "entropy": self.head.entropy(),
-            "kl": float((ratio - 1 - log_ratio).mean()),
-            "clip_fraction": float(((ratio - 1).abs() > config.clip).float().mean()),
+            "kl": (ratio - 1 - log_ratio).mean(),
+            "clip_fraction": ((ratio - 1).abs() > config.clip).float().mean(),
             "grad_norm": norm,
         }

@@ -26,6 +26,7 @@ from headrace.common.types import Schema, Spaces, Trajectory
 from headrace.common.validation import validate
 from headrace.common.weights.base import Subscriber
 from headrace.launch.config import Config
+from headrace.launch.device import check_options, resolve
 from headrace.tasks import make_batch
 from headrace.tasks.gymnasium_batch import GymnasiumBatch
 
@@ -89,6 +90,7 @@ class Blueprint:
             raise UsageError("task.backend: groups restart from one seed, which only 'gymnasium' environments can")
         if self.config.transport.url not in _ANY_LOCAL:
             check_url(self.config.transport.url)
+        check_options(self.config.learner)
         self.config.algorithm_module().policy(self.algorithm_config, self.spaces)
 
     def policy(self) -> Any:
@@ -99,7 +101,7 @@ class Blueprint:
         module, name = ALGORITHMS[self.config.algorithm["name"]]
         make = getattr(import_module(f"headrace.algorithms.{module}"), name)
         algorithm: Algorithm = make(
-            self.algorithm_config, self.spaces, seed=self.config.run.seed, device=_device(self.config.learner.device)
+            self.algorithm_config, self.spaces, seed=self.config.run.seed, device=resolve(self.config.learner)
         )
         return algorithm
 
@@ -119,19 +121,6 @@ class Blueprint:
     def stream(self, stream_id: int, incarnation: int, subscriber: Subscriber, sink: Sink, metrics: Metrics) -> Stream:
         who = Identity(self.config.run.id, stream_id, incarnation, self.task_id, self.schema.hash)
         return Stream(who, self.rollout(stream_id, incarnation), subscriber, sink, metrics)
-
-
-def _device(wanted: str) -> str:
-    """``auto``: CUDA where there is a device, else the CPU. Raises :class:`UsageError` for one torch does not have."""
-    import torch
-
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=wanted)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"learner.device {wanted!r}: {str(error).splitlines()[0]}") from error
-    return wanted
 
 
 def new_incarnation() -> int:

@@ -73,8 +73,14 @@ class Learner(BaseModel):
     """Who learns."""
 
     model_config = _STRICT
-    device: str = "auto"
-    """auto: CUDA where there is a device, else cpu."""
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """auto (CUDA where there is a device, else cpu), cpu, cuda or cuda:N."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the matrix products in a gradient step; parameters, optimiser and losses stay float32."""
+    compile: bool = False
+    """torch.compile the gradient step: half a minute at the start, faster steps after it."""
+    cuda_graphs: bool = False
+    """Launch each gradient step as one CUDA graph."""
     threads: int = Field(default=1, ge=1)
     """torch threads; small networks want one."""
     max_staleness: int = Field(default=1, ge=0)

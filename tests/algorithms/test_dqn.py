@@ -239,12 +239,6 @@ def test_spaces_it_cannot_serve_are_named_in_one_line(spaces: Spaces) -> None:
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "value"), [("gamma", 1.5), ("n_step", 0), ("epsilon_end", -0.1), ("minibatch", 0)])
-def test_values_out_of_range_are_named(name: str, value: float) -> None:
-    with pytest.raises(UsageError, match=f"algorithm.{name} = {value}"):
-        dqn.Config(**{name: value})  # type: ignore[arg-type]
-
-
 # --- checkpoints ---------------------------------------------------------------------------------------------------
 
 

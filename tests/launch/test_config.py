@@ -24,6 +24,18 @@ def test_every_preset_is_whole_and_says_what_it_is(name):
         ("cartpole-ppo", "algorithm.gama=0.9", "unknown key algorithm.gama; did you mean 'gamma'"),
         ("cartpole-ppo", "algorithm.name=pppo", "algorithm.name 'pppo' is unknown; did you mean 'ppo'"),
         ("cartpole-ppo", "algorithm.gamma=much", "algorithm.gamma = 'much'"),
+        ("cartpole-ppo", "algorithm.gamma=1.5", "algorithm.gamma = 1.5: input should be less than or equal to 1"),
+        (
+            "cartpole-ppo",
+            "algorithm.minibatch=0",
+            "algorithm.minibatch = 0: input should be greater than or equal",
+        ),
+        ("cartpole-ppo", "algorithm.hidden=[64, 0]", "algorithm.hidden.1 = 0: input should be greater than or equal"),
+        ("cartpole-dqn", "algorithm.n_step=0", "algorithm.n_step = 0: input should be greater than or equal to 1"),
+        ("cartpole-dqn", "algorithm.epsilon_end=-0.1", "algorithm.epsilon_end = -0.1"),
+        ("cartpole-grpo", "algorithm.clip=0", "algorithm.clip = 0: input should be greater than 0"),
+        ("cartpole-ppo", "learner.device=abacus", "learner.device = 'abacus'"),
+        ("cartpole-ppo", "learner.precision=float8", "learner.precision = 'float8'"),
         ("cartpole-ppo", "run.total_steps=0", "run.total_steps = 0: input should be greater than 0"),
         ("cartpole-ppo", "task.backend=atari", "task.backend = 'atari'"),
         ("cartpole-ppo", "seed=1", "write section.key=value"),
@@ -53,6 +65,15 @@ def test_groups_bring_their_own_number_of_environments():
     assert blueprint.envs_per_stream == 5
     with pytest.raises(UsageError, match="groups restart from one seed"):
         Blueprint(load("cartpole-grpo", ["task.backend=envpool"])).check()
+
+
+def test_options_the_machine_cannot_serve_are_refused_before_anything_starts(monkeypatch):
+    with pytest.raises(UsageError, match=r"learner\.cuda_graphs: needs a CUDA device"):
+        Blueprint(load("cartpole-ppo", ["learner.device=cpu", "learner.cuda_graphs=true"])).check()
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(UsageError, match=r"learner\.compile: needs a C\+\+ compiler"):
+        Blueprint(load("cartpole-ppo", ["learner.compile=true"])).check()
 
 
 def test_an_environment_the_algorithm_cannot_serve_is_refused():

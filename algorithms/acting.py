@@ -9,7 +9,7 @@ Tensors by name: ``{net}.{i}.weight`` [in, out] and ``{net}.{i}.bias`` [out] for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -128,3 +128,36 @@ class GaussianPolicy:
         action = mean + np.exp(self.log_std) * noise
         logp = -0.5 * (noise * noise).sum(axis=1) - self.log_std.sum() - 0.5 * _LOG_2PI * mean.shape[1]
         return Acted(action, {"behaviour_logp": logp.astype(np.float32)})
+
+
+class EpsilonGreedyPolicy:
+    """The action of the highest Q [B, A]; while exploring, with probability epsilon any action instead. A dueling head
+    gives the value and the advantages, [B, 1 + A]: Q = V + D - mean D (Wang et al. 2016, eq. 9)."""
+
+    def __init__(self, widths: Sequence[int], actions: int, dueling: bool, epsilon: float) -> None:
+        self._widths, self._dueling, self._actions = list(widths), dueling, actions
+        self.mlp = NumpyMLP("q", "tanh")
+        self.epsilon = epsilon
+
+    def load(self, weights: Weights) -> None:
+        self.mlp.load(weights.tensors)
+        found = [len(self.mlp.layers[0][0]), *(len(bias) for _, bias in self.mlp.layers)]
+        if found != self._widths:
+            raise UsageError(f"weights of another Q network: layers {found} where this run has {self._widths}")
+        self.epsilon = weights.scalars["epsilon"]
+
+    def q_values(self, obs: Array) -> Array:
+        """Q of all actions [B, A] for observations [B, F]."""
+        out = self.mlp(obs)
+        if not self._dueling:
+            return out
+        advantage = out[:, 1:]
+        q: Array = out[:, :1] + advantage - advantage.mean(axis=1, keepdims=True)
+        return q
+
+    def act(self, obs: Array, state: Any, rng: np.random.Generator, explore: bool) -> Acted:
+        action = self.q_values(obs).argmax(axis=1)
+        if explore:
+            anything = rng.integers(self._actions, size=len(action))
+            action = np.where(rng.random(len(action)) < self.epsilon, anything, action)
+        return Acted(action, {})

@@ -14,16 +14,16 @@ Importing this file costs no torch: an actor reads ``Config``, ``schema`` and ``
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headrace.algorithms.acting import NumpyMLP, env_schema, require_vector_obs
-from headrace.algorithms.base import Acted, Batch, Count, NotNegative, Positive, Replay, Result, Share, State
+from headrace.algorithms.acting import EpsilonGreedyPolicy, env_schema, require_vector_obs
+from headrace.algorithms.base import Batch, Count, NotNegative, Positive, Replay, Result, Share, State
 from headrace.algorithms.device import CPU, Device
 from headrace.common.errors import UsageError
 from headrace.common.seeding import stream
-from headrace.common.types import Array, Schema, Spaces, Weights
+from headrace.common.types import Array, Schema, Spaces
 
 if TYPE_CHECKING:
     import torch
@@ -114,44 +114,9 @@ def schema(config: Config, spaces: Spaces) -> Schema:
     return env_schema(spaces, {})
 
 
-# --- the acting half -----------------------------------------------------------------------------------------------
-
-
-class EpsilonGreedy:
-    """The action of the highest Q; while exploring, with probability epsilon any action instead."""
-
-    def __init__(self, config: Config, spaces: Spaces) -> None:
-        self._widths, self._dueling, self._actions = widths(config, spaces), config.dueling, spaces.n_actions
-        self.mlp = NumpyMLP("q", "tanh")
-        self.epsilon = config.epsilon_start
-
-    def load(self, weights: Weights) -> None:
-        self.mlp.load(weights.tensors)
-        found = [len(self.mlp.layers[0][0]), *(len(bias) for _, bias in self.mlp.layers)]
-        if found != self._widths:
-            raise UsageError(f"weights of another Q network: layers {found} where this run has {self._widths}")
-        self.epsilon = weights.scalars["epsilon"]
-
-    def q_values(self, obs: Array) -> Array:
-        """Q of all actions [B, A] for observations [B, F]."""
-        out = self.mlp(obs)
-        if not self._dueling:
-            return out
-        advantage = out[:, 1:]
-        q: Array = out[:, :1] + advantage - advantage.mean(axis=1, keepdims=True)
-        return q
-
-    def act(self, obs: Array, state: Any, rng: np.random.Generator, explore: bool) -> Acted:
-        action = self.q_values(obs).argmax(axis=1)
-        if explore:
-            anything = rng.integers(self._actions, size=len(action))
-            action = np.where(rng.random(len(action)) < self.epsilon, anything, action)
-        return Acted(action, {})
-
-
-def policy(config: Config, spaces: Spaces) -> EpsilonGreedy:
+def policy(config: Config, spaces: Spaces) -> EpsilonGreedyPolicy:
     """The acting half. Raises :class:`UsageError` for spaces DQN cannot serve."""
-    return EpsilonGreedy(config, spaces)
+    return EpsilonGreedyPolicy(widths(config, spaces), spaces.n_actions, config.dueling, config.epsilon_start)
 
 
 # --- the mathematics -----------------------------------------------------------------------------------------------

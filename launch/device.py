@@ -35,4 +35,6 @@ def resolve(options: Learner) -> Device:
         raise UsageError(f"learner.device {name!r}: {str(error).splitlines()[0]}") from error
     if options.cuda_graphs and name == "cpu":
         raise UsageError("learner.cuda_graphs: needs a CUDA device, and torch finds none here")
+    if name != "cpu":
+        torch.cuda.set_device(torch.device(name).index or 0)  # graphs are recorded on the current device
     return Device(name, options.precision, options.compile, options.cuda_graphs)

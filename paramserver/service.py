@@ -17,26 +17,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError
 
-from headrace.common.errors import Fenced, Rejected, UsageError
+from headrace.common.errors import Fenced, UsageError
 from headrace.common.metrics import Metrics
-from headrace.common.weights.base import REPORTED_LEASES, Progress, Standing
+from headrace.common.weights.base import REPORTED_LEASES
 from headrace.common.weights.chunks import Blob, Collector
 from headrace.common.wire import paramserver_pb2 as pb
+from headrace.paramserver.answers import Busy, Context, answer_errors, progress, standing, state
 from headrace.paramserver.options import Options
 from headrace.paramserver.store import Ask, Grant, Store, Version, Writer
 
 SERVICE = "headrace.v1.ParamServer"
-#: How our errors travel; common/weights/client.py reads them back.
-STATUS = {
-    Fenced: grpc.StatusCode.ABORTED,
-    UsageError: grpc.StatusCode.FAILED_PRECONDITION,
-    Rejected: grpc.StatusCode.INVALID_ARGUMENT,
-    DecodeError: grpc.StatusCode.INVALID_ARGUMENT,
-}
-
-Context = Any  # grpc.aio.ServicerContext; grpc ships no types
 
 
 class Service:
@@ -73,7 +64,7 @@ class Service:
     # --- the learner -----------------------------------------------------------------------------------------------
 
     async def publish(self, pieces: AsyncIterator[bytes], context: Context) -> bytes:
-        async with _answer_errors(context), asyncio.timeout(self._options.transfer_timeout_s):
+        async with answer_errors(context), asyncio.timeout(self._options.transfer_timeout_s):
             header = pb.PublishPiece.FromString(await anext(aiter(pieces), b"")).header
             writer = Writer(header.run_id, header.content.learner_epoch, header.writer)
             self._store.check_writer(writer)
@@ -82,9 +73,9 @@ class Service:
                 collector.add(message)
             blob = collector.blob()
             version = Version(blob.content.learner_epoch, blob.content.version, blob.content.digest, blob)
-            known = _standing(header.ledger) if header.HasField("ledger") else None
+            known = standing(header.ledger) if header.HasField("ledger") else None
             first = self._store.current is None
-            if self._store.publish(writer, version, _progress(header.progress), known, self._clock()):
+            if self._store.publish(writer, version, progress(header.progress), known, self._clock()):
                 self._new_version.set()
                 self._new_version = asyncio.Event()
             if first:
@@ -93,18 +84,18 @@ class Service:
             return self._state()
 
     async def admit(self, message: bytes, context: Context) -> bytes:
-        async with _answer_errors(context):
+        async with answer_errors(context):
             request = pb.AdmitRequest.FromString(message)
-            progress = _progress(request.progress) if request.HasField("progress") else None
+            told = progress(request.progress) if request.HasField("progress") else None
             writer = Writer(request.run_id, request.learner_epoch, request.writer)
-            self._store.admit(writer, progress, self._clock())
+            self._store.admit(writer, told, self._clock())
             self._serve_line()
             return self._state()
 
     # --- actors and evaluators -------------------------------------------------------------------------------------
 
     async def next(self, message: bytes, context: Context) -> None:
-        async with _answer_errors(context):
+        async with answer_errors(context):
             request = pb.NextRequest.FromString(message)
             received = tuple(request.received[-REPORTED_LEASES:])
             have = (request.have_epoch, request.have_version)
@@ -117,7 +108,7 @@ class Service:
                 await self._write(context, header, grant.version if grant else None, have)
 
     async def subscribe(self, message: bytes, context: Context) -> None:
-        async with _answer_errors(context):
+        async with answer_errors(context):
             request = pb.SubscribeRequest.FromString(message)
             self._store.check_run(request.run_id)
             have = (request.have_epoch, request.have_version)
@@ -180,7 +171,7 @@ class Service:
     @contextmanager
     def _subscriber(self) -> Iterator[None]:
         if self._subscribers >= self._options.max_subscribers:
-            raise _Busy(f"{self._subscribers} subscribers are being served; try again")
+            raise Busy(f"{self._subscribers} subscribers are being served; try again")
         self._subscribers += 1
         try:
             yield
@@ -202,12 +193,12 @@ class Service:
         self._draining = True
         for waiting in self._line:
             if not waiting.done():
-                waiting.set_exception(_Busy("shutting down"))
+                waiting.set_exception(Busy("shutting down"))
         self._new_version.set()
 
     def _raise_if_draining(self) -> None:
         if self._draining:
-            raise _Busy("shutting down")
+            raise Busy("shutting down")
 
     def report(self) -> None:
         """Bring the metrics up to date."""
@@ -220,42 +211,4 @@ class Service:
         self._metrics.set("weights_version", current.number if current else -1)
 
     def _state(self) -> bytes:
-        current, standing = self._store.current, self._store.ledger.standing
-        epoch, number = current.order if current else (0, -1)
-        ledger = pb.LedgerState(
-            next_lease=standing.next_lease,
-            begun=standing.begun,
-            admit_until=standing.admit_until,
-            out=[pb.Lease(number=n, actor_id=a, incarnation=i) for n, a, i in standing.out],
-        )
-        return pb.ServerState(learner_epoch=epoch, version=number, ledger=ledger).SerializeToString()
-
-
-class _Busy(Exception):
-    """Not now; another time."""
-
-
-class _answer_errors:
-    """Turns our errors into the status a client understands; every other error is a defect and stays one."""
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-
-    async def __aenter__(self) -> None: ...
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, TimeoutError):
-            await self._context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the transfer took too long")
-        if isinstance(error, _Busy):
-            await self._context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
-        if kind is not None and (status := STATUS.get(kind)) is not None:
-            await self._context.abort(status, str(error))
-
-
-def _progress(message: pb.Progress) -> Progress:
-    return Progress(message.admit_until, message.next_lease, message.consumed, message.backlog, message.complete)
-
-
-def _standing(message: pb.LedgerState) -> Standing:
-    out = tuple((lease.number, lease.actor_id, lease.incarnation) for lease in message.out)
-    return Standing(message.next_lease, message.begun, message.admit_until, out)
+        return state(self._store.current, self._store.ledger.standing)

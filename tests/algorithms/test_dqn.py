@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from headrace.algorithms import dqn
+from headrace.algorithms.acting import EpsilonGreedyPolicy
 from headrace.algorithms.base import Batch
 from headrace.common.errors import UsageError
 from headrace.common.types import Layout, Spaces, Weights
@@ -35,7 +36,7 @@ def published(algorithm: dqn.DQN) -> Weights:
     return Weights("run", 0, 1, *algorithm.weights())
 
 
-def acting(algorithm: dqn.DQN) -> dqn.EpsilonGreedy:
+def acting(algorithm: dqn.DQN) -> EpsilonGreedyPolicy:
     policy = dqn.policy(algorithm.config, SPACES)
     policy.load(published(algorithm))
     return policy

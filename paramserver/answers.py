@@ -1,0 +1,65 @@
+"""Between the service and the wire: our errors as the statuses a client understands, our records as its messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from headrace.common.errors import Fenced, Rejected, UsageError
+from headrace.common.weights.base import Progress, Standing
+from headrace.common.wire import paramserver_pb2 as pb
+from headrace.paramserver.store import Version
+
+#: How our errors travel; common/weights/client.py reads them back.
+STATUS = {
+    Fenced: grpc.StatusCode.ABORTED,
+    UsageError: grpc.StatusCode.FAILED_PRECONDITION,
+    Rejected: grpc.StatusCode.INVALID_ARGUMENT,
+    DecodeError: grpc.StatusCode.INVALID_ARGUMENT,
+}
+
+Context = Any  # grpc.aio.ServicerContext; grpc ships no types
+
+
+class Busy(Exception):
+    """Not now; another time."""
+
+
+class answer_errors:
+    """Turns our errors into the status a client understands; every other error is a defect and stays one."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def __aenter__(self) -> None: ...
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, TimeoutError):
+            await self._context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the transfer took too long")
+        if isinstance(error, Busy):
+            await self._context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        if kind is not None and (status := STATUS.get(kind)) is not None:
+            await self._context.abort(status, str(error))
+
+
+def progress(message: pb.Progress) -> Progress:
+    return Progress(message.admit_until, message.next_lease, message.consumed, message.backlog, message.complete)
+
+
+def standing(message: pb.LedgerState) -> Standing:
+    out = tuple((lease.number, lease.actor_id, lease.incarnation) for lease in message.out)
+    return Standing(message.next_lease, message.begun, message.admit_until, out)
+
+
+def state(current: Version[Any] | None, standing: Standing) -> bytes:
+    """What the learner is told after every call: the version served, and where the ledger stands."""
+    epoch, number = current.order if current else (0, -1)
+    ledger = pb.LedgerState(
+        next_lease=standing.next_lease,
+        begun=standing.begun,
+        admit_until=standing.admit_until,
+        out=[pb.Lease(number=n, actor_id=a, incarnation=i) for n, a, i in standing.out],
+    )
+    return pb.ServerState(learner_epoch=epoch, version=number, ledger=ledger).SerializeToString()

@@ -142,6 +142,8 @@ class GrpcPublisher:
                     state = self._send_blob(blob, progress)
                 else:
                     state = self._send_progress(progress if unsent else None)
+            except grpc.FutureCancelledError:
+                return  # close() did that
             except grpc.RpcError as e:
                 if not self._failed(e):
                     return

@@ -158,6 +158,44 @@ def test_closing_ends_a_waiting_call(serve: Callable[[Answer], str]) -> None:
         actor.next(-1, 1.0)
 
 
+def test_closing_a_publisher_ends_its_call_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, release, said = threading.Event(), threading.Event(), []
+    monkeypatch.setattr(threading, "excepthook", said.append)
+
+    def publish(pieces: Iterator[bytes], context: Any) -> bytes:
+        first, *_ = pieces
+        content = pb.PublishPiece.FromString(first).header.content
+        return pb.ServerState(learner_epoch=content.learner_epoch, version=content.version).SerializeToString()
+
+    def admit(message: bytes, context: Any) -> bytes:
+        asked.set()
+        release.wait(30)
+        return b""
+
+    handlers = {
+        "Publish": grpc.stream_unary_rpc_method_handler(publish),
+        "Admit": grpc.unary_unary_rpc_method_handler(admit),
+    }
+    pool = ThreadPoolExecutor(4)
+    server = grpc.server(pool)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    publisher = GrpcPublisher(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}", "run-1", "", Metrics("learner"))
+    server.start()
+    try:
+        publisher.publish(Weights("run-1", 1, 0, {"w": np.zeros(4, np.float32)}), Progress(1))
+        publisher.flush(10.0)
+        assert asked.wait(10.0)
+        began = time.monotonic()
+        publisher.close()
+        assert time.monotonic() - began < 4.0
+        assert not publisher._worker.is_alive()
+        assert not said
+    finally:
+        release.set()
+        server.stop(0).wait(10)
+        pool.shutdown()
+
+
 def test_pauses_grow_are_random_and_bounded() -> None:
     longest = []
     for failures in (1, 3, 20):

@@ -191,7 +191,10 @@ class GrpcPublisher:
         return pb.ServerState.FromString(reply)
 
     def _finish(self, call: Any) -> bytes:
-        self._call = call
+        with self._changed:  # close() finds the call, or the call finds that it is closed
+            self._call = call
+            if self._stop.is_set():
+                call.cancel()
         return bytes(call.result())
 
     def _sent(self, state: pb.ServerState, progress: Progress, blob: Blob | None) -> None:

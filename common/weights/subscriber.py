@@ -69,6 +69,9 @@ class _Reader:
                 if final is not None:
                     raise final from e
                 self._backoff.failed()
+            except ValueError:  # grpc's word for a channel that was closed meanwhile
+                self._raise_if_closed()
+                raise
             except Rejected as e:
                 self._count_refused(e)
                 self._backoff.failed()

@@ -24,7 +24,7 @@ from annotated_types import Ge, Gt, Le
 
 from headrace.common.types import Array, Schema, Weights
 
-# --- the numbers of a Config: their ranges are held when a run's configuration is read (launch/config.py) -----------
+# --- the numbers of a Config: pydantic holds their ranges wherever one is made ---------------------------------------
 
 Share = Annotated[float, Ge(0), Le(1)]
 Positive = Annotated[float, Gt(0)]

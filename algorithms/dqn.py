@@ -13,10 +13,11 @@ Importing this file costs no torch: an actor reads ``Config``, ``schema`` and ``
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+from annotated_types import Ge, Le
+from pydantic.dataclasses import dataclass
 
 from headrace.algorithms.acting import EpsilonGreedyPolicy, env_schema, require_vector_obs
 from headrace.algorithms.base import Batch, Count, NotNegative, Positive, Replay, Result, Share, State
@@ -45,15 +46,15 @@ class Config:
     """How many times a transition is drawn on average: minibatch / samples_per_insert new ones per gradient step."""
     capacity: Count = 100_000
     """Transitions the replay buffer holds."""
-    min_size: Count = 1000
+    min_size: Annotated[int, Ge(0)] = 1000
     """Transitions to collect before the first gradient step."""
-    learning_rate: NotNegative = 1e-3
+    learning_rate: Share = 1e-3
     """Adam's step size at the start."""
-    learning_rate_end: NotNegative = 0.0
+    learning_rate_end: Share = 0.0
     """Adam's step size at the end of the run, reached linearly."""
     gamma: Share = 0.99
     """Discount per environment step."""
-    n_step: Count = 1
+    n_step: Annotated[int, Ge(1), Le(1000)] = 1
     """Rewards summed before the target network takes over."""
     double: bool = True
     """The online network chooses the next action and the target network values it; else the target does both."""

@@ -10,13 +10,13 @@ Legend: N steps of an update, M minibatch. Importing this file costs no torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic.dataclasses import dataclass
 
 from headrace.algorithms.acting import CategoricalPolicy, GaussianPolicy, require_vector_obs
-from headrace.algorithms.base import Batch, Count, Groups, NotNegative, Policy, Positive, Result, State
+from headrace.algorithms.base import Batch, Count, Groups, NotNegative, Policy, Positive, Result, Share, State
 from headrace.algorithms.device import CPU, Device
 from headrace.algorithms.ppo import surrogate_grad
 from headrace.common.seeding import generator_state, restore_generator, stream
@@ -40,9 +40,9 @@ class Config:
     """Passes over the steps of an update."""
     minibatch: Count = 256
     """Steps per gradient step; what does not fill a minibatch sits the epoch out."""
-    learning_rate: NotNegative = 1e-3
+    learning_rate: Share = 1e-3
     """Adam's step size at the start."""
-    learning_rate_end: NotNegative = 0.0
+    learning_rate_end: Share = 0.0
     """Adam's step size at the end of the run, reached linearly."""
     clip: Positive = 0.2
     """The probability ratio is worth nothing beyond 1 +- clip."""
@@ -196,7 +196,7 @@ class GRPO:
             for start in range(0, len(chosen) - size + 1, size):
                 cut = slice(start, start + size)
                 self.adam.advance(self._learning_rate)
-                figures = self._step(x[:, cut], d[:, cut], a[:, cut])
+                figures = self._step(x[:, cut], d[:, cut], a[:, cut], report=start + 2 * size > len(chosen))
         return {name: float(value) for name, value in figures.items()}
 
     def _reference_logp(self, inputs: torch.Tensor, actions: torch.Tensor) -> Array:
@@ -204,19 +204,23 @@ class GRPO:
             return np.zeros(inputs.shape[1], np.float32)
         return self.reference_head.evaluate(self.reference_pi.predict(inputs), actions).cpu().numpy()
 
-    def _gradient_step(self, x: torch.Tensor, data: torch.Tensor, action: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _gradient_step(
+        self, x: torch.Tensor, data: torch.Tensor, action: torch.Tensor, report: bool
+    ) -> dict[str, torch.Tensor]:
+        """One gradient step; figures only where ``report``."""
         config, (old_logp, advantage, reference_logp) = self.config, data.unbind()
         logp = self.head.evaluate(self.pi.forward(x), action)
         d_logp, log_ratio = surrogate_grad(logp, old_logp, advantage, config.clip)
-        figures = {}
         if config.kl_coef:
             kl, d_kl = reference_kl_grad(logp, reference_logp)
             d_logp = d_logp.add_(d_kl, alpha=config.kl_coef / len(logp))
-            figures["reference_kl"] = kl.mean()
         self.pi.backward(x, self.head.gradient(d_logp, -config.entropy_coef / len(logp)))
         norm = self.flat.clip_grad(config.max_grad_norm)
         self.adam.step()
+        if not report:
+            return {}
         clipped = (log_ratio.exp() - 1).abs() > config.clip
+        figures = {"reference_kl": kl.mean()} if config.kl_coef else {}
         return figures | {
             "entropy": self.head.entropy(),
             "clip_fraction": clipped.float().mean(),

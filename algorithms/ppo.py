@@ -10,10 +10,10 @@ Importing this file costs no torch: an actor reads ``Config``, ``schema`` and ``
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic.dataclasses import dataclass
 
 from headrace.algorithms.acting import CategoricalPolicy, GaussianPolicy, env_schema, require_vector_obs
 from headrace.algorithms.base import Batch, Count, NotNegative, OnPolicy, Policy, Positive, Result, Share, State
@@ -35,9 +35,9 @@ class Config:
     """Passes over the samples of an update."""
     minibatch: Count = 256
     """Samples per gradient step; what does not fill a minibatch sits the epoch out."""
-    learning_rate: NotNegative = 1e-3
+    learning_rate: Share = 1e-3
     """Adam's step size at the start."""
-    learning_rate_end: NotNegative = 0.0
+    learning_rate_end: Share = 0.0
     """Adam's step size at the end of the run, reached linearly."""
     gamma: Share = 0.99
     """Discount."""

@@ -78,7 +78,7 @@ class Learner(BaseModel):
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the matrix products in a gradient step; parameters, optimiser and losses stay float32."""
     compile: bool = False
-    """torch.compile the gradient step: half a minute at the start, faster steps after it."""
+    """torch.compile the gradient step: up to half a minute at the start. What it gives: docs/learner-options.md."""
     cuda_graphs: bool = False
     """Launch each gradient step as one CUDA graph."""
     threads: int = Field(default=1, ge=1)

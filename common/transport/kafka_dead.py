@@ -32,7 +32,7 @@ class DeadLetters:
     def bury(self, record: bytes, key: bytes, partition: int, offset: int, reason: str, detail: str) -> None:
         """Keep ``record`` as it was. Headers: reason, detail, topic, partition, offset."""
         where = f"{self._address.topic}[{partition}]@{offset}"
-        self._say("%s rejected (%s): %s", where, reason, detail[:DETAIL_CHARS])
+        self._say(logging.WARNING, "%s rejected (%s): %s", where, reason, detail[:DETAIL_CHARS])
         headers = [
             ("reason", reason.encode()),
             ("detail", detail[:DETAIL_CHARS].encode()),
@@ -44,14 +44,14 @@ class DeadLetters:
             self._open().send(self._address.dead_topic, key, record, headers, BURY_TIMEOUT_S)
         except HeadraceError as error:
             self._metrics.inc("transport_errors_total", kind="dead_letter")
-            self._say("%s was not kept as a dead letter: %s", where, error)
+            self._say(logging.ERROR, "%s was not kept as a dead letter: %s", where, error)
 
-    def _say(self, line: str, *words: object) -> None:
+    def _say(self, level: int, line: str, *words: object) -> None:
         self._lines += 1
         if self._lines <= LINES:
-            logger.warning(line, *words)
+            logger.log(level, line, *words)
         if self._lines == LINES:
-            logger.warning("%s: further rejected records are only counted and kept", self._address.where)
+            logger.warning("%s: further rejected records are only counted, not logged", self._address.where)
 
     def _open(self) -> BoundedProducer:
         with self._lock:

@@ -240,6 +240,16 @@ def test_spaces_it_cannot_serve_are_named_in_one_line(spaces: Spaces) -> None:
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("gamma", 1.5), ("gamma", float("nan")), ("n_step", 0), ("n_step", 1001), ("epsilon_end", -0.1), ("minibatch", 0),
+     ("learning_rate", 2.0), ("min_size", -1)],
+)  # fmt: skip
+def test_values_out_of_range_are_named(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"(?s){name}.*input_value={value}"):
+        dqn.Config(**{name: value})  # type: ignore[arg-type]
+
+
 # --- checkpoints ---------------------------------------------------------------------------------------------------
 
 

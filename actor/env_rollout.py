@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from headrace.actor.stream import Fragment, Timings
+from headrace.actor.rollout_worker import Fragment, Timings
 from headrace.algorithms.base import Policy
 from headrace.common.types import Array, Episode, Layout, Schema
 from headrace.tasks import EnvBatch
@@ -38,21 +38,21 @@ class EnvRollout:
         acting_s, began = 0.0, time.perf_counter()
         for t in range(self._steps):
             acting = time.perf_counter()
-            acted = self.policy.act(self._obs, None, self._rng, explore=True)
+            output = self.policy.act(self._obs, None, self._rng, explore=True)
             acting_s += time.perf_counter() - acting
-            stepped = self._envs.step(acted.action)
-            arrays["obs"][t], arrays["action"][t], arrays["reward"][t] = self._obs, acted.action, stepped.reward
-            arrays["terminated"][t], arrays["truncated"][t] = stepped.terminated, stepped.truncated
-            for name, extra in acted.extras.items():
+            result = self._envs.step(output.action)
+            arrays["obs"][t], arrays["action"][t], arrays["reward"][t] = self._obs, output.action, result.reward
+            arrays["terminated"][t], arrays["truncated"][t] = result.terminated, result.truncated
+            for name, extra in output.extras.items():
                 arrays[name][t] = extra
-            if stepped.valid is not None:
-                arrays["valid"][t] = stepped.valid
-            self._returns += stepped.reward
-            self._lengths += 1 if stepped.valid is None else stepped.valid
-            if stepped.final_obs is not None:
-                finals.append(stepped.final_obs)
-                episodes += self._finish(stepped.terminated | stepped.truncated)
-            self._obs = stepped.obs
+            if result.valid is not None:
+                arrays["valid"][t] = result.valid
+            self._returns += result.reward
+            self._lengths += 1 if result.valid is None else result.valid
+            if result.final_obs is not None:
+                finals.append(result.final_obs)
+                episodes += self._finish(result.terminated | result.truncated)
+            self._obs = result.obs
         arrays["obs"][self._steps] = self._obs
         arrays["final_obs"] = np.concatenate(finals) if finals else self._no_finals()
         timings.add("policy", acting_s)

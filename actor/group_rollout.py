@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from headrace.actor.stream import Fragment, Timings
+from headrace.actor.rollout_worker import Fragment, Timings
 from headrace.algorithms.base import Policy
 from headrace.common.seeding import reset_seeds
 from headrace.common.types import Array, Episode, Schema
@@ -34,11 +34,11 @@ class GroupRollout:
         rows: list[dict[str, Array]] = []
         while len(alive) and len(rows) < self._max_steps:
             acting = time.perf_counter()
-            acted = self.policy.act(obs[alive], None, self._rng, explore=True)
+            output = self.policy.act(obs[alive], None, self._rng, explore=True)
             acting_s += time.perf_counter() - acting
             row = self._empty_row(size)
-            row["obs"][alive], row["action"][alive], row["valid"][alive] = obs[alive], acted.action, True
-            for name, extra in acted.extras.items():
+            row["obs"][alive], row["action"][alive], row["valid"][alive] = obs[alive], output.action, True
+            for name, extra in output.extras.items():
                 row[name][alive] = extra
             for i, (shown, reward, terminated, truncated) in zip(
                 alive, self._envs.step_some(row["action"], alive.tolist()), strict=True

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from headrace.algorithms.base import Acted
+from headrace.algorithms.base import PolicyOutput
 from headrace.common.errors import UsageError
 from headrace.common.types import Array, Field, Layout, Schema, Spaces, Weights
 
@@ -98,15 +98,15 @@ class CategoricalPolicy:
     def load(self, weights: Weights) -> None:
         self.mlp.load(weights.tensors)
 
-    def act(self, obs: Array, state: Any, rng: np.random.Generator, explore: bool) -> Acted:
+    def act(self, obs: Array, state: Any, rng: np.random.Generator, explore: bool) -> PolicyOutput:
         logits = self.mlp(obs)
         if not explore:
-            return Acted(logits.argmax(axis=1), {})
+            return PolicyOutput(logits.argmax(axis=1), {})
         # Minus the log of an exponential variate is a Gumbel variate.
         action = (logits - np.log(rng.standard_exponential(logits.shape, dtype=np.float32))).argmax(axis=1)
         logits -= logits.max(axis=1, keepdims=True)
         chosen = logits[np.arange(len(action)), action]
-        return Acted(action, {"behaviour_logp": chosen - np.log(np.exp(logits).sum(axis=1))})
+        return PolicyOutput(action, {"behaviour_logp": chosen - np.log(np.exp(logits).sum(axis=1))})
 
 
 class GaussianPolicy:
@@ -120,14 +120,14 @@ class GaussianPolicy:
         self.mlp.load(weights.tensors)
         self.log_std = weights.tensors["log_std"]
 
-    def act(self, obs: Array, state: Any, rng: np.random.Generator, explore: bool) -> Acted:
+    def act(self, obs: Array, state: Any, rng: np.random.Generator, explore: bool) -> PolicyOutput:
         mean = self.mlp(obs)
         if not explore:
-            return Acted(mean, {})
+            return PolicyOutput(mean, {})
         noise = rng.standard_normal(mean.shape, dtype=np.float32)
         action = mean + np.exp(self.log_std) * noise
         logp = -0.5 * (noise * noise).sum(axis=1) - self.log_std.sum() - 0.5 * _LOG_2PI * mean.shape[1]
-        return Acted(action, {"behaviour_logp": logp.astype(np.float32)})
+        return PolicyOutput(action, {"behaviour_logp": logp.astype(np.float32)})
 
 
 class EpsilonGreedyPolicy:
@@ -155,9 +155,9 @@ class EpsilonGreedyPolicy:
         q: Array = out[:, :1] + advantage - advantage.mean(axis=1, keepdims=True)
         return q
 
-    def act(self, obs: Array, state: Any, rng: np.random.Generator, explore: bool) -> Acted:
+    def act(self, obs: Array, state: Any, rng: np.random.Generator, explore: bool) -> PolicyOutput:
         action = self.q_values(obs).argmax(axis=1)
         if explore:
             anything = rng.integers(self._actions, size=len(action))
             action = np.where(rng.random(len(action)) < self.epsilon, anything, action)
-        return Acted(action, {})
+        return PolicyOutput(action, {})

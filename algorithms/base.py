@@ -116,7 +116,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Acted:
+class PolicyOutput:
     """``action`` [B, ...] to give to the environments; ``extras`` to record beside it (e.g. behaviour_logp [B]);
     ``state`` the next recurrent state (None for a memoryless policy)."""
 
@@ -128,7 +128,7 @@ class Acted:
 class Policy(Protocol):
     """The acting half: actor and evaluator hold one."""
 
-    def act(self, obs: Array, state: Any, rng: np.random.Generator, explore: bool) -> Acted:
+    def act(self, obs: Array, state: Any, rng: np.random.Generator, explore: bool) -> PolicyOutput:
         """Actions for a batch of observations [B, ...]; greedy where ``explore`` is False."""
 
     def load(self, weights: Weights) -> None:

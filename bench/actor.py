@@ -105,7 +105,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", metavar="NAME", default="actor", help="bench/results/NAME.json (default %(default)s)")
     args = parser.parse_args()
-    overrides = [*args.overrides, "actors.processes=1", "actors.streams=1", f"actors.envs={args.envs}"]
+    overrides = [*args.overrides, "actors.processes=1", "actors.workers=1", f"actors.envs={args.envs}"]
     rows = []
     for repeat in range(args.repeats):
         with tempfile.TemporaryDirectory(prefix="headrace-") as folder:

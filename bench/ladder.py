@@ -33,7 +33,7 @@ from rungs import RUNGS, actors_only
 
 from headrace.launch import broker
 from headrace.launch.config import load
-from headrace.launch.record import read_rows
+from headrace.observe.rows import read_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -33,7 +33,7 @@ from headrace.launch.build import Blueprint
 from headrace.launch.config import load
 from headrace.launch.evaluate import Evaluation, play
 from headrace.launch.finish import solved_at
-from headrace.launch.record import read_rows
+from headrace.observe.rows import read_rows
 
 HEADRACE = [sys.executable, "-m", "headrace.launch.cli"]
 

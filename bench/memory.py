@@ -22,8 +22,8 @@ import numpy as np
 import psutil
 from hardware import relative, save
 
-from headrace.launch import endpoints
-from headrace.launch.record import last_row
+from headrace.observe import endpoints
+from headrace.observe.rows import last_row
 
 EVERY_S, TARGET = 5.0, 0.05
 #: Roles the target is for; actors are shown beside them.

@@ -12,23 +12,23 @@ from typing import Any
 
 import numpy as np
 
-from headrace.actor.stream import Timings
+from headrace.actor.rollout_worker import Timings
 from headrace.common.metrics import Metrics
 from headrace.common.transport import open_sink, open_source
-from headrace.common.types import Leave, Weights
+from headrace.common.types import Lease, Weights
 from headrace.launch.build import Blueprint
 from headrace.launch.config import Config, check
 
 
 class AlwaysLeave:
-    """A subscriber for rungs without a learner: the same weights, leave at once."""
+    """A subscriber for rungs without a learner: the same weights, a lease at once."""
 
     def __init__(self, weights: Weights) -> None:
         self._weights, self._lease = weights, 0
 
-    def next(self, have_version: int, timeout_s: float) -> Leave:
+    def next(self, have_version: int, timeout_s: float) -> Lease:
         self._lease += 1
-        return Leave(self._lease, 1, None if have_version >= 0 else self._weights)
+        return Lease(self._lease, 1, None if have_version >= 0 else self._weights)
 
     def close(self) -> None:
         pass

@@ -79,7 +79,7 @@ TABLE: tuple[Metric, ...] = (
     Metric("learner_fragments_total", "counter", "Fragments admitted"),
     Metric("learner_rejected_total", "counter", "Fragments refused, by reason", ("reason",), values=REJECT_REASONS),
     Metric("learner_phase_seconds_total", "counter", "Time spent, by phase", ("phase",), values=LEARNER_PHASES),
-    Metric("learner_staleness_versions", "histogram", "Trained version minus oldest in the fragment", (), VERSIONS),
+    Metric("learner_staleness_versions", "histogram", "TrainResult version minus oldest in the fragment", (), VERSIONS),
     Metric("learner_queue_fragments", "gauge", "Fragments validated and waiting to be trained on"),
     Metric("learner_train", "gauge", "What the algorithm reports of its last update, by term", ("term",)),
     Metric("learner_episode_return", "gauge", "Mean undiscounted return of the latest finished episodes"),

@@ -90,9 +90,9 @@ class Episode:
 class Trajectory:
     """A fragment of experience, stamped with where it comes from.
 
-    ``actor_id`` names the stream of environments (stable over restarts), ``incarnation`` the process life that
+    ``actor_id`` names the rollout worker (stable over restarts), ``incarnation`` the process life that
     collected it (random, 63 bits), ``seq`` counts that life's fragments from 0. ``policy_version`` is the oldest
-    version used in it, ``lease`` the number of the leave under which it was begun (paramserver/ledger.py).
+    version used in it, ``lease`` the number of the lease under which it was begun (paramserver/ledger.py).
     Every array is C-contiguous, little-endian and read-only once it has travelled.
     """
 
@@ -138,9 +138,9 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
-    """Leave to collect one more fragment: the lease number, and newer weights if there are any."""
+class Lease:
+    """The right to collect one more fragment: its number, and newer weights if there are any."""
 
-    lease: int
+    number: int
     learner_epoch: int
     weights: Weights | None

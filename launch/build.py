@@ -15,7 +15,7 @@ from typing import Any
 
 from headrace.actor.env_rollout import EnvRollout
 from headrace.actor.group_rollout import GroupRollout
-from headrace.actor.stream import Identity, Rollout, Stream
+from headrace.actor.rollout_worker import Identity, Rollout, RolloutWorker
 from headrace.algorithms import ALGORITHMS
 from headrace.algorithms.base import Algorithm, Experience, Groups
 from headrace.common.errors import UsageError
@@ -30,7 +30,7 @@ from headrace.launch.device import check_options, resolve
 from headrace.tasks import make_batch
 from headrace.tasks.gymnasium_batch import GymnasiumBatch
 
-#: Ask for a place of this machine's own choice.
+#: LeaseRequest for a place of this machine's own choice.
 _ANY_LOCAL = ("local://", "local:")
 
 
@@ -75,9 +75,9 @@ class Blueprint:
         return self.config.task.env
 
     @property
-    def lockstep_streams(self) -> int:
+    def lockstep_workers(self) -> int:
         """Streams that take leases in turn where nothing may be stale; 0 where they take them as they come."""
-        return self.config.streams if self.config.learner.max_staleness == 0 else 0
+        return self.config.workers if self.config.learner.max_staleness == 0 else 0
 
     def check_fragment(self, trajectory: Trajectory) -> None:
         """Is a record fit for this run's learner? Raises :class:`Rejected`. (Groups are as long as they are.)"""
@@ -105,22 +105,24 @@ class Blueprint:
         )
         return algorithm
 
-    def rollout(self, stream_id: int, incarnation: int) -> Rollout:
-        """Environments and policy of one stream. In lockstep, numbers depend on the stream alone; else each life of an
-        actor draws its own, or a restarted one would repeat itself."""
+    def rollout(self, worker_id: int, incarnation: int) -> Rollout:
+        """Environments and policy of a rollout worker. In lockstep, numbers depend on the worker alone; else each life
+        of an actor draws its own, or a restarted one would repeat itself."""
         config, seed = self.config, self.config.run.seed
-        life = 0 if self.lockstep_streams else incarnation
-        policy, rng, n = self.policy(), stream(seed, "act", stream_id, life), self.envs_per_stream
+        life = 0 if self.lockstep_workers else incarnation
+        policy, rng, n = self.policy(), stream(seed, "act", worker_id, life), self.envs_per_stream
         if isinstance(self.experience, Groups):
             envs = GymnasiumBatch(config.task.env, n, dict(config.task.kwargs))
             return GroupRollout(envs, policy, self.schema, self.experience.max_steps, seed, rng)
-        seeds = reset_seeds(seed, "env", stream_id, life, n=n)
+        seeds = reset_seeds(seed, "env", worker_id, life, n=n)
         batch = make_batch(config.task.env, n, backend=config.task.backend, kwargs=config.task.kwargs, seed=seeds[0])
         return EnvRollout(batch, policy, self.schema, config.actors.fragment_steps, seeds, rng)
 
-    def stream(self, stream_id: int, incarnation: int, subscriber: Subscriber, sink: Sink, metrics: Metrics) -> Stream:
-        who = Identity(self.config.run.id, stream_id, incarnation, self.task_id, self.schema.hash)
-        return Stream(who, self.rollout(stream_id, incarnation), subscriber, sink, metrics)
+    def rollout_worker(
+        self, worker_id: int, incarnation: int, subscriber: Subscriber, sink: Sink, metrics: Metrics
+    ) -> RolloutWorker:
+        who = Identity(self.config.run.id, worker_id, incarnation, self.task_id, self.schema.hash)
+        return RolloutWorker(who, self.rollout(worker_id, incarnation), subscriber, sink, metrics)
 
 
 def new_incarnation() -> int:
@@ -163,8 +165,8 @@ def plan(blueprint: Blueprint) -> dict[str, Any]:
         steps, fragments = config.actors.envs * config.actors.fragment_steps, experience.fragments
     step_bytes = sum(_item_bytes(f.dtype, f.shape) for f in field_bytes.values())
     return {
-        "streams": config.streams,
-        "environments": config.streams * blueprint.envs_per_stream,
+        "workers": config.workers,
+        "environments": config.workers * blueprint.envs_per_stream,
         "steps_per_fragment_at_most": steps,
         "fragments_per_version": fragments,
         "steps_per_version_at_most": steps * fragments,

@@ -13,18 +13,18 @@ from importlib import import_module
 
 from headrace.common.errors import UsageError
 
-#: command -> (module, one line of help)
+#: command -> (module under headrace, one line of help)
 COMMANDS: dict[str, tuple[str, str]] = {
-    "train": ("train", "train on this machine: all roles, live table, curve, GIF"),
-    "evaluate": ("evaluate", "greedy episodes of a trained agent on unseen seeds"),
-    "presets": ("presets_command", "what can be trained out of the box"),
-    "status": ("status", "how a run is doing, and what its bottleneck is"),
-    "doctor": ("doctor", "check this machine, the broker, the parameter server, the versions"),
-    "broker": ("broker.cli", "a real one-node Apache Kafka without Docker: start, stop, status"),
-    "actor": ("run_actor", "one role: collect trajectories"),
-    "learner": ("run_learner", "one role: train"),
-    "evaluator": ("run_evaluator", "one role: greedy episodes with the newest weights"),
-    "paramserver": ("run_paramserver", "one role: hand out weights and leases"),
+    "train": ("launch.train", "train on this machine: all roles, live table, curve, GIF"),
+    "evaluate": ("launch.evaluate", "greedy episodes of a trained agent on unseen seeds"),
+    "presets": ("launch.presets_command", "what can be trained out of the box"),
+    "status": ("observe.status", "how a run is doing, and what its bottleneck is"),
+    "doctor": ("observe.doctor", "check this machine, the broker, the parameter server, the versions"),
+    "broker": ("launch.broker.cli", "a real one-node Apache Kafka without Docker: start, stop, status"),
+    "actor": ("launch.run_actor", "one role: collect trajectories"),
+    "learner": ("launch.run_learner", "one role: train"),
+    "evaluator": ("launch.run_evaluator", "one role: greedy episodes with the newest weights"),
+    "paramserver": ("launch.run_paramserver", "one role: hand out weights and leases"),
 }
 
 
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, (module, line) in COMMANDS.items():
         command = commands.add_parser(name, help=line, description=line, allow_abbrev=False)
         if name == wanted:
-            import_module(f"headrace.launch.{module}").add_arguments(command)
+            import_module(f"headrace.{module}").add_arguments(command)
     args = parser.parse_args(arguments)
     if args.version:
         from importlib.metadata import version
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 2
     try:
-        code: int = import_module(f"headrace.launch.{COMMANDS[args.command][0]}").run(args)
+        code: int = import_module(f"headrace.{COMMANDS[args.command][0]}").run(args)
         return code
     except UsageError as error:
         print(f"headrace {args.command}: {error}", file=sys.stderr)

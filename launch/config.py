@@ -61,10 +61,10 @@ class Actors(BaseModel):
     model_config = _STRICT
     processes: int = Field(default=2, ge=1)
     """Actor processes (of this machine, under `headrace train`)."""
-    streams: int = Field(default=1, ge=1)
-    """Streams of fragments per process. Results depend on processes * streams, not on how they are shared out."""
+    workers: int = Field(default=1, ge=1)
+    """Rollout workers per process. Results depend on processes * workers, not on how they are shared out."""
     envs: int = Field(default=8, ge=1)
-    """Environments per stream, stepped with one batched forward. (Groups set it themselves: one episode each.)"""
+    """Environments per rollout worker, stepped with one batched forward. (Groups set it: one episode each.)"""
     fragment_steps: int = Field(default=128, ge=1)
     """Steps per environment in a fragment."""
 
@@ -146,8 +146,8 @@ class Config(BaseModel):
         return TypeAdapter(self.algorithm_module().Config).validate_python(fields)
 
     @property
-    def streams(self) -> int:
-        return self.actors.processes * self.actors.streams
+    def workers(self) -> int:
+        return self.actors.processes * self.actors.workers
 
     def to_toml(self) -> str:
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))

@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
 def load_policy(config: Config, run_dir: Path, checkpoint: Path | None = None) -> tuple[Policy, int, int]:
     """The acting half from a checkpoint (the newest whole one by default), its version and environment steps."""
-    from headrace.learner import checkpoint as checkpoints
+    from headrace.learner import checkpoint_reader as checkpoints
 
     root = run_dir / "checkpoints"
     saved = checkpoints.load(checkpoint) if checkpoint else checkpoints.latest(root)

@@ -10,12 +10,13 @@ import gymnasium
 from headrace.algorithms.base import Policy
 from headrace.common.errors import HeadraceError
 from headrace.common.seeding import evaluation_seeds
-from headrace.launch import evaluate, plot
+from headrace.launch import evaluate
 from headrace.launch.config import Config
 from headrace.launch.evaluate import Evaluation
-from headrace.launch.record import read_rows
-from headrace.learner import checkpoint
-from headrace.learner.checkpointer import Checkpointer
+from headrace.learner import checkpoint_reader
+from headrace.learner.checkpoint_writer import CheckpointWriter
+from headrace.observe import plot
+from headrace.observe.rows import read_rows
 
 
 def finish(config: Config, run_dir: Path, episodes: int, gif: bool) -> None:
@@ -44,10 +45,10 @@ def solved_at(config: Config) -> float | None:
 def _mark_best(run_dir: Path, score: float) -> None:
     """The newest checkpoint stays for good if it evaluated better than any before."""
     root = run_dir / "checkpoints"
-    newest, before = checkpoint.latest(root), checkpoint.best(root)
+    newest, before = checkpoint_reader.latest(root), checkpoint_reader.best(root)
     if newest is not None and (before is None or score > before[1]):
-        with Checkpointer(root) as checkpointer:
-            checkpointer.mark_best(newest.path, score)
+        with CheckpointWriter(root) as writer:
+            writer.mark_best(newest.path, score)
 
 
 def _write_result(run_dir: Path, found: Evaluation) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from headrace.common.errors import UsageError
 from headrace.common.metrics import Metrics
-from headrace.launch import endpoints
 from headrace.launch.build import ensure_socket_dir, with_addresses
 from headrace.launch.config import Config, load
+from headrace.observe import endpoints
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""The actor role: streams of fragments until told to stop. What it loads imports no torch."""
+"""The actor role: workers of fragments until told to stop. What it loads imports no torch."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from headrace.launch.config import Config
 from headrace.launch.roles import add_role_arguments, announced, role_config, token
 from headrace.launch.stopping import Stop
 
-#: How long one ``next`` may wait for leave before the loop looks whether it should stop.
-_LEAVE_WAIT_S = 1.0
+#: How long one ``next`` may wait for a lease before the loop looks whether it should stop.
+_LEASE_WAIT_S = 1.0
 _TURN_S = 0.02
 _CLOSE_S = 10.0
 
@@ -35,30 +35,30 @@ def run(args: argparse.Namespace) -> int:
 
 
 def act(config: Config, index: int, metrics: Metrics, stop: Callable[[], bool]) -> None:
-    """Step this process's streams in turn until ``stop()`` or until the learner ends the run; then flush."""
+    """Step this process's workers in turn until ``stop()`` or until the learner ends the run; then flush."""
     blueprint, incarnation = Blueprint(config), new_incarnation()
     sink = open_sink(config.transport.url, limits=blueprint.limits, metrics=metrics, key=f"{index}-{incarnation:x}")
-    first = index * config.actors.streams
-    streams = []
+    first = index * config.actors.workers
+    workers = []
     try:
-        for stream_id in range(first, first + config.actors.streams):
+        for worker_id in range(first, first + config.actors.workers):
             subscriber = GrpcSubscriber(
                 config.weights.address,
                 config.run.id,
-                stream_id,
+                worker_id,
                 incarnation,
                 token(config),
                 metrics,
                 ca=config.weights.tls_ca,
             )
-            streams.append(blueprint.stream(stream_id, incarnation, subscriber, sink, metrics))
+            workers.append(blueprint.rollout_worker(worker_id, incarnation, subscriber, sink, metrics))
         while not stop():
-            # Wait on one stream only when none of them may go on: a lease counts as spent until its stream asks again.
-            if len(streams) == 1 or not any([stream.step(0.0) for stream in streams]):
-                streams[0].step(_LEAVE_WAIT_S if len(streams) == 1 else _TURN_S)
+            # Wait on one worker only when none of them may go on: a lease counts as spent until its worker asks again.
+            if len(workers) == 1 or not any([worker.step(0.0) for worker in workers]):
+                workers[0].step(_LEASE_WAIT_S if len(workers) == 1 else _TURN_S)
     except Closed as end:
         print(f"actor: {end}; nothing more to do", file=sys.stderr, flush=True)
     finally:
-        for stream in streams:
-            stream.close()
+        for worker in workers:
+            worker.close()
         sink.close(_CLOSE_S)

@@ -23,13 +23,13 @@ from headrace.common.weights.base import Publisher
 from headrace.common.weights.grpc import GrpcPublisher
 from headrace.launch.build import Blueprint
 from headrace.launch.config import Config
-from headrace.launch.record import MetricsLog
 from headrace.launch.roles import add_role_arguments, announced, role_config, token
 from headrace.launch.stopping import Stop
-from headrace.learner.checkpoint import Checkpoint
-from headrace.learner.checkpointer import Checkpointer
+from headrace.learner.checkpoint_reader import Checkpoint
+from headrace.learner.checkpoint_writer import CheckpointWriter
 from headrace.learner.loop import Identity, Learner
 from headrace.learner.report import Report
+from headrace.observe.rows import MetricsLog
 
 _STEP_S = 0.2
 #: Seconds without a new version after which the learner says aloud what it waits for.
@@ -57,25 +57,31 @@ def run(args: argparse.Namespace) -> int:
         stop=stop,
     )
     folder, keep = args.run_dir / "checkpoints", config.run.checkpoint_keep
-    with Checkpointer(folder, keep, metrics=metrics) as checkpointer, announced(args, metrics, "learner"):
-        learner = make_learner(config, args.run_dir, publisher, checkpointer, metrics, resume=args.resume)
+    with CheckpointWriter(folder, keep, metrics=metrics) as checkpoints, announced(args, metrics, "learner"):
+        learner = make_learner(config, args.run_dir, publisher, checkpoints, metrics, resume=args.resume)
         try:
-            learn(learner, config, args.run_dir, checkpointer, metrics, stop)
+            learn(learner, config, args.run_dir, checkpoints, metrics, stop)
         finally:
             learner.close()
     return 0
 
 
 def make_learner(
-    config: Config, run_dir: Path, publisher: Publisher, checkpointer: Checkpointer, metrics: Metrics, *, resume: bool
+    config: Config,
+    run_dir: Path,
+    publisher: Publisher,
+    checkpoints: CheckpointWriter,
+    metrics: Metrics,
+    *,
+    resume: bool,
 ) -> Learner:
     """A learner, fresh or where the newest checkpoint left it. Raises :class:`UsageError` for a foreign checkpoint."""
     blueprint = Blueprint(config)
-    saved = _newest(checkpointer, config) if resume else None
+    saved = _newest(checkpoints, config) if resume else None
     import torch
 
     torch.set_num_threads(config.learner.threads)
-    epoch = checkpointer.next_epoch()
+    epoch = checkpoints.next_epoch()
     source = open_source(
         config.transport.url,
         limits=blueprint.limits,
@@ -99,12 +105,12 @@ def make_learner(
     )
 
 
-def _newest(checkpointer: Checkpointer, config: Config) -> Checkpoint | None:
+def _newest(checkpoints: CheckpointWriter, config: Config) -> Checkpoint | None:
     """The checkpoint to go on from; None where the run died before its first. Never starts anew in silence."""
-    saved = checkpointer.latest({"run_id": config.run.id})
-    if saved is None and (damaged := sorted(checkpointer.root.glob("ckpt-*"))):
+    saved = checkpoints.latest({"run_id": config.run.id})
+    if saved is None and (damaged := sorted(checkpoints.root.glob("ckpt-*"))):
         raise UsageError(
-            f"--resume: none of the {len(damaged)} checkpoints under {checkpointer.root} is intact; "
+            f"--resume: none of the {len(damaged)} checkpoints under {checkpoints.root} is intact; "
             "restore one, or start a new run in another directory"
         )
     return saved
@@ -114,12 +120,12 @@ def learn(
     learner: Learner,
     config: Config,
     run_dir: Path,
-    checkpointer: Checkpointer,
+    checkpoints: CheckpointWriter,
     metrics: Metrics,
     stop: Callable[[], bool],
 ) -> None:
     """Step until the budget is used up or ``stop()``; leaves a last row and a last checkpoint behind."""
-    book = _Book(learner, config, run_dir, checkpointer, metrics)
+    book = _Book(learner, config, run_dir, checkpoints, metrics)
     book.snapshot_if_due()
     while not learner.done and not stop():
         trained = learner.step(_STEP_S)
@@ -134,10 +140,10 @@ class _Book:
     """What is written while learning: rows, checkpoints, snapshots, and a word when nothing moves."""
 
     def __init__(
-        self, learner: Learner, config: Config, run_dir: Path, checkpointer: Checkpointer, metrics: Metrics
+        self, learner: Learner, config: Config, run_dir: Path, checkpoints: CheckpointWriter, metrics: Metrics
     ) -> None:
         self._learner, self._run, self._run_dir = learner, config.run, run_dir
-        self._checkpointer, self._metrics = checkpointer, metrics
+        self._checkpoints, self._metrics = checkpoints, metrics
         self.report = Report(metrics, learner.counters, config.run.total_steps)
         self._rows = MetricsLog(run_dir / "metrics.jsonl")
         self._checkpoint_at_s = learner.counters.trained_s + self._run.checkpoint_every_s
@@ -165,9 +171,9 @@ class _Book:
             tensors, scalars = self._learner.algorithm.weights()
             parts["acting"] = State({k: np.array(v) for k, v in tensors.items()}, {"scalars": scalars})
             try:
-                self._checkpointer.save(self._learner.counters.version, parts, info)
+                self._checkpoints.save(self._learner.counters.version, parts, info)
             except CheckpointFailed as error:
-                if self._checkpointer.failures_in_a_row >= _CHECKPOINT_TRIES:
+                if self._checkpoints.failures_in_a_row >= _CHECKPOINT_TRIES:
                     raise
                 print(f"learner: {error}; trying again later", file=sys.stderr, flush=True)
             else:

@@ -37,11 +37,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def options(config: Config) -> Options:
-    """Lockstep where nothing may be stale: leases then go to the streams in turn."""
+    """Lockstep where nothing may be stale: leases then go to the workers in turn."""
     secret, weights = token(config), config.weights
     return Options(
         run_id=config.run.id,
-        streams=config.streams if config.learner.max_staleness == 0 else 0,
+        workers=config.workers if config.learner.max_staleness == 0 else 0,
         lease_ttl_s=weights.lease_ttl_s,
         publish_token=secret,
         subscribe_token=secret,

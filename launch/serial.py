@@ -1,6 +1,6 @@
 """The serial runner: every role in one process, the same ``step()``s in turn. The reference for all that is not.
 
-each stream: step (until no leave is left) -> learner: step -> ...
+each worker: step (until no lease is left) -> learner: step -> ...
 """
 
 from __future__ import annotations
@@ -11,14 +11,16 @@ from headrace.common.metrics import Metrics
 from headrace.common.transport.memory import Memory
 from headrace.launch.build import Blueprint, with_addresses
 from headrace.launch.config import Config
-from headrace.learner.loop import Identity, Learner, Trained
+from headrace.learner.loop import Identity, Learner, TrainResult
 from headrace.paramserver.inprocess import InProcess
 from headrace.paramserver.ledger import Ledger
 from headrace.paramserver.store import Store
 
 
 def run_serial(
-    config: Config, on_version: Callable[[Learner, Trained], None] = lambda learner, trained: None, versions: int = 0
+    config: Config,
+    on_version: Callable[[Learner, TrainResult], None] = lambda learner, trained: None,
+    versions: int = 0,
 ) -> Learner:
     """Train to the end of ``run.total_steps`` (or for ``versions`` versions); returns the learner as it stands."""
     import torch
@@ -27,7 +29,7 @@ def run_serial(
     blueprint = Blueprint(with_addresses(config))
     blueprint.check()
     config, metrics = blueprint.config, Metrics("serial")
-    carrier, server = Memory(blueprint.limits), InProcess(Store(Ledger(blueprint.lockstep_streams)))
+    carrier, server = Memory(blueprint.limits), InProcess(Store(Ledger(blueprint.lockstep_workers)))
     learner = Learner(
         Identity(config.run.id, 1),
         blueprint.algorithm(),
@@ -40,20 +42,20 @@ def run_serial(
         total_steps=config.run.total_steps,
         queue_bytes=config.transport.queue_bytes,
     )
-    streams = [
-        blueprint.stream(i, i, server.subscriber(config.run.id, i, i), carrier, metrics)
-        for i in range(blueprint.config.streams)
+    workers = [
+        blueprint.rollout_worker(i, i, server.subscriber(config.run.id, i, i), carrier, metrics)
+        for i in range(blueprint.config.workers)
     ]
     try:
         while not learner.done and (not versions or learner.counters.version < versions):
-            for stream in streams:
-                stream.step(timeout_s=0.0)
+            for worker in workers:
+                worker.step(timeout_s=0.0)
             while (trained := learner.step(timeout_s=0.01)) is None and learner.backlog():
                 pass
             if trained is not None:
                 on_version(learner, trained)
     finally:
-        for stream in streams:
-            stream.close()
+        for worker in workers:
+            worker.close()
         learner.close()
     return learner

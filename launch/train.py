@@ -16,17 +16,17 @@ from pathlib import Path
 
 from headrace.common.errors import UsageError
 from headrace.common.metrics import Metrics
-from headrace.launch import board
 from headrace.launch import config as configuration
 from headrace.launch.build import Blueprint, ensure_socket_dir, plan, socket_dir, with_addresses
 from headrace.launch.config import Config
 from headrace.launch.finish import finish
-from headrace.launch.record import Tail
 from headrace.launch.roles import add_config_arguments
 from headrace.launch.stopping import Stop
 from headrace.launch.supervisor import Child, ProcessDied, Supervisor
-from headrace.launch.table import Notes, open_display
-from headrace.launch.watch import Watch
+from headrace.observe.rows import Tail
+from headrace.observe.table import Notes, open_display
+from headrace.observe.tensorboard import TensorBoardWriter
+from headrace.observe.watch import Watch
 
 _POLL_S = 0.25
 #: Grace periods: the learner writes a checkpoint, actors finish a fragment and flush.
@@ -132,7 +132,7 @@ def _train(config: Config, run_dir: Path, resume: bool, overrides: Sequence[str]
     """Whether it came to its end; False when it was told to stop. Raises :class:`ProcessDied`."""
     stop, metrics = Stop(), Metrics("supervisor")
     supervisor = Supervisor(children(config, run_dir, resume, overrides), metrics)
-    tail, tensorboard = Tail(run_dir / "metrics.jsonl"), board.Board(run_dir / "tensorboard")
+    tail, tensorboard = Tail(run_dir / "metrics.jsonl"), TensorBoardWriter(run_dir / "tensorboard")
     display = open_display(f"{config.algorithm['name']} on {config.task.env}", sys.stdout)
     watch = Watch(run_dir)
     others = [c.name for c in supervisor.children if c.role != "learner"]

@@ -1,6 +1,6 @@
 """Keeps experience the way the algorithm declared it: fragments in, batches out. Pure: knows no sockets and no clocks.
 
-experience = keep(algorithm.experience, seed)
+experience = make_buffer(algorithm.experience, seed)
 experience.add(trajectory)                # validated and admitted already
 while (round_ := experience.next_round()) is not None:
     for batch in round_: ...              # one round = one version
@@ -22,7 +22,7 @@ from headrace.learner.replay import ReplayBuffer, SamplesPerInsert
 _FINAL = "final_obs"
 
 
-class Kept(Protocol):
+class ExperienceBuffer(Protocol):
     """What the learner holds between ``add`` and an update."""
 
     def add(self, trajectory: Trajectory) -> None: ...
@@ -50,18 +50,18 @@ def per_version(declared: Experience) -> int:
     return declared.groups if isinstance(declared, Groups) else declared.fragments
 
 
-def keep(declared: Experience, seed: int) -> Kept:
-    """The keeper for a declared kind of experience."""
+def make_buffer(declared: Experience, seed: int) -> ExperienceBuffer:
+    """The buffer for a declared kind of experience."""
     match declared:
         case OnPolicy():
-            return _Fragments(declared.fragments, join_on_policy)
+            return FragmentBuffer(declared.fragments, join_on_policy)
         case Groups():
-            return _Fragments(declared.groups, join_groups)
+            return FragmentBuffer(declared.groups, join_groups)
         case Replay():
-            return _Replayed(declared, seed)
+            return ReplayExperience(declared, seed)
 
 
-class _Fragments:
+class FragmentBuffer:
     """OnPolicy and Groups: the next N fragments make one batch, in order of their leases, and are never used again."""
 
     def __init__(self, needed: int, join: Callable[[Sequence[Trajectory]], Batch]) -> None:
@@ -85,7 +85,7 @@ class _Fragments:
         self._waiting.clear()
 
 
-class _Replayed:
+class ReplayExperience:
     """Replay: fragments go into the buffer; each version samples what its inserts have paid for."""
 
     def __init__(self, declared: Replay, seed: int) -> None:

@@ -19,7 +19,7 @@ from headrace.common.metrics import Metrics
 from headrace.common.transport import Received, Source
 from headrace.common.types import Trajectory, Weights
 from headrace.common.weights.base import Progress, Publisher
-from headrace.learner.experience import Kept, Round, keep, per_version
+from headrace.learner.experience import ExperienceBuffer, Round, make_buffer, per_version
 from headrace.learner.intake import Intake, Marks
 
 #: A learner that waits tells the parameter server so this often: a lease lost with its actor is missed only then.
@@ -52,7 +52,7 @@ class Counters:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainResult:
     """What one version was made of, for whoever logs (learner/report.py)."""
 
     fragments: Sequence[Trajectory]
@@ -105,7 +105,7 @@ class Learner:
         self._source, self._publisher = source, publisher
         self._total_steps, self._max_staleness = total_steps, max_staleness
         self._per_version = per_version(algorithm.experience)
-        self.experience: Kept = keep(algorithm.experience, seed)
+        self.experience: ExperienceBuffer = make_buffer(algorithm.experience, seed)
         self.counters, self._marks, self._positions = Counters(), Marks(), Positions()
         if resume is not None and info is not None:
             self._restore(resume, info)
@@ -122,7 +122,7 @@ class Learner:
     def done(self) -> bool:
         return self.counters.env_steps >= self._total_steps
 
-    def step(self, timeout_s: float) -> Trained | None:
+    def step(self, timeout_s: float) -> TrainResult | None:
         """One turn: take a fragment if one comes within ``timeout_s``; make a version if enough are here."""
         began = time.perf_counter() if self._stepped_at is None else self._stepped_at
         with self.metrics.phase("learner_phase_seconds_total", "wait"):
@@ -181,7 +181,7 @@ class Learner:
         self.experience.add(trajectory)
         self.metrics.inc("learner_fragments_total")
 
-    def _train(self, round_: Round) -> Trained | None:
+    def _train(self, round_: Round) -> TrainResult | None:
         counters, metrics = self.counters, {}
         staleness = [counters.version - t.policy_version for t in round_.fragments]
         self.algorithm.progress(min(1.0, counters.env_steps / self._total_steps))
@@ -199,7 +199,7 @@ class Learner:
         counters.version += 1
         counters.fragments += len(round_.fragments)
         self._publish()
-        return Trained(round_.fragments, staleness, metrics)
+        return TrainResult(round_.fragments, staleness, metrics)
 
     def _tell_if_due(self) -> None:
         """A refused fragment has spent a lease: admit another in its place, or the learner would starve. And say now

@@ -9,7 +9,7 @@ import numpy as np
 
 from headrace.common.errors import REJECT_REASONS
 from headrace.common.metrics import Metrics
-from headrace.learner.loop import Counters, Trained
+from headrace.learner.loop import Counters, TrainResult
 
 PHASES = ("wait", "assemble", "update", "publish", "checkpoint")
 #: Training returns are averaged over this many finished episodes, like everywhere in the field.
@@ -33,7 +33,7 @@ class Report:
         """Seconds of training since the last row."""
         return self._counters.trained_s - self._since_s
 
-    def add(self, trained: Trained) -> None:
+    def add(self, trained: TrainResult) -> None:
         for trajectory in trained.fragments:
             self._returns.extend(e.ret for e in trajectory.episodes)
             self._lengths.extend(e.length for e in trajectory.episodes)

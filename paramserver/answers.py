@@ -8,7 +8,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from headrace.common.errors import Fenced, Rejected, UsageError
-from headrace.common.weights.base import Progress, Standing
+from headrace.common.weights.base import LedgerState, Progress
 from headrace.common.wire import paramserver_pb2 as pb
 from headrace.paramserver.store import Version
 
@@ -48,18 +48,18 @@ def progress(message: pb.Progress) -> Progress:
     return Progress(message.admit_until, message.next_lease, message.consumed, message.backlog, message.complete)
 
 
-def standing(message: pb.LedgerState) -> Standing:
+def ledger_state(message: pb.LedgerState) -> LedgerState:
     out = tuple((lease.number, lease.actor_id, lease.incarnation) for lease in message.out)
-    return Standing(message.next_lease, message.begun, message.admit_until, out)
+    return LedgerState(message.next_lease, message.begun, message.admit_until, out)
 
 
-def state(current: Version[Any] | None, standing: Standing) -> bytes:
+def state(current: Version[Any] | None, ledger: LedgerState) -> bytes:
     """What the learner is told after every call: the version served, and where the ledger stands."""
     epoch, number = current.order if current else (0, -1)
-    ledger = pb.LedgerState(
-        next_lease=standing.next_lease,
-        begun=standing.begun,
-        admit_until=standing.admit_until,
-        out=[pb.Lease(number=n, actor_id=a, incarnation=i) for n, a, i in standing.out],
+    told = pb.LedgerState(
+        next_lease=ledger.next_lease,
+        begun=ledger.begun,
+        admit_until=ledger.admit_until,
+        out=[pb.Lease(number=n, actor_id=a, incarnation=i) for n, a, i in ledger.out],
     )
-    return pb.ServerState(learner_epoch=epoch, version=number, ledger=ledger).SerializeToString()
+    return pb.ServerState(learner_epoch=epoch, version=number, ledger=told).SerializeToString()

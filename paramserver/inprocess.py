@@ -1,8 +1,8 @@
 """Publisher and subscriber in one process, without sockets: for the serial runner and for tests.
 
-weights = InProcess(Store(Ledger(streams=2)))
+weights = InProcess(Store(Ledger(workers=2)))
 weights.publish(version, progress)
-leave = weights.subscriber("run", actor_id=0, incarnation=1).next(have_version=-1, timeout_s=0)
+lease = weights.subscriber("run", actor_id=0, incarnation=1).next(have_version=-1, timeout_s=0)
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from types import MappingProxyType
 
 import numpy as np
 
-from headrace.common.types import Array, Leave, Weights
+from headrace.common.types import Array, Lease, Weights
 from headrace.common.weights.base import REPORTED_LEASES, Progress
-from headrace.paramserver.store import Ask, Store, Version, Writer
+from headrace.paramserver.store import LeaseRequest, Store, Version, Writer
 
 
 class InProcess:
@@ -45,7 +45,7 @@ class InProcess:
 
 
 class InProcessSubscriber:
-    """A :class:`Subscriber` that never waits: nobody else could give leave meanwhile."""
+    """A :class:`Subscriber` that never waits: nobody else could free a lease meanwhile."""
 
     def __init__(
         self, store: Store[Weights], clock: Callable[[], float], run_id: str, actor_id: int, incarnation: int
@@ -55,8 +55,8 @@ class InProcessSubscriber:
         self._received: deque[int] = deque(maxlen=REPORTED_LEASES)
         self._epoch = -1
 
-    def next(self, have_version: int, timeout_s: float) -> Leave | None:
-        ask = Ask(
+    def next(self, have_version: int, timeout_s: float) -> Lease | None:
+        ask = LeaseRequest(
             self._run_id, self._actor_id, self._incarnation, tuple(self._received), (self._epoch, have_version)
         )  # fmt: skip
         grant = self._store.next(ask, self._clock())
@@ -64,7 +64,7 @@ class InProcessSubscriber:
             return None
         self._received.append(grant.lease)
         self._epoch = grant.learner_epoch
-        return Leave(grant.lease, grant.learner_epoch, grant.version.content if grant.version else None)
+        return Lease(grant.lease, grant.learner_epoch, grant.version.content if grant.version else None)
 
     def close(self) -> None:
         """Nothing to release."""

@@ -8,7 +8,7 @@ The second bound is for slow actors: without it their fragments would be overtak
 stale when they come. With it, while a fragment begun at version p is out, too few others exist to go beyond
 p + max_staleness.
 
-With ``streams = N`` the ledger is in lockstep: lease n belongs to stream ``n % N``, whose actor_id is that index, and
+With ``workers = N`` the ledger is in lockstep: lease n belongs to worker ``n % N``, whose actor_id is that index, and
 nobody else can take it. There a lease never expires: a new life of the actor gets the same number again.
 
 How much has really been begun is known exactly while nobody dies. Where it is not, the count is corrected:
@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from headrace.common.errors import Fenced, UsageError
-from headrace.common.weights.base import Progress, Standing
+from headrace.common.weights.base import LedgerState, Progress
 
 #: Numbers skipped by a server that was started anew: more than any handed out between two answers to its learner.
 SKIPPED = 1 << 16
@@ -39,8 +39,8 @@ FORGET_TTLS = 100
 
 @dataclass(slots=True)
 class _Actor:
-    """One stream's present life. ``lease``: handed out, not known to be delivered. ``expired``: given up for lost.
-    ``recalled``: known from the server's predecessor only."""
+    """One rollout worker's present life. ``lease``: handed out, not known to be delivered. ``expired``: given up for
+    lost. ``recalled``: known from the server's predecessor only."""
 
     actor_id: int
     incarnation: int
@@ -55,13 +55,13 @@ class _Actor:
 class Ledger:
     """Times are seconds of any monotonic clock, given by the caller. Lease numbers and counts start at 0."""
 
-    def __init__(self, streams: int = 0, ttl_s: float = 60.0, settle_s: float = 5.0) -> None:
-        self.streams, self.ttl_s, self.settle_s = streams, ttl_s, settle_s
+    def __init__(self, workers: int = 0, ttl_s: float = 60.0, settle_s: float = 5.0) -> None:
+        self.workers, self.ttl_s, self.settle_s = workers, ttl_s, settle_s
         self.next_lease = self.begun = self.admit_until = 0
         self.issued_total = self.expired_total = 0
         self._actors: OrderedDict[int, _Actor] = OrderedDict()  # least recently heard first
         self._out: OrderedDict[int, _Actor] = OrderedDict()  # lease -> its actor, oldest first
-        self._next_of = list(range(streams))
+        self._next_of = list(range(workers))
         self._skipped, self._reported = range(0), set[int]()
         self._held_back, self._held_back_until_s = 0, 0.0  # skipped numbers that count as begun
         self._mark: tuple[float, int] | None = None
@@ -71,18 +71,18 @@ class Ledger:
     def admit(self, progress: Progress, now_s: float) -> None:
         """Take over the learner's counters within its epoch. ``admit_until`` never goes down."""
         self.admit_until = max(self.admit_until, progress.admit_until)
-        if self.streams:
+        if self.workers:
             return
         self.begun = max(self.begun, progress.consumed + progress.backlog)  # an expired lease was delivered after all
         if progress.complete:
             self._miss(progress.consumed + progress.backlog, now_s)
 
-    def rebuild(self, progress: Progress, now_s: float, known: Standing | None = None) -> None:
+    def rebuild(self, progress: Progress, now_s: float, known: LedgerState | None = None) -> None:
         """Begin a learner's epoch, or a server's life (``known``: how its predecessor stood when last heard)."""
         self.expire(now_s)
         came = progress.consumed + progress.backlog
         self.admit_until, self._mark = progress.admit_until, None
-        if self.streams:
+        if self.workers:
             self._rewind(progress.consumed, came)
             return
         self.next_lease = max(self.next_lease, progress.next_lease)
@@ -92,16 +92,16 @@ class Ledger:
             self._succeed(known, came, now_s)
 
     @property
-    def standing(self) -> Standing:
-        held = () if self.streams else ((lease, a.actor_id, a.incarnation) for lease, a in self._out.items())
-        return Standing(self.next_lease, self.begun, self.admit_until, tuple(held))
+    def state(self) -> LedgerState:
+        held = () if self.workers else ((lease, a.actor_id, a.incarnation) for lease, a in self._out.items())
+        return LedgerState(self.next_lease, self.begun, self.admit_until, tuple(held))
 
     # --- the actors' side ------------------------------------------------------------------------------------------
 
     @property
     def room(self) -> bool:
         """Whether asking can help anybody."""
-        return bool(self.streams) or self.begun < self._limit
+        return bool(self.workers) or self.begun < self._limit
 
     @property
     def _limit(self) -> int:
@@ -114,11 +114,11 @@ class Ledger:
 
         ``received``: the latest leases it received, newest last; their fragments have been put. One that it should
         hold and that is not among them was lost on the way and is given again. Raises :class:`Fenced` for a life that
-        another one has replaced, and :class:`UsageError` for a stream that lockstep does not have.
+        another one has replaced, and :class:`UsageError` for a worker that lockstep does not have.
         """
         self.expire(now_s)
-        if self.streams and not 0 <= actor_id < self.streams:
-            raise UsageError(f"actor {actor_id}: lockstep has the streams 0 to {self.streams - 1}")
+        if self.workers and not 0 <= actor_id < self.workers:
+            raise UsageError(f"actor {actor_id}: lockstep has the workers 0 to {self.workers - 1}")
         actor = self._actors.get(actor_id)
         if actor is None or actor.incarnation != incarnation:
             actor = self._new_life(actor_id, actor, incarnation, received)
@@ -137,7 +137,7 @@ class Ledger:
 
     def expire(self, now_s: float) -> None:
         """Give up leases older than ``ttl_s``, unknown ones after ``settle_s``, and actors long gone."""
-        while self._out and not self.streams:
+        while self._out and not self.workers:
             lease, actor = next(iter(self._out.items()))
             if now_s - actor.heard_s < self.ttl_s:
                 break
@@ -147,7 +147,7 @@ class Ledger:
         if self._held_back and now_s >= self._held_back_until_s:
             self._give_up(self._held_back)
             self._held_back = 0
-        while self._actors and not self.streams:
+        while self._actors and not self.workers:
             actor_id, actor = next(iter(self._actors.items()))
             if now_s - actor.heard_s < FORGET_TTLS * self.ttl_s:
                 break
@@ -156,11 +156,11 @@ class Ledger:
     # --- inside ----------------------------------------------------------------------------------------------------
 
     def _issue(self, actor_id: int, actor: _Actor) -> int | None:
-        lease = self._next_of[actor_id] if self.streams else self.next_lease
-        if (lease if self.streams else self.begun) >= (self.admit_until if self.streams else self._limit):
+        lease = self._next_of[actor_id] if self.workers else self.next_lease
+        if (lease if self.workers else self.begun) >= (self.admit_until if self.workers else self._limit):
             return None
-        if self.streams:
-            self._next_of[actor_id] = lease + self.streams
+        if self.workers:
+            self._next_of[actor_id] = lease + self.workers
         self.next_lease = max(self.next_lease, lease + 1)
         self.begun += 1
         self.issued_total += 1
@@ -175,7 +175,7 @@ class Ledger:
             self.begun += 1
         actor.lease = None
 
-    def _succeed(self, known: Standing, came: int, now_s: float) -> None:
+    def _succeed(self, known: LedgerState, came: int, now_s: float) -> None:
         first = max(self.next_lease, known.next_lease)
         self._skipped, self.next_lease = range(first, first + SKIPPED), first + SKIPPED
         self._held_back = min(max(0, known.admit_until - known.begun), SKIPPED)
@@ -201,15 +201,15 @@ class Ledger:
         if gone.lease is None or gone.expired:
             return
         del self._out[gone.lease]
-        if self.streams:
+        if self.workers:
             self._next_of[actor_id] = gone.lease
         self._give_up(1)
 
     def _first_contact(self, actor_id: int, received: Sequence[int]) -> None:
         """An actor that lived before this server did: what it put lately may not have been counted yet."""
         for lease in received:
-            if self.streams:
-                self._next_of[actor_id] = max(self._next_of[actor_id], lease + self.streams)
+            if self.workers:
+                self._next_of[actor_id] = max(self._next_of[actor_id], lease + self.workers)
             elif lease >= self.next_lease:
                 self.next_lease = lease + 1
                 self.begun += 1
@@ -234,12 +234,12 @@ class Ledger:
         self._mark = (now_s, self.begun - len(self._out) - self._held_back)
 
     def _rewind(self, consumed: int, came: int) -> None:
-        """Lockstep: go on where the streams are if the log kept what they put, else from what was trained on."""
-        delivered = sum((n - s) // self.streams for s, n in enumerate(self._next_of)) - len(self._out)
+        """Lockstep: go on where the workers are if the log kept what they put, else from what was trained on."""
+        delivered = sum((n - s) // self.workers for s, n in enumerate(self._next_of)) - len(self._out)
         if came < delivered or not self._actors:
             self._out.clear()
             for actor in self._actors.values():
                 actor.lease = None
-            self._next_of = [consumed + (s - consumed) % self.streams for s in range(self.streams)]
-        self.begun = sum((n - s) // self.streams for s, n in enumerate(self._next_of))
+            self._next_of = [consumed + (s - consumed) % self.workers for s in range(self.workers)]
+        self.begun = sum((n - s) // self.workers for s, n in enumerate(self._next_of))
         self.next_lease = max(self._next_of)

@@ -11,7 +11,7 @@ from headrace.common.errors import UsageError
 
 @dataclass(frozen=True)
 class Options:
-    """``run_id``: the only run served (empty: that of the first publication). ``streams``: > 0 is lockstep.
+    """``run_id``: the only run served (empty: that of the first publication). ``workers``: > 0 is lockstep.
 
     ``publish_token`` lets publish and subscribe, ``subscribe_token`` subscribe only; empty: nobody is asked.
     ``insecure``: listen beyond this machine without tokens all the same. ``tls_cert``, ``tls_key``: PEM files;
@@ -19,7 +19,7 @@ class Options:
     """
 
     run_id: str = ""
-    streams: int = 0
+    workers: int = 0
     lease_ttl_s: float = 60.0
     settle_s: float = 5.0
     publish_token: str = ""

@@ -46,7 +46,7 @@ class ParamServer:
         options.check(address)
         self.address, self._options, self._metrics = address, options, metrics
         self.store: Store[Blob] = Store(
-            Ledger(options.streams, options.lease_ttl_s, options.settle_s), options.run_id
+            Ledger(options.workers, options.lease_ttl_s, options.settle_s), options.run_id
         )  # fmt: skip
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="paramserver", daemon=True)

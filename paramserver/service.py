@@ -1,7 +1,7 @@
 """The gRPC service around the store: it waits, wakes and writes; what is decided is decided in store.py and ledger.py.
 
-    Publish: header, chunks -> Collector (digest checked) -> store.publish -> wake whoever waits for leave or a version
-    Next:    store.next -> a Grant at once, or wait in line -> header, then the version's chunk messages as they came
+    Publish: header, chunks -> Collector (digest checked) -> store.publish -> wake who waits for a lease or a version
+    Next:    store.next -> a LeaseGrant at once, or wait in line -> header, then the version's chunks as they came
 
 Messages are bytes on both sides (no serialisers), so a chunk is never built or copied here. A stream that is slow holds
 the version it is being sent and nothing else: there is no queue per subscriber, the next version it asks for is the
@@ -23,9 +23,9 @@ from headrace.common.metrics import Metrics
 from headrace.common.weights.base import REPORTED_LEASES
 from headrace.common.weights.chunks import Blob, Collector
 from headrace.common.wire import paramserver_pb2 as pb
-from headrace.paramserver.answers import Busy, Context, answer_errors, progress, standing, state
+from headrace.paramserver.answers import Busy, Context, answer_errors, ledger_state, progress, state
 from headrace.paramserver.options import Options
-from headrace.paramserver.store import Ask, Grant, Store, Version, Writer
+from headrace.paramserver.store import LeaseGrant, LeaseRequest, Store, Version, Writer
 
 SERVICE = "headrace.v1.ParamServer"
 
@@ -43,7 +43,7 @@ class Service:
     ) -> None:
         self._store, self._options, self._metrics, self._clock = store, options, metrics, clock
         self._on_first_weights = on_first_weights
-        self._line: dict[asyncio.Future[Grant[Blob]], Ask] = {}  # actors waiting for leave, longest first
+        self._line: dict[asyncio.Future[LeaseGrant[Blob]], LeaseRequest] = {}  # who waits, longest first
         self._new_version = asyncio.Event()
         self._subscribers = 0
         self._counted = (0, 0)
@@ -73,7 +73,7 @@ class Service:
                 collector.add(message)
             blob = collector.blob()
             version = Version(blob.content.learner_epoch, blob.content.version, blob.content.digest, blob)
-            known = standing(header.ledger) if header.HasField("ledger") else None
+            known = ledger_state(header.ledger) if header.HasField("ledger") else None
             first = self._store.current is None
             if self._store.publish(writer, version, progress(header.progress), known, self._clock()):
                 self._new_version.set()
@@ -99,9 +99,9 @@ class Service:
             request = pb.NextRequest.FromString(message)
             received = tuple(request.received[-REPORTED_LEASES:])
             have = (request.have_epoch, request.have_version)
-            ask = Ask(request.run_id, request.actor_id, request.incarnation, received, have)
+            ask = LeaseRequest(request.run_id, request.actor_id, request.incarnation, received, have)
             with self._subscriber():
-                grant = await self._leave(ask, min(request.timeout_ms / 1e3, self._options.max_poll_s))
+                grant = await self._lease(ask, min(request.timeout_ms / 1e3, self._options.max_poll_s))
                 header = pb.Header(granted=grant is not None)
                 if grant is not None:
                     header.lease, header.learner_epoch = grant.lease, grant.learner_epoch
@@ -122,12 +122,12 @@ class Service:
                     await self._write(context, pb.Header(learner_epoch=version.learner_epoch), version, have)
                     have = version.order
 
-    async def _leave(self, ask: Ask, timeout_s: float) -> Grant[Blob] | None:
+    async def _lease(self, ask: LeaseRequest, timeout_s: float) -> LeaseGrant[Blob] | None:
         grant = self._store.next(ask, self._clock())
         self._serve_line()  # a fragment put by this actor may have been what others wait for
         if grant is not None or timeout_s <= 0:
             return grant
-        waiting: asyncio.Future[Grant[Blob]] = asyncio.get_running_loop().create_future()
+        waiting: asyncio.Future[LeaseGrant[Blob]] = asyncio.get_running_loop().create_future()
         self._raise_if_draining()
         self._line[waiting] = ask
         try:
@@ -138,7 +138,7 @@ class Service:
             del self._line[waiting]
 
     def _serve_line(self, everybody: bool = False) -> None:
-        """Give what leave there is to those who wait longest. ``everybody`` is heard where asking also tells a ledger
+        """Give what leases there are to those who wait longest. ``everybody`` is heard where asking also tells a ledger
         that was just rebuilt what the actor has put."""
         for waiting, ask in list(self._line.items()):
             if not (everybody or self._store.ledger.room):
@@ -211,4 +211,4 @@ class Service:
         self._metrics.set("weights_version", current.number if current else -1)
 
     def _state(self) -> bytes:
-        return state(self._store.current, self._store.ledger.standing)
+        return state(self._store.current, self._store.ledger.state)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from headrace.common.errors import Fenced, UsageError
-from headrace.common.weights.base import Progress, Standing
+from headrace.common.weights.base import LedgerState, Progress
 from headrace.paramserver.ledger import Ledger
 
 T = TypeVar("T")
@@ -42,8 +42,8 @@ class Version(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """An actor asks for leave. ``received``: its latest leases; ``have``: (epoch, version), each -1 if not known."""
+class LeaseRequest:
+    """An actor asks for a lease. ``received``: its latest leases; ``have``: (epoch, version), each -1 if not known."""
 
     run_id: str
     actor_id: int
@@ -53,8 +53,8 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Grant(Generic[T]):
-    """Leave to begin a fragment; ``version`` only where the actor has an older one."""
+class LeaseGrant(Generic[T]):
+    """A lease to begin a fragment; ``version`` only where the actor has an older one."""
 
     lease: int
     learner_epoch: int
@@ -85,7 +85,7 @@ class Store(Generic[T]):
             raise UsageError(f"this parameter server serves run {self.run_id!r}, not {run_id!r}")
 
     def publish(
-        self, writer: Writer, version: Version[T], progress: Progress, known: Standing | None, now_s: float
+        self, writer: Writer, version: Version[T], progress: Progress, known: LedgerState | None, now_s: float
     ) -> bool:
         """Make ``version`` current; False if it was already. ``known``: the ledger as the writer last saw it.
 
@@ -108,15 +108,15 @@ class Store(Generic[T]):
         if progress is not None and self._writer is not None and self._writer == writer:
             self.ledger.admit(progress, now_s)
 
-    def next(self, ask: Ask, now_s: float) -> Grant[T] | None:
-        """Leave for one actor, or None: wait. Raises :class:`UsageError` and :class:`Fenced` as the ledger does."""
+    def next(self, ask: LeaseRequest, now_s: float) -> LeaseGrant[T] | None:
+        """A lease for one actor, or None: wait. Raises :class:`UsageError` and :class:`Fenced` as the ledger does."""
         self.check_run(ask.run_id)
         if self.current is None or ask.have[0] > self.current.learner_epoch:
             return None  # nothing yet, or from a learner that this actor knows to be replaced
         lease = self.ledger.begin(ask.actor_id, ask.incarnation, now_s, ask.received)
         if lease is None:
             return None
-        return Grant(lease, self.current.learner_epoch, self.newer_than(ask.have))
+        return LeaseGrant(lease, self.current.learner_epoch, self.newer_than(ask.have))
 
     def newer_than(self, have: tuple[int, int]) -> Version[T] | None:
         """The current version if it is newer than ``have``."""

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from headrace.common.errors import UsageError
-from headrace.tasks.base import EnvBatch, Stepped
+from headrace.tasks.base import EnvBatch, StepResult
 
-__all__ = ["BACKENDS", "EnvBatch", "Stepped", "make_batch"]
+__all__ = ["BACKENDS", "EnvBatch", "StepResult", "make_batch"]
 
 BACKENDS = ("gymnasium", "envpool")
 

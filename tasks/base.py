@@ -10,7 +10,7 @@ from headrace.common.types import Array, Spaces
 
 
 @dataclass(frozen=True, slots=True)
-class Stepped:
+class StepResult:
     """One step of B environments. Resets happen in the same step: where an episode ended, ``obs`` already is the first
     observation of the next one and ``final_obs`` holds what the ended one showed last.
 
@@ -36,7 +36,7 @@ class EnvBatch(Protocol):
     def reset(self, seeds: Sequence[int]) -> Array:
         """Start a new episode in every environment; seeds as many as environments. Returns obs [B, ...]."""
 
-    def step(self, action: Array) -> Stepped:
+    def step(self, action: Array) -> StepResult:
         """Take ``action`` ([B] int64, or [B, action_dim] float32 in [-1, 1])."""
 
     def close(self) -> None: ...

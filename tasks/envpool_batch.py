@@ -13,7 +13,7 @@ import numpy as np
 
 from headrace.common.errors import UsageError
 from headrace.common.types import Array
-from headrace.tasks.base import Stepped
+from headrace.tasks.base import StepResult
 from headrace.tasks.gymnasium_batch import spaces_of
 
 
@@ -43,7 +43,7 @@ class EnvPoolBatch:
         self._resetting[:] = False
         return self._cast(self.env.reset()[0])
 
-    def step(self, action: Array) -> Stepped:
+    def step(self, action: Array) -> StepResult:
         if not self.spaces.discrete:
             action = self._low + (np.clip(action, -1.0, 1.0) + 1.0) * self._half_range
         shown, reward, terminated, truncated, _ = self.env.step(action)
@@ -51,7 +51,7 @@ class EnvPoolBatch:
         terminated, truncated = terminated & valid, truncated & ~terminated & valid
         self._resetting = terminated | truncated
         final = obs[self._resetting] if self._resetting.any() else None
-        return Stepped(obs, reward.astype(np.float32), terminated, truncated, final, valid)
+        return StepResult(obs, reward.astype(np.float32), terminated, truncated, final, valid)
 
     def close(self) -> None:
         self.env.close()

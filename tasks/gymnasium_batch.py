@@ -15,7 +15,7 @@ import numpy as np
 
 from headrace.common.errors import UsageError
 from headrace.common.types import DTYPES, Array, Spaces
-from headrace.tasks.base import Stepped
+from headrace.tasks.base import StepResult
 
 
 def make_env(env_id: str, kwargs: dict[str, Any], render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
@@ -91,7 +91,7 @@ class GymnasiumBatch:
     def reset(self, seeds: Sequence[int]) -> Array:
         return self._stack([env.reset(seed=seed)[0] for env, seed in zip(self.envs, seeds, strict=True)])
 
-    def step(self, action: Array) -> Stepped:
+    def step(self, action: Array) -> StepResult:
         n = len(self.envs)
         obs, reward = np.empty((n, *self.spaces.obs_shape), self.spaces.obs_dtype), np.empty(n, np.float32)
         terminated, truncated = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
@@ -103,7 +103,7 @@ class GymnasiumBatch:
                 final.append(shown)
                 shown, _ = self.envs[i].reset()
             obs[i] = shown
-        return Stepped(obs, reward, terminated, truncated, self._stack(final) if final else None)
+        return StepResult(obs, reward, terminated, truncated, self._stack(final) if final else None)
 
     def step_some(self, action: Array, columns: Sequence[int]) -> list[tuple[Array, float, bool, bool]]:
         """Step only ``columns`` and reset nothing: (obs, reward, terminated, truncated) each, for whole episodes."""

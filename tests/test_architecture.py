@@ -25,7 +25,8 @@ MAY_IMPORT = {
     "actor": {"common", "algorithms", "tasks"},
     "learner": {"common", "algorithms"},
     "paramserver": {"common"},
-    "launch": {"common", "algorithms", "tasks", "compression", *ROLES},
+    "observe": {"common"},
+    "launch": {"common", "algorithms", "tasks", "compression", "observe", *ROLES},
 }
 #: Modules that run what they read, or that carry objects between processes that way.
 CODE_LOADERS = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "jsonpickle"}

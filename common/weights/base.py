@@ -1,7 +1,7 @@
 """How weights travel: the two halves, whichever carrier is behind them.
 
     publisher.publish(weights, admit_until=64)          # the learner, once per version
-    leave = subscriber.next(have_version, timeout_s=1)   # an actor, once per fragment
+    lease = subscriber.next(have_version, timeout_s=1)   # an actor, once per fragment
 
 ``admit_until`` is how many fragments in all may ever have been begun by now (docs/architecture.md, Pacing).
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from headrace.common.types import Leave, Weights
+from headrace.common.types import Lease, Weights
 
 #: Latest leases an actor names when it asks: what a server started anew learns from.
 REPORTED_LEASES = 16
@@ -35,7 +35,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class LedgerState:
     """Where the pacing ledger (paramserver/ledger.py) stands; what a learner knows of it when a server is started anew.
 
     ``out``: the leases not known to be delivered, oldest first, each with its actor_id and incarnation.
@@ -62,11 +62,11 @@ class Publisher(Protocol):
 
 
 class Subscriber(Protocol):
-    """An actor's half. One subscriber serves one stream (``actor_id``, ``incarnation``)."""
+    """An actor's half. One subscriber serves one rollout worker (``actor_id``, ``incarnation``)."""
 
-    def next(self, have_version: int, timeout_s: float) -> Leave | None:
-        """Leave to collect one more fragment, with newer weights if the server has any newer than ``have_version``
-        (-1: none yet). Blocks up to ``timeout_s``; None when no leave came. Asking again tells the server that the
+    def next(self, have_version: int, timeout_s: float) -> Lease | None:
+        """A lease to collect one more fragment, with newer weights if the server has any newer than ``have_version``
+        (-1: none yet). Blocks up to ``timeout_s``; None when no lease came. Asking again tells the server that the
         fragment of the previous lease has been put. Raises :class:`UsageError` for another run's server."""
 
     def close(self) -> None: ...

@@ -1,6 +1,6 @@
 """The actors' and evaluators' end of the gRPC carrier.
 
-    next(have_version) -> Next -> header: leave, newer weights? -> chunks -> digest right? -> Leave, all at once
+    next(have_version) -> Next -> header: lease, newer weights? -> chunks -> digest right? -> Lease, all at once
 
 While the server is away the caller keeps what it has: every call waits for it until its timeout (the channel connects
 again by itself, with random pauses); after an error it pauses longer each time. Nothing partial, damaged or from a
@@ -22,7 +22,7 @@ from google.protobuf.message import DecodeError
 from headrace.common.buffers import Buffers
 from headrace.common.errors import Closed, Rejected, TransportError
 from headrace.common.metrics import Metrics
-from headrace.common.types import Leave, Weights
+from headrace.common.types import Lease, Weights
 from headrace.common.weights.base import REPORTED_LEASES
 from headrace.common.weights.chunks import Assembler
 from headrace.common.weights.client import Backoff, Client
@@ -136,7 +136,7 @@ class _Reader:
 
 
 class GrpcSubscriber(_Reader):
-    """A :class:`headrace.common.weights.base.Subscriber`: one stream of fragments, one life of its process."""
+    """A :class:`headrace.common.weights.base.Subscriber`: one rollout worker, one life of its process."""
 
     def __init__(
         self,
@@ -154,15 +154,15 @@ class GrpcSubscriber(_Reader):
         self._actor_id, self._incarnation = actor_id, incarnation
         self._received: deque[int] = deque(maxlen=REPORTED_LEASES)
 
-    def next(self, have_version: int, timeout_s: float) -> Leave | None:
+    def next(self, have_version: int, timeout_s: float) -> Lease | None:
         self._raise_if_closed()
         self._has(have_version)
-        leave: Leave | None = self._until(timeout_s, self._ask)
-        if leave is not None:
-            self._received.append(leave.lease)
-        return leave
+        lease: Lease | None = self._until(timeout_s, self._ask)
+        if lease is not None:
+            self._received.append(lease.number)
+        return lease
 
-    def _ask(self, remaining_s: float) -> Leave | None:
+    def _ask(self, remaining_s: float) -> Lease | None:
         request = pb.NextRequest(
             run_id=self._run_id,
             actor_id=self._actor_id,
@@ -177,16 +177,16 @@ class GrpcSubscriber(_Reader):
             return None
         call, header = opened
         if header.learner_epoch < self._have[0]:
-            raise Rejected("version", f"leave from learner epoch {header.learner_epoch}, {self._have[0]} was seen")
+            raise Rejected("version", f"lease from learner epoch {header.learner_epoch}, {self._have[0]} was seen")
         weights = self._receive(call, header.content) if header.HasField("content") else None
         self._refused = 0
         if weights is not None:
             self._have = (weights.learner_epoch, weights.version)
-        return Leave(header.lease, header.learner_epoch, weights)
+        return Lease(header.lease, header.learner_epoch, weights)
 
 
 class GrpcFollower(_Reader):
-    """Every newest version, without leave to collect: for evaluators."""
+    """Every newest version, without leases: for evaluators."""
 
     def __init__(
         self,

@@ -5,14 +5,14 @@ import pytest
 
 from headrace.actor.env_rollout import EnvRollout
 from headrace.actor.group_rollout import GroupRollout
-from headrace.actor.stream import Identity, Stream, Timings
+from headrace.actor.rollout_worker import Identity, RolloutWorker, Timings
 from headrace.algorithms import grpo, ppo
-from headrace.algorithms.base import Acted
+from headrace.algorithms.base import PolicyOutput
 from headrace.common.errors import Closed
 from headrace.common.metrics import Metrics
 from headrace.common.transport import Limits
 from headrace.common.transport.memory import Memory
-from headrace.common.types import Leave, Trajectory, Weights
+from headrace.common.types import Lease, Trajectory, Weights
 from headrace.common.validation import validate
 from headrace.tasks.gymnasium_batch import GymnasiumBatch
 from tests.tasks.test_batches import Counting
@@ -29,7 +29,7 @@ class Fixed:
 
     def act(self, obs, state, rng, explore):
         n = len(obs)
-        return Acted(np.zeros(n, np.int64), {"behaviour_logp": np.full(n, -1.0, np.float32)})
+        return PolicyOutput(np.zeros(n, np.int64), {"behaviour_logp": np.full(n, -1.0, np.float32)})
 
 
 def rollout(steps=4):
@@ -50,15 +50,15 @@ def test_a_fragment_row_by_row_and_episodes_that_cross_fragments():
     assert [(e.ret, e.length) for e in second.episodes] == [(3.0, 3), (2.0, 2), (2.0, 2)]
 
 
-class Leaves:
-    """A subscriber that hands out what it was given; an empty list means no leave."""
+class Leases:
+    """A subscriber that hands out what it was given; an empty list means no lease."""
 
-    def __init__(self, leaves):
-        self.leaves, self.asked = list(leaves), []
+    def __init__(self, leases):
+        self.leases, self.asked = list(leases), []
 
     def next(self, have_version, timeout_s):
         self.asked.append(have_version)
-        return self.leaves.pop(0) if self.leaves else None
+        return self.leases.pop(0) if self.leases else None
 
     def close(self):
         pass
@@ -68,10 +68,10 @@ def test_a_stream_stamps_versions_leases_and_sequence_numbers():
     collecting, schema = rollout()
     carrier, metrics = Memory(Limits()), Metrics("actor")
     weights = [Weights("run", 3, version, {}) for version in (7, 9)]
-    leaves = Leaves([Leave(10, 3, weights[0]), Leave(11, 3, None), Leave(14, 3, weights[1])])
-    stream = Stream(Identity("run", 5, 99, "task", schema.hash), collecting, leaves, carrier, metrics)
-    assert [stream.step(0.0) for _ in range(4)] == [True, True, True, False]
-    assert leaves.asked == [-1, 7, 7, 9]
+    leases = Leases([Lease(10, 3, weights[0]), Lease(11, 3, None), Lease(14, 3, weights[1])])
+    worker = RolloutWorker(Identity("run", 5, 99, "task", schema.hash), collecting, leases, carrier, metrics)
+    assert [worker.step(0.0) for _ in range(4)] == [True, True, True, False]
+    assert leases.asked == [-1, 7, 7, 9]
     got: list[Trajectory] = [carrier.get(0.0).trajectory for _ in range(3)]
     assert [(t.policy_version, t.lease, t.seq) for t in got] == [(7, 10, 0), (7, 11, 1), (9, 14, 2)]
     for trajectory in got:
@@ -79,9 +79,9 @@ def test_a_stream_stamps_versions_leases_and_sequence_numbers():
     assert metrics.value("actor_fragments_total") == 3
     assert metrics.value("actor_env_steps_total") == 24
     carrier.close()
-    leaves.leaves.append(Leave(15, 3, None))
+    leases.leases.append(Lease(15, 3, None))
     with pytest.raises(Closed):
-        stream.step(0.0)
+        worker.step(0.0)
 
 
 def test_a_group_starts_from_one_seed_and_pads_what_ended():

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.launch.scrape import endpoint_of, scrape
+from headrace.observe.scrape import endpoint_of, scrape
 
 ROLE = """
 import sys, threading

@@ -75,11 +75,11 @@ def test_a_damaged_answer_is_not_taken_over_and_the_lease_is_asked_for_again(ser
         yield from reply(blob(1), bad if len(asked) == 1 else None)
 
     actor = subscriber(serve(answer))
-    leave = actor.next(-1, 20.0)
+    lease = actor.next(-1, 20.0)
     actor.close()
-    assert leave is not None
-    assert leave.weights is not None
-    assert leave.weights.version == 1
+    assert lease is not None
+    assert lease.weights is not None
+    assert lease.weights.version == 1
     assert [list(r.received) for r in asked] == [[], []], "the first was not confirmed"
     assert actor._metrics.value("weights_refused_total") == 1
 

@@ -23,12 +23,12 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from headrace.launch import config as configuration
-from headrace.launch import endpoints
 from headrace.launch.build import ensure_socket_dir, socket_dir, with_addresses
 from headrace.launch.config import Config
-from headrace.launch.record import Row, Tail
-from headrace.learner import checkpoint
-from headrace.learner.checkpoint import Checkpoint
+from headrace.learner import checkpoint_reader
+from headrace.learner.checkpoint_reader import Checkpoint
+from headrace.observe import endpoints
+from headrace.observe.rows import Row, Tail
 
 #: Far beyond what an idle machine needs: a wait that takes so long is a failure, not a slow machine.
 DEADLINE_S = 60.0
@@ -128,7 +128,7 @@ class Run:
 
     def checkpoint(self) -> Checkpoint:
         """The newest that verifies."""
-        found = checkpoint.latest(self.dir / "checkpoints")
+        found = checkpoint_reader.latest(self.dir / "checkpoints")
         assert found is not None, "no intact checkpoint"
         return found
 

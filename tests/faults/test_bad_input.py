@@ -27,7 +27,7 @@ from headrace.common.transport.local_sink import LocalSink
 from headrace.common.types import Trajectory
 from headrace.launch.build import Blueprint
 from headrace.launch.serial import run_serial
-from headrace.learner.checkpointer import Checkpointer
+from headrace.learner.checkpoint_writer import CheckpointWriter
 from tests.common import independent
 from tests.faults.run import Run
 
@@ -217,7 +217,7 @@ def decodable(data: bytes) -> bytes:
 def trained(new_run: Callable[..., Run]) -> Run:
     """A run with two checkpoints."""
     run = new_run("ppo", name="trained")
-    with Checkpointer(run.dir / "checkpoints") as writer:
+    with CheckpointWriter(run.dir / "checkpoints") as writer:
         for versions in (1, 2):
             parts, info = run_serial(run.config, versions=versions).snapshot()
             writer.save(versions, parts, info)

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
-from headrace.launch.record import lineage
-from headrace.learner.checkpoint import latest
+from headrace.learner.checkpoint_reader import latest
+from headrace.observe.rows import lineage
 from tests.faults.run import Run, assert_nothing_twice_nothing_late
 
 BOTH = pytest.mark.parametrize("algorithm", ["ppo", "dqn"])

@@ -17,8 +17,8 @@ from headrace.launch import config as configuration
 from headrace.launch.build import Blueprint, with_addresses
 from headrace.launch.config import Config
 from headrace.launch.serial import run_serial
-from headrace.learner.checkpoint import Checkpoint, load
-from headrace.learner.checkpointer import Checkpointer
+from headrace.learner.checkpoint_reader import Checkpoint, load
+from headrace.learner.checkpoint_writer import CheckpointWriter
 from headrace.learner.loop import Identity, Learner
 from headrace.paramserver.inprocess import InProcess
 from headrace.paramserver.ledger import Ledger
@@ -45,7 +45,7 @@ def test_a_restored_learner_is_the_one_that_never_stopped(kind: str, tmp_path: P
 
     whole = make_learner(config)
     feed(whole, fragments, until=AT)
-    with Checkpointer(tmp_path) as writer:
+    with CheckpointWriter(tmp_path) as writer:
         path = writer.save(AT, *whole.learner.snapshot())
     feed(whole, fragments, until=VERSIONS)
 

@@ -11,12 +11,12 @@ import pytest
 from headrace.algorithms.base import State
 from headrace.launch.config import load
 from headrace.launch.serial import run_serial
-from headrace.learner import checkpoint
+from headrace.learner import checkpoint_reader
 
 from .runs import train
 
 VERSIONS, STREAMS = 20, 4
-#: Four streams in all; their fragments are two to a version, so that streams take turns across versions.
+#: Four workers in all; their fragments are two to a version, so that workers take turns across versions.
 LOCKSTEP = ["learner.max_staleness=0", "learner.device=cpu", "run.seed=3", 'run.id="lockstep"']
 PPO = ["actors.envs=4", "actors.fragment_steps=32", "run.total_steps=5120", "algorithm.minibatch=64"]
 #: preset -> what makes about 20 short versions of it
@@ -28,7 +28,7 @@ SMALL = {
 
 
 def shared_out(preset: str, processes: int) -> list[str]:
-    return [*LOCKSTEP, *SMALL[preset], f"actors.processes={processes}", f"actors.streams={STREAMS // processes}"]
+    return [*LOCKSTEP, *SMALL[preset], f"actors.processes={processes}", f"actors.workers={STREAMS // processes}"]
 
 
 def serial(preset: str, *overrides: str) -> tuple[dict[str, State], dict[str, int]]:
@@ -40,7 +40,7 @@ def serial(preset: str, *overrides: str) -> tuple[dict[str, State], dict[str, in
 def processes(preset: str, run_dir: Path, count: int, *overrides: str) -> tuple[Mapping[str, State], dict[str, int]]:
     """The same from the last checkpoint of a run with ``count`` actor processes."""
     train(preset, run_dir, [*shared_out(preset, count), *overrides])
-    saved = checkpoint.latest(run_dir / "checkpoints")
+    saved = checkpoint_reader.latest(run_dir / "checkpoints")
     assert saved is not None
     return saved.parts, saved.info["counters"]
 

@@ -20,8 +20,8 @@ from hypothesis.extra import numpy as hnp
 from headrace.algorithms.base import State
 from headrace.common.errors import CheckpointFailed, UsageError
 from headrace.common.metrics import Metrics
-from headrace.learner import checkpoint, checkpointer
-from headrace.learner.checkpointer import Checkpointer
+from headrace.learner import checkpoint_reader, checkpoint_writer
+from headrace.learner.checkpoint_writer import CheckpointWriter
 
 INFO = {"run_id": "r1", "learner_epoch": 1, "network": {"hidden": [64, 64]}, "counters": {"version": 7}}
 PARTS = {
@@ -77,7 +77,7 @@ def test_what_is_saved_is_loaded(
     parts: dict[str, State], info: dict[str, Any], step: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     root = tmp_path_factory.mktemp("ckpt")
-    with Checkpointer(root, fs=NoWait()) as writer:
+    with CheckpointWriter(root, fs=NoWait()) as writer:
         path = writer.save(step, parts, info)
         found = writer.latest()
     assert found is not None
@@ -87,14 +87,14 @@ def test_what_is_saved_is_loaded(
 
 def test_transposed_and_scalar_arrays_keep_shape_and_values(tmp_path: Path) -> None:
     parts = {"a": State({"t": np.arange(6).reshape(2, 3).T, "s": np.float64(2.5).reshape(()), "e": np.zeros((0, 3))})}
-    with Checkpointer(tmp_path) as writer:
-        loaded = checkpoint.load(writer.save(1, parts, {})).parts["a"].tensors
+    with CheckpointWriter(tmp_path) as writer:
+        loaded = checkpoint_reader.load(writer.save(1, parts, {})).parts["a"].tensors
     np.testing.assert_array_equal(loaded["t"], parts["a"].tensors["t"])
     assert [loaded[k].shape for k in "tse"] == [(3, 2), (), (0, 3)]
 
 
 def test_newest_is_by_epoch_then_step(tmp_path: Path) -> None:
-    with Checkpointer(tmp_path, keep=9) as writer:
+    with CheckpointWriter(tmp_path, keep=9) as writer:
         for epoch, step in ((1, 50), (1, 100), (2, 60), (2, 60)):
             last = writer.save(step, PARTS, INFO | {"learner_epoch": epoch, "n": step})
         found = writer.latest()
@@ -105,25 +105,25 @@ def test_newest_is_by_epoch_then_step(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("keep", [1, 2, 3, 5])
 def test_keeps_the_newest_and_the_best(tmp_path: Path, keep: int) -> None:
-    with Checkpointer(tmp_path, keep=keep) as writer:
+    with CheckpointWriter(tmp_path, keep=keep) as writer:
         for step in range(1, 9):
             path = writer.save(step, PARTS, INFO)
             if step == 2:
                 writer.mark_best(path, 211.5)
         kept = sorted(int(p.name[5:]) for p in tmp_path.glob("ckpt-*"))
     assert kept == [2, *range(9 - keep, 9)]
-    assert checkpoint.best(tmp_path) == (tmp_path / "ckpt-000000000002", 211.5)
+    assert checkpoint_reader.best(tmp_path) == (tmp_path / "ckpt-000000000002", 211.5)
     assert not list(tmp_path.glob("tmp-*"))
 
 
 def test_no_best_before_one_is_marked(tmp_path: Path) -> None:
-    assert checkpoint.best(tmp_path) is None
-    assert checkpoint.latest(tmp_path) is None
-    assert checkpoint.latest(tmp_path / "nowhere") is None
+    assert checkpoint_reader.best(tmp_path) is None
+    assert checkpoint_reader.latest(tmp_path) is None
+    assert checkpoint_reader.latest(tmp_path / "nowhere") is None
 
 
 def saved(root: Path) -> Path:
-    with Checkpointer(root, fs=NoWait()) as writer:
+    with CheckpointWriter(root, fs=NoWait()) as writer:
         writer.save(1, PARTS, INFO)
         return writer.save(2, PARTS, INFO)
 
@@ -148,10 +148,10 @@ def test_damage_is_refused_by_name_and_passed_over_by_latest(
             middle = len(content) // 2
             file.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
     with pytest.raises(UsageError) as refused:
-        checkpoint.load(path)
+        checkpoint_reader.load(path)
     assert str(path) in str(refused.value)
     assert "\n" not in str(refused.value)
-    found = checkpoint.latest(tmp_path)
+    found = checkpoint_reader.latest(tmp_path)
     assert found is not None
     assert found.step == 1
     assert len(caplog.records) == 1, caplog.text
@@ -166,7 +166,7 @@ def test_no_flipped_bit_goes_unseen(data: st.DataObject, tmp_path_factory: pytes
     content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     file.write_bytes(content)
     try:
-        found = checkpoint.load(path)
+        found = checkpoint_reader.load(path)
     except UsageError:
         return
     # White space of the manifest carries no meaning; everything else must have been refused.
@@ -186,43 +186,43 @@ def test_no_flipped_bit_goes_unseen(data: st.DataObject, tmp_path_factory: pytes
 def test_another_run_or_network_is_refused_not_passed_over(tmp_path: Path, expect: dict[str, Any], said: str) -> None:
     saved(tmp_path)
     with pytest.raises(UsageError, match=re.escape(said)):
-        checkpoint.latest(tmp_path, expect)
-    assert checkpoint.latest(tmp_path, {"run_id": "r1", "network": {"hidden": (64, 64)}}) is not None
+        checkpoint_reader.latest(tmp_path, expect)
+    assert checkpoint_reader.latest(tmp_path, {"run_id": "r1", "network": {"hidden": (64, 64)}}) is not None
 
 
 def test_an_unknown_format_is_refused_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as newer:
-        newer.setattr(checkpointer, "FORMAT", 99)
+        newer.setattr(checkpoint_writer, "FORMAT", 99)
         saved(tmp_path)
     with pytest.raises(UsageError, match="format 99, this version reads format 1"):
-        checkpoint.latest(tmp_path)
+        checkpoint_reader.latest(tmp_path)
 
 
 def test_only_one_process_writes(tmp_path: Path) -> None:
-    hold = "import sys, pathlib; from headrace.learner.checkpointer import Checkpointer\n"
-    hold += "w = Checkpointer(pathlib.Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    hold = "import sys, pathlib; from headrace.learner.checkpoint_writer import CheckpointWriter\n"
+    hold += "w = CheckpointWriter(pathlib.Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
     other = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdin=-1, stdout=-1, text=True)
     try:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         with pytest.raises(UsageError, match=f"pid {other.pid}"):
-            Checkpointer(tmp_path)
+            CheckpointWriter(tmp_path)
     finally:
         other.kill()
         other.communicate(timeout=10)
-    Checkpointer(tmp_path).close()  # the kernel gave the dead process's lock back
+    CheckpointWriter(tmp_path).close()  # the kernel gave the dead process's lock back
 
 
 def test_every_start_has_a_higher_epoch(tmp_path: Path) -> None:
     for expected in (1, 2, 3):
-        with Checkpointer(tmp_path) as writer:
+        with CheckpointWriter(tmp_path) as writer:
             assert writer.next_epoch() == expected
             writer.save(expected, PARTS, INFO | {"learner_epoch": expected})
     (tmp_path / "epoch.json").unlink()
-    with Checkpointer(tmp_path) as writer:
+    with CheckpointWriter(tmp_path) as writer:
         assert writer.next_epoch() == 4, "the checkpoints know too"
     (tmp_path / "epoch.json").write_text("{")
-    with Checkpointer(tmp_path) as writer, pytest.raises(UsageError, match=r"epoch\.json is damaged"):
+    with CheckpointWriter(tmp_path) as writer, pytest.raises(UsageError, match=r"epoch\.json is damaged"):
         writer.next_epoch()
 
 
@@ -242,7 +242,7 @@ class FullDisk(NoWait):
 
 def test_a_full_disk_costs_one_checkpoint_not_the_run(tmp_path: Path) -> None:
     metrics, disk = Metrics("learner"), FullDisk(room=1 << 30)
-    with Checkpointer(tmp_path, keep=2, metrics=metrics, fs=disk) as writer:
+    with CheckpointWriter(tmp_path, keep=2, metrics=metrics, fs=disk) as writer:
         first = writer.save(1, PARTS, INFO)
         for attempt in (1, 2, 3):
             disk.room = 700
@@ -261,7 +261,7 @@ def test_a_full_disk_costs_one_checkpoint_not_the_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["info", "manifest", "../up", "A", ""])
 def test_a_part_has_a_plain_name(tmp_path: Path, name: str) -> None:
-    with Checkpointer(tmp_path) as writer, pytest.raises(ValueError, match="part"):
+    with CheckpointWriter(tmp_path) as writer, pytest.raises(ValueError, match="part"):
         writer.save(1, {name: State({})}, {})
 
 

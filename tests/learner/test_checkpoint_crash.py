@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from headrace.algorithms.base import State
-from headrace.learner import checkpoint
-from headrace.learner.checkpointer import Checkpointer
+from headrace.learner import checkpoint_reader
+from headrace.learner.checkpoint_writer import CheckpointWriter
 
 
 class Crash(BaseException):
@@ -112,7 +112,7 @@ def parts(step: int) -> dict[str, State]:
     return {"algorithm": State({"w": np.full(5, step, np.float32)}, {"step": step})}
 
 
-def assert_whole(found: checkpoint.Checkpoint | None) -> int:
+def assert_whole(found: checkpoint_reader.Checkpoint | None) -> int:
     assert found is not None
     assert found.parts["algorithm"].values["step"] == found.step == found.info["step"]
     np.testing.assert_array_equal(found.parts["algorithm"].tensors["w"], np.full(5, found.step))
@@ -128,13 +128,13 @@ def crash_at(root: Path, at: int, power_cut: bool, keep: int) -> bool:
 
     False: it lived.
     """
-    with Checkpointer(root, keep=keep, fs=LIVING) as writer:
+    with CheckpointWriter(root, keep=keep, fs=LIVING) as writer:
         for step in (1, 2):
             writer.save(step, parts(step), {"step": step})
         writer.mark_best(root / "ckpt-000000000002", 1.0)
         assert writer.next_epoch() == 1
     dying = Dying(at, power_cut)
-    writer = Checkpointer(root, keep=keep, fs=dying)
+    writer = CheckpointWriter(root, keep=keep, fs=dying)
     returned, epoch = 0, 1
     try:
         epoch = writer.next_epoch()
@@ -146,12 +146,12 @@ def crash_at(root: Path, at: int, power_cut: bool, keep: int) -> bool:
         return True
     finally:
         writer.close()
-        newest = assert_whole(checkpoint.latest(root))
+        newest = assert_whole(checkpoint_reader.latest(root))
         assert newest >= (returned or 2), "a save that returned is durable"
-        best = checkpoint.best(root)
+        best = checkpoint_reader.best(root)
         assert best is not None
-        assert assert_whole(checkpoint.load(best[0])) == {1.0: 2, 2.0: 3}[best[1]]
-        with Checkpointer(root, keep=keep, fs=LIVING) as after:
+        assert assert_whole(checkpoint_reader.load(best[0])) == {1.0: 2, 2.0: 3}[best[1]]
+        with CheckpointWriter(root, keep=keep, fs=LIVING) as after:
             assert not list(root.glob("tmp-*")), "what the dead writer left is removed"
             assert after.next_epoch() > epoch, "a number that was given is not given again"
             after.save(4, parts(4), {"step": 4})
@@ -174,9 +174,9 @@ def test_every_step_can_be_the_last(
 WRITER = """
 import sys, pathlib, numpy as np
 from headrace.algorithms.base import State
-from headrace.learner.checkpointer import Checkpointer
+from headrace.learner.checkpoint_writer import CheckpointWriter
 root = pathlib.Path(sys.argv[1])
-with Checkpointer(root, keep=2) as writer:
+with CheckpointWriter(root, keep=2) as writer:
     found = writer.latest()
     step = 0 if found is None else found.step
     while True:
@@ -202,7 +202,7 @@ def test_sigkill_at_any_moment_leaves_a_whole_one(tmp_path: Path) -> None:
         finally:
             child.send_signal(signal.SIGKILL)
             rest: Any = child.communicate(timeout=10)[0]
-        newest = assert_whole(checkpoint.latest(tmp_path))
+        newest = assert_whole(checkpoint_reader.latest(tmp_path))
         acknowledged = [said, *map(int, rest.split())]
         assert acknowledged[-1] <= newest <= acknowledged[-1] + 1
         last = newest

@@ -23,18 +23,18 @@ def test_a_killed_server_is_refilled_without_a_burst(rig: Rig) -> None:
     leases = []
     for actor in actors:
         for have in (-1, 5):
-            leave = actor.next(have, 10.0)
-            assert leave is not None
-            leases.append(leave.lease)
+            lease = actor.next(have, 10.0)
+            assert lease is not None
+            leases.append(lease.number)
     assert sorted(leases) == [0, 1, 2, 3, 4, 5], "six of eight"
     kill(process)
     assert actors[0].next(5, 0.5) is None, "while it is away the actor keeps what it has"
     rig.process(port)
 
     def drain(actor_id: int) -> None:
-        while (leave := actors[actor_id].next(5, 5.0)) is not None:
-            assert leave.weights is None, "the same version: nothing to send"
-            leases.append(leave.lease)
+        while (lease := actors[actor_id].next(5, 5.0)) is not None:
+            assert lease.weights is None, "the same version: nothing to send"
+            leases.append(lease.number)
 
     threads = [threading.Thread(target=drain, args=(i,)) for i in range(3)]
     for thread in threads:
@@ -44,10 +44,10 @@ def test_a_killed_server_is_refilled_without_a_burst(rig: Rig) -> None:
     assert len(leases) == 8, "the two that were left, and none twice"
     assert len(set(leases)) == 8
     publisher.publish(weights(6), Progress(9))
-    leave = actors[1].next(5, 20.0)
-    assert leave is not None
-    assert leave.weights is not None
-    assert leave.weights.version == 6
+    lease = actors[1].next(5, 20.0)
+    assert lease is not None
+    assert lease.weights is not None
+    assert lease.weights.version == 6
     assert rig.learner_metrics.value("weights_encodes_total") == 2, "refilled with what was encoded before"
 
 
@@ -56,10 +56,10 @@ def test_the_newest_version_reaches_a_server_that_was_away(rig: Rig) -> None:
     publisher = rig.publisher(f"127.0.0.1:{port}")
     publisher.publish(weights(0), PLENTY)  # nobody listens yet
     rig.process(port)
-    leave = rig.subscriber(f"127.0.0.1:{port}").next(-1, 30.0)
-    assert leave is not None
-    assert leave.weights is not None
-    assert leave.weights.version == 0
+    lease = rig.subscriber(f"127.0.0.1:{port}").next(-1, 30.0)
+    assert lease is not None
+    assert lease.weights is not None
+    assert lease.weights.version == 0
 
 
 def test_publishing_gives_up_after_the_down_timeout(rig: Rig) -> None:
@@ -95,10 +95,10 @@ def test_an_old_learner_is_fenced_and_the_new_one_goes_on_from_its_checkpoint(ri
     new = rig.publisher(server.address)
     new.publish(weights(40, epoch=2), PLENTY)
     new.flush(10.0)
-    leave = actor.next(50, 10.0)
-    assert leave is not None
-    assert leave.weights is not None
-    assert (leave.learner_epoch, leave.weights.version) == (2, 40), "back, but in a new epoch"
+    lease = actor.next(50, 10.0)
+    assert lease is not None
+    assert lease.weights is not None
+    assert (lease.learner_epoch, lease.weights.version) == (2, 40), "back, but in a new epoch"
     old.publish(weights(51, epoch=1), PLENTY)
     with pytest.raises(Fenced, match="2 has taken over"):
         old.flush(10.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from headrace.common.errors import Fenced, UsageError
-from headrace.common.weights.base import Progress, Standing
+from headrace.common.weights.base import LedgerState, Progress
 from headrace.paramserver.ledger import Ledger
 
 
@@ -15,7 +15,7 @@ def ledger(admit_until: int, **options: float) -> Ledger:
     return made
 
 
-def succeeded(known: Standing, progress: Progress) -> Ledger:
+def succeeded(known: LedgerState, progress: Progress) -> Ledger:
     """The ledger of a server started anew at 100 s; the learner knows its predecessor as ``known``."""
     made = Ledger(ttl_s=10.0, settle_s=5.0)
     made.rebuild(progress, 100.0, known)
@@ -132,9 +132,9 @@ def test_expiries_before_a_restart_do_not_starve_afterwards() -> None:
     made = ledger(4)
     for life in range(100):
         assert made.begin(0, life, 0.0) is not None
-    assert made.standing == Standing(100, 1, 4, out=((99, 0, 99),))
+    assert made.state == LedgerState(100, 1, 4, out=((99, 0, 99),))
     fresh = Ledger(settle_s=5.0)
-    fresh.rebuild(Progress(4), 0.0, made.standing)
+    fresh.rebuild(Progress(4), 0.0, made.state)
     assert fresh.begin(1, 1, 0.0) is None, "three more may be out there"
     assert fresh.begin(1, 1, 5.0) == 100 + 65536
 
@@ -142,7 +142,7 @@ def test_expiries_before_a_restart_do_not_starve_afterwards() -> None:
 def test_a_restarted_server_hands_out_no_number_twice_and_no_burst() -> None:
     made = ledger(6)
     held = {a: made.begin(a, 1, 0.0) for a in range(4)}
-    known = Standing(2, 2, 6)  # the learner heard of two of them only
+    known = LedgerState(2, 2, 6)  # the learner heard of two of them only
     fresh = succeeded(known, Progress(6))
     for actor, lease in held.items():
         assert fresh.begin(actor, 1, 101.0, received=[lease or 0]) is None
@@ -152,7 +152,7 @@ def test_a_restarted_server_hands_out_no_number_twice_and_no_burst() -> None:
 def test_leases_lost_with_the_server_are_given_again() -> None:
     made = ledger(2)
     held = [made.begin(a, 1, 0.0) for a in range(2)]
-    fresh = succeeded(made.standing, Progress(2))
+    fresh = succeeded(made.state, Progress(2))
     assert [fresh.begin(a, 1, 100.0) for a in range(2)] == held == [0, 1], "they never got them, and nobody waits"
     assert fresh.begun == 2
 
@@ -160,7 +160,7 @@ def test_leases_lost_with_the_server_are_given_again() -> None:
 def test_what_the_former_server_gave_counts_once_however_far_its_actor_got() -> None:
     made = ledger(6)
     assert [made.begin(a, 1, 0.0) for a in range(2)] == [0, 1]
-    known = made.standing
+    known = made.state
     assert made.begin(0, 1, 0.0, received=[0]) == 2, "after the learner last heard"
     fresh = succeeded(known, Progress(6, next_lease=1, consumed=1))
     assert fresh.begin(0, 1, 101.0, received=[0, 2]) is None
@@ -172,7 +172,7 @@ def test_what_the_former_server_gave_counts_once_however_far_its_actor_got() -> 
 def test_a_new_life_after_a_restart_frees_the_former_ones_lease() -> None:
     made = ledger(1)
     made.begin(0, 1, 0.0)
-    fresh = succeeded(made.standing, Progress(1))
+    fresh = succeeded(made.state, Progress(1))
     assert fresh.begin(1, 7, 101.0) is None
     assert fresh.begin(0, 2, 101.0) == 65537
 
@@ -180,13 +180,13 @@ def test_a_new_life_after_a_restart_frees_the_former_ones_lease() -> None:
 def test_a_lease_of_the_former_server_expires_with_its_actor() -> None:
     made = ledger(1)
     made.begin(0, 1, 0.0)
-    fresh = succeeded(made.standing, Progress(1))
+    fresh = succeeded(made.state, Progress(1))
     assert fresh.begin(1, 7, 109.9) is None
     assert fresh.begin(1, 7, 110.0) == 65537
 
 
 def test_lockstep_gives_every_stream_its_own_numbers() -> None:
-    made = ledger(6, streams=3)
+    made = ledger(6, workers=3)
     assert made.begin(2, 1, 0.0) == 2
     assert made.begin(0, 1, 0.0) == 0
     assert take(made, 1, 9) == [1, 4]
@@ -199,20 +199,20 @@ def test_lockstep_gives_every_stream_its_own_numbers() -> None:
 
 
 def test_lockstep_gives_a_new_life_the_undelivered_number() -> None:
-    made = ledger(9, streams=2)
+    made = ledger(9, workers=2)
     assert take(made, 0, 2) == [0, 2]
     assert made.begin(0, 2, 1000.0) == 2, "it never expires to anybody else"
     assert made.begin(0, 2, 1000.0, received=[2]) == 4
 
 
 def test_lockstep_refuses_other_streams() -> None:
-    with pytest.raises(UsageError, match="streams 0 to 1"):
-        ledger(9, streams=2).begin(2, 1, 0.0)
+    with pytest.raises(UsageError, match="workers 0 to 1"):
+        ledger(9, workers=2).begin(2, 1, 0.0)
 
 
 @pytest.mark.parametrize(("consumed", "backlog", "expected"), [(4, 2, [6, 7]), (4, 0, [4, 5]), (3, 0, [4, 3])])
 def test_lockstep_goes_on_or_goes_back_with_a_new_learner(consumed: int, backlog: int, expected: list[int]) -> None:
-    made = ledger(6, streams=2)
+    made = ledger(6, workers=2)
     assert take(made, 0, 4) == [0, 2, 4]
     assert take(made, 1, 4) == [1, 3, 5]
     made.rebuild(Progress(8, consumed=consumed, backlog=backlog), 0.0)
@@ -220,7 +220,7 @@ def test_lockstep_goes_on_or_goes_back_with_a_new_learner(consumed: int, backlog
 
 
 def test_lockstep_after_a_server_restart_follows_what_actors_report() -> None:
-    fresh = Ledger(streams=2)
-    fresh.rebuild(Progress(8, consumed=2), 0.0, Standing(6, 6, 8))
+    fresh = Ledger(workers=2)
+    fresh.rebuild(Progress(8, consumed=2), 0.0, LedgerState(6, 6, 8))
     assert fresh.begin(0, 1, 0.0, received=[4]) == 6
     assert fresh.begin(1, 99, 0.0) == 3, "a new life cannot know what the former put; the learner drops what it has"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from headrace.common.errors import Fenced
-from headrace.common.weights.base import Progress, Standing
+from headrace.common.weights.base import LedgerState, Progress
 from headrace.paramserver.ledger import Ledger
 
 TTL_S, SETTLE_S = 10.0, 3.0
@@ -44,7 +44,7 @@ class Pacing(RuleBasedStateMachine):
         self.unsure: set[int] = set()  # handed out by the former server, unknown to its successor so far
         self.unasked: set[int] = set()  # actors that have not asked the new server yet
         self.hidden = 0  # fragments that exist though nobody was left to report them
-        self.ledger, self.known = Ledger(0, TTL_S, SETTLE_S), Standing()
+        self.ledger, self.known = Ledger(0, TTL_S, SETTLE_S), LedgerState()
         self.ledger.rebuild(self.progress(), 0.0)
 
     # --- the world -------------------------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ class Pacing(RuleBasedStateMachine):
     def publish(self, more: int) -> None:
         self.admit_until += more
         self.ledger.admit(self.progress(), self.now_s)
-        self.known = self.ledger.standing
+        self.known = self.ledger.state
 
     @rule(seconds=st.sampled_from([0.5, 2.0, 4.0]))
     def time_passes(self, seconds: float) -> None:
@@ -121,14 +121,14 @@ class Pacing(RuleBasedStateMachine):
         self.hidden += len((self.unsure - reported) & self.exist)
         self.ledger = Ledger(0, TTL_S, SETTLE_S)
         self.ledger.rebuild(self.progress(), self.now_s, self.known)
-        self.known = self.ledger.standing
+        self.known = self.ledger.state
 
     @rule()
     def learner_restarts(self) -> None:
         """Right after the server: only its actors know what they work on."""
         self.hidden += len([a for a in self.unasked & set(self.lives) if self.lives[a].holds is not None])
         self.ledger.rebuild(self.progress(), self.now_s)
-        self.known = self.ledger.standing
+        self.known = self.ledger.state
 
     # --- what holds ------------------------------------------------------------------------------------------------
 

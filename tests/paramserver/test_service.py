@@ -1,4 +1,4 @@
-"""The server over real channels: versions, leave, limits."""
+"""The server over real channels: versions, leases, limits."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def test_weights_arrive_once_and_leave_every_time(rig: Rig) -> None:
     first = actor.next(-1, 10.0)
     assert first is not None
     assert first.weights is not None
-    assert (first.lease, first.learner_epoch, first.weights.version) == (0, 1, 7)
+    assert (first.number, first.learner_epoch, first.weights.version) == (0, 1, 7)
     assert first.weights.scalars == {"epsilon": 0.5}
     np.testing.assert_array_equal(first.weights.tensors["w"], np.full(100, 7, np.float32))
     second = actor.next(7, 10.0)
     assert second is not None
-    assert (second.lease, second.weights) == (1, None)
+    assert (second.number, second.weights) == (1, None)
 
 
 def test_an_actor_waits_for_leave_and_is_woken(rig: Rig) -> None:
@@ -60,9 +60,9 @@ def test_who_waits_longest_is_served_first(rig: Rig) -> None:
     lease_of: dict[int, int] = {}
 
     def ask(actor_id: int) -> None:
-        leave = rig.subscriber(server.address, actor_id).next(-1, 20.0)
-        assert leave is not None
-        lease_of[actor_id] = leave.lease
+        lease = rig.subscriber(server.address, actor_id).next(-1, 20.0)
+        assert lease is not None
+        lease_of[actor_id] = lease.number
 
     threads = []
     for actor_id in range(3):
@@ -118,8 +118,8 @@ def test_a_lease_that_died_with_the_server_is_given_again_by_its_successor(rig: 
     former = rig.server()
     publisher = rig.publisher(former.address)
     publisher.publish(weights(0), Progress(1))
-    leave = rig.subscriber(former.address, 0).next(-1, 10.0)
-    assert leave is not None
+    lease = rig.subscriber(former.address, 0).next(-1, 10.0)
+    assert lease is not None
     publisher.admit(Progress(1))  # the answer tells the learner who holds it
     publisher.flush(10.0)
     wait_for(lambda: publisher._known is not None and len(publisher._known.out) == 1)
@@ -129,7 +129,7 @@ def test_a_lease_that_died_with_the_server_is_given_again_by_its_successor(rig: 
     heir.publish(weights(0), Progress(1))
     again = rig.subscriber(successor.address, 0).next(-1, 10.0)  # as if the answer had been lost with the server
     assert again is not None
-    assert again.lease == leave.lease
+    assert again.number == lease.number
 
 
 def test_never_more_leaves_than_admitted_with_many_actors(rig: Rig) -> None:
@@ -140,8 +140,8 @@ def test_never_more_leaves_than_admitted_with_many_actors(rig: Rig) -> None:
 
     def run(actor_id: int) -> None:
         actor = rig.subscriber(server.address, actor_id)
-        while (leave := actor.next(-1, 0.5)) is not None:
-            leases.append(leave.lease)
+        while (lease := actor.next(-1, 0.5)) is not None:
+            leases.append(lease.number)
 
     threads = [threading.Thread(target=run, args=(i,)) for i in range(5)]
     for thread in threads:
@@ -159,10 +159,10 @@ def test_a_version_is_encoded_once_whatever_the_number_of_subscribers(rig: Rig, 
     publisher.flush(20.0)
     assert server.store.current is not None
     for actor_id in range(subscribers):
-        leave = rig.subscriber(server.address, actor_id).next(-1, 20.0)
-        assert leave is not None
-        assert leave.weights is not None
-        assert float(leave.weights.tensors["w"].sum()) == 3 * 3 * CHUNK_BYTES / 4
+        lease = rig.subscriber(server.address, actor_id).next(-1, 20.0)
+        assert lease is not None
+        assert lease.weights is not None
+        assert float(lease.weights.tensors["w"].sum()) == 3 * 3 * CHUNK_BYTES / 4
     assert rig.learner_metrics.value("weights_encodes_total") == 1
     assert rig.server_metrics.value("weights_encodes_total") == 0
     sent = subscribers * server.store.current.content.content.total_bytes
@@ -240,15 +240,15 @@ def test_a_follower_sees_the_newest_without_leases(rig: Rig) -> None:
 
 
 def test_lockstep_hands_each_stream_its_own_leases(rig: Rig) -> None:
-    server = rig.server(streams=2)
+    server = rig.server(workers=2)
     rig.publisher(server.address).publish(weights(0), Progress(4))
     leases = {}
     for stream in (1, 0):
         actor = rig.subscriber(server.address, stream)
-        leases[stream] = [leave.lease for _ in range(2) if (leave := actor.next(-1, 10.0))]
+        leases[stream] = [lease.number for _ in range(2) if (lease := actor.next(-1, 10.0))]
         assert actor.next(-1, 0.0) is None
     assert leases == {0: [0, 2], 1: [1, 3]}
-    with pytest.raises(UsageError, match="streams 0 to 1"):
+    with pytest.raises(UsageError, match="workers 0 to 1"):
         rig.subscriber(server.address, 2).next(-1, 5.0)
 
 

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from prometheus_client import generate_latest
 
 from headrace.common.metrics import Metrics
-from headrace.launch.bottleneck import ADVICE, Figures, decide, judge
-from headrace.launch.endpoints import Endpoint
-from headrace.launch.scrape import Scrape, parse
+from headrace.observe.bottleneck import ADVICE, Figures, decide, judge
+from headrace.observe.endpoints import Endpoint
+from headrace.observe.scrape import Scrape, parse
 
 
 def scraped(metrics: Metrics, index: int = 0, time_s: float = 0.0) -> Scrape:

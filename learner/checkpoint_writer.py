@@ -1,4 +1,4 @@
-"""The writer of checkpoints: one process at a time. What it writes, and how it is read: checkpoint.py."""
+"""The writer of checkpoints: one process at a time. What it writes, and how it is read: checkpoint_reader.py."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from headrace.algorithms.base import State
 from headrace.common import durable
 from headrace.common.errors import CheckpointFailed
 from headrace.common.metrics import Metrics
-from headrace.learner.checkpoint import (
+from headrace.learner.checkpoint_reader import (
     FORMAT,
     Checkpoint,
     best,
@@ -33,7 +33,7 @@ _PART = re.compile(r"[a-z][a-z0-9_]*")
 _log = logging.getLogger("headrace.checkpoint")
 
 
-class Checkpointer:
+class CheckpointWriter:
     """The one writer of ``root``: keeps the newest ``keep`` checkpoints and the best.
 
     Raises :class:`UsageError` when another process writes there. A process forked from the writer shares its lock; the

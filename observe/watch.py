@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Thread
 
-from headrace.launch import endpoints
-from headrace.launch.bottleneck import judge
-from headrace.launch.scrape import Scrape, scrape
+from headrace.observe import endpoints
+from headrace.observe.bottleneck import judge
+from headrace.observe.scrape import Scrape, scrape
 
 
 class Watch:

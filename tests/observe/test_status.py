@@ -15,17 +15,17 @@ from pathlib import Path
 import pytest
 
 from headrace.common.errors import UsageError
-from headrace.launch import endpoints, status
-from headrace.launch.endpoints import Endpoint
-from headrace.launch.record import MetricsLog
-from headrace.launch.scrape import endpoint_of, scrape
-from headrace.launch.watch import Watch
+from headrace.observe import endpoints, status
+from headrace.observe.endpoints import Endpoint
+from headrace.observe.rows import MetricsLog
+from headrace.observe.scrape import endpoint_of, scrape
+from headrace.observe.watch import Watch
 
 ROLE = """
 import sys, threading
 from pathlib import Path
 from headrace.common.metrics import Metrics
-from headrace.launch.endpoints import announce
+from headrace.observe.endpoints import announce
 run_dir, role, index, version, *phases = sys.argv[1:]
 metrics = Metrics(role)
 name = {"paramserver": "weights_version"}.get(role, role + "_policy_version")
@@ -272,7 +272,7 @@ def test_endpoint_of() -> None:
 def test_commands_are_light_to_import() -> None:
     """`headrace --help` lists them all: importing them must not load what only running them needs."""
     heavy = "torch numpy grpc kafka rich matplotlib tensorboard prometheus_client psutil packaging"
-    code = "import sys, headrace.launch.status, headrace.launch.doctor\n"
+    code = "import sys, headrace.observe.status, headrace.observe.doctor\n"
     code += f"print(set('{heavy}'.split()) & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

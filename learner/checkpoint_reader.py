@@ -10,7 +10,7 @@
     mkdir tmp -> write, fsync each file -> manifest last -> fsync tmp -> rename to ckpt -> fsync root -> remove old ones
 
 Nothing is read that the manifest does not vouch for, and nothing is ever unpickled. This file reads, and needs no lock
-for it; checkpointer.py writes.
+for it; checkpoint_writer.py writes.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from threading import Thread
 from urllib.parse import urlsplit
 
 from headrace.common.errors import UsageError
-from headrace.launch.endpoints import Endpoint
+from headrace.observe.endpoints import Endpoint
 
 MAX_BYTES = 4 << 20
 PARALLEL = 32

@@ -1,6 +1,6 @@
-"""One stream of fragments: the leave to begin each, the stamp on each, the hand-over to the carrier.
+"""A rollout worker: the lease to begin each, the stamp on each, the hand-over to the carrier.
 
-    leave to go on? -> newer weights? -> roll out -> put          (one ``step()``)
+    a lease to go on? -> newer weights? -> roll out -> put          (one ``step()``)
 
 What "roll out" means is a :class:`Rollout`'s business: fragments of fixed length (env_rollout.py) or whole groups of
 episodes (group_rollout.py).
@@ -73,7 +73,7 @@ class Identity:
     schema_hash: str
 
 
-class Stream:
+class RolloutWorker:
     """Joins a rollout to the weights it acts with and the carrier it puts to. ``step`` until told to stop."""
 
     def __init__(
@@ -84,20 +84,20 @@ class Stream:
         self._version, self._seq = -1, 0
 
     def step(self, timeout_s: float) -> bool:
-        """Collect and put one fragment; False when no leave came within ``timeout_s``."""
+        """Collect and put one fragment; False when no lease came within ``timeout_s``."""
         timings = Timings()
         with timings.phase("lease"):
-            leave = self._subscriber.next(self._version, timeout_s)
-        if leave is None:
+            lease = self._subscriber.next(self._version, timeout_s)
+        if lease is None:
             self._report(timings)
             return False
-        if leave.weights is not None:
-            self._rollout.policy.load(leave.weights)
-            self._version = leave.weights.version
-        fragment = self._rollout.collect(leave.lease, timings)
-        trajectory = self._stamp(fragment, leave.lease, leave.learner_epoch)
+        if lease.weights is not None:
+            self._rollout.policy.load(lease.weights)
+            self._version = lease.weights.version
+        fragment = self._rollout.collect(lease.number, timings)
+        trajectory = self._stamp(fragment, lease.number, lease.learner_epoch)
         with timings.phase("put"):
-            # Asking for the next leave says that this fragment is there: a newer one must not overtake it on the way.
+            # Asking for the next lease says that this fragment is there: a newer one must not overtake it on the way.
             self._sink.put(trajectory)
             self._sink.flush(_ACKNOWLEDGED_S)
         self._seq += 1

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from headrace.launch.board import Board
-from headrace.launch.plot import Evaluation, plot_returns
-from headrace.launch.record import Row
-from headrace.launch.table import BARS, History, Lines, Notes, Table, eta, open_display
+from headrace.observe.plot import Evaluation, plot_returns
+from headrace.observe.rows import Row
+from headrace.observe.table import BARS, History, Lines, Notes, Table, eta, open_display
+from headrace.observe.tensorboard import TensorBoardWriter
 
 
 def row(env_steps: int, ret: float | None = 1.5, **changed: object) -> Row:
@@ -58,7 +58,7 @@ def events(folder: Path) -> EventAccumulator:
 
 
 def test_board_is_read_back_by_tensorboard(tmp_path: Path) -> None:
-    board = Board(tmp_path / "tensorboard", clock=lambda: 1_700_000_000.0)
+    board = TensorBoardWriter(tmp_path / "tensorboard", clock=lambda: 1_700_000_000.0)
     board.show([row(0, None), row(100, -20.0)])
     board.show([row(200, 35.5)])
     board.close()
@@ -73,14 +73,15 @@ def test_board_is_read_back_by_tensorboard(tmp_path: Path) -> None:
 def test_board_of_a_resumed_run_takes_back_what_was_undone(tmp_path: Path) -> None:
     now_s = iter(range(1_700_000_000, 1_700_001_000))
     for steps in ([100, 200, 300], [150, 250]):
-        board = Board(tmp_path, clock=lambda: float(next(now_s)))
+        board = TensorBoardWriter(tmp_path, clock=lambda: float(next(now_s)))
         board.show([row(s) for s in steps])
         board.close()
     assert [e.step for e in events(tmp_path).Scalars("speed/version")] == [100, 150, 250]
 
 
 def test_board_needs_neither_tensorflow_nor_torch(tmp_path: Path) -> None:
-    code = "import sys, pathlib; from headrace.launch.board import Board; Board(pathlib.Path(sys.argv[1])).close()\n"
+    code = "import sys, pathlib; from headrace.observe.tensorboard import TensorBoardWriter as Writer\n"
+    code += "Writer(pathlib.Path(sys.argv[1])).close()\n"
     code += "print({m.split('.')[0] for m in sys.modules} & {'torch', 'tensorflow'})"
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
@@ -152,7 +153,7 @@ def test_elsewhere_it_is_lines(monkeypatch: pytest.MonkeyPatch, term: str) -> No
 
 
 def test_lines_do_not_import_rich() -> None:
-    code = "import sys; from headrace.launch.table import open_display\n"
+    code = "import sys; from headrace.observe.table import open_display\n"
     code += "open_display('x', sys.stderr).close(); print('rich' in sys.modules)"
     env = os.environ | {"TERM": "dumb"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headrace.launch.record import Row
+from headrace.observe.rows import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,6 +1,6 @@
 """What doctor asks in processes of their own, so that a broken library, or one that hangs, cannot take doctor along.
 
-    python -P -m headrace.launch.probe torch|environment|broker|paramserver [ARGUMENT ...]    prints one JSON object
+    python -P -m headrace.observe.probe torch|environment|broker|paramserver [ARGUMENT ...]    prints one JSON object
 
 A probe that fails prints {"error": "..."}; one that does not come back is ended by its caller.
 """
@@ -19,7 +19,7 @@ DEADLINE_MS = 5000
 
 def ask(name: str, *arguments: str, timeout_s: float = 60.0) -> dict[str, Any]:
     """Run a probe and return its answer; ``error`` in it says what went wrong."""
-    command = [sys.executable, "-P", "-m", "headrace.launch.probe", name, *arguments]
+    command = [sys.executable, "-P", "-m", "headrace.observe.probe", name, *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired:

@@ -17,8 +17,8 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from headrace.common.transport.base import Limits
-from headrace.launch import doctor, machine, probe
-from headrace.launch.machine import FAIL, OK, WARN, Check
+from headrace.observe import doctor, machine, probe
+from headrace.observe.machine import FAIL, OK, WARN, Check
 
 
 def command(*words: str) -> int:

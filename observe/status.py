@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from headrace.common.errors import UsageError
 
 if TYPE_CHECKING:
-    from headrace.launch.record import Row
-    from headrace.launch.scrape import Scrape
+    from headrace.observe.rows import Row
+    from headrace.observe.scrape import Scrape
 
 #: The role's version, and what it lags behind by: gauges as each role shows them.
 VERSION = {"actor": "actor_policy_version", "learner": "learner_policy_version", "paramserver": "weights_version"}
@@ -42,13 +42,13 @@ def run(args: argparse.Namespace) -> int:
 
 def examine(run_dir: Path | None, urls: Sequence[str], window_s: float) -> dict[str, Any]:
     """The whole report, ready for JSON. ``state``: running, degraded (a role is dead), stopped or finished."""
-    from headrace.launch import endpoints, record, scrape
-    from headrace.launch.bottleneck import judge
+    from headrace.observe import endpoints, rows, scrape
+    from headrace.observe.bottleneck import judge
 
     if (run_dir is None) == (not urls):
         raise UsageError("headrace status: give a run directory, or --url http://host:port (once or more)")
     known = [scrape.endpoint_of(url) for url in urls] if run_dir is None else endpoints.read(run_dir)
-    last = None if run_dir is None else record.last_row(run_dir / "metrics.jsonl")
+    last = None if run_dir is None else rows.last_row(run_dir / "metrics.jsonl")
     if not known and last is None:
         raise UsageError(f"{run_dir}: no run (no endpoints/, no metrics.jsonl); give a folder made by `headrace train`")
     before = scrape.scrape(known)

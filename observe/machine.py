@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from headrace.launch.probe import ask
+from headrace.observe.probe import ask
 
 GIB = 1 << 30
 OK, WARN, FAIL = "ok", "warn", "fail"

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from headrace.launch.record import Row
+from headrace.observe.rows import Row
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -14,9 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from headrace.launch import machine
-from headrace.launch.machine import BROKER_PORT, FAIL, OK, WARN, Check
-from headrace.launch.probe import ask
+from headrace.observe import machine
+from headrace.observe.machine import BROKER_PORT, FAIL, OK, WARN, Check
+from headrace.observe.probe import ask
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

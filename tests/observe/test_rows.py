@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from headrace.common.errors import UsageError
 from headrace.common.metrics import Metrics
-from headrace.launch.record import MetricsLog, Row, Tail, last_row, lineage, read_rows
 from headrace.learner.loop import Counters
 from headrace.learner.report import Report
+from headrace.observe.rows import MetricsLog, Row, Tail, last_row, lineage, read_rows
 
 
 def row(env_steps: int = 0, time_s: float = 0.0) -> Row:
@@ -87,7 +87,7 @@ def test_a_torn_line_is_never_seen_and_never_glued_to_the_next(tmp_path_factory,
 
 def test_a_writer_killed_at_any_moment(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    write = "import sys, json; from headrace.launch.record import MetricsLog; from pathlib import Path\n"
+    write = "import sys, json; from headrace.observe.rows import MetricsLog; from pathlib import Path\n"
     write += "log = MetricsLog(Path(sys.argv[1])); row = json.loads(sys.argv[2]); print(1, flush=True)\n"
     write += "while 1: log.write(row)"
     seen = 0

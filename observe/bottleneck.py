@@ -1,7 +1,7 @@
 """What holds the run up? A pure function from two scrapes of all roles to one sentence.
 
 A run is a loop: actors collect, a carrier brings the fragments, the learner updates, the weights path brings the new
-version and the leave to go on. Whatever is busy for the largest share of the time sets the pace (the utilisation law).
+version and the leases to go on. Whatever is busy for the largest share of the time sets the pace (the utilisation law).
 
 | part    | its share of the time                                                            | verdict when largest |
 |---------|----------------------------------------------------------------------------------|----------------------|
@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from headrace.launch.scrape import Scrape
+from headrace.observe.scrape import Scrape
 
 MARGIN = 0.1
 
@@ -103,7 +103,7 @@ def decide(f: Figures) -> Verdict:
     elif first == "weights":
         name = "weights too slow"
         why = f"a publication takes {_ms(f.publish_s)}, {f.learner_publish:.0%} of the learner's time; "
-        why += f"actors wait {f.actor_lease:.0%} of theirs for leave"
+        why += f"actors wait {f.actor_lease:.0%} of theirs for a lease"
     else:
         name = "broker too slow"
         why = f"the learner waits {f.learner_wait:.0%} of its time; put takes {f.actor_put:.0%} of the actors', "

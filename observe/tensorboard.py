@@ -16,12 +16,12 @@ from pathlib import Path
 
 import crc32c
 
-from headrace.launch.record import Row
+from headrace.observe.rows import Row
 
 _SERIAL = itertools.count()
 
 
-class Board:
+class TensorBoardWriter:
     """Writes rows into one events file under ``folder``. The step on TensorBoard's axis is ``env_steps``.
 
     A file that begins behind step 0 tells TensorBoard to forget what older files hold beyond its first step.

@@ -97,9 +97,10 @@ class RolloutWorker:
         fragment = self._rollout.collect(lease.number, timings)
         trajectory = self._stamp(fragment, lease.number, lease.learner_epoch)
         with timings.phase("put"):
-            # Asking for the next lease says that this fragment is there: a newer one must not overtake it on the way.
+            # A newer fragment must not overtake this one on the way: it is there before the next lease is asked for.
             self._sink.put(trajectory)
             self._sink.flush(_ACKNOWLEDGED_S)
+        self._subscriber.delivered()
         self._seq += 1
         self._report(timings)
         self._metrics.inc("actor_fragments_total")

@@ -4,6 +4,7 @@
     ├── UsageError                the person can mend it: one line, exit code 2
     ├── TransportError            a carrier failed and retrying did not help
     │   └── Closed                the other side, or we ourselves, closed it
+    ├── Finished                  the learner has come to its end: nothing more to collect or to evaluate
     ├── Rejected                  a record that must not reach the optimiser; carries the reason it is counted under
     ├── CheckpointFailed          one checkpoint could not be written; the older ones are intact
     └── Fenced                    a newer learner epoch exists: this process must stop writing
@@ -30,6 +31,10 @@ class Closed(TransportError):
     """The carrier is closed; nothing more can be put or got."""
 
 
+class Finished(HeadraceError):
+    """The run has come to its end: who collects or evaluates may go home."""
+
+
 class Fenced(HeadraceError):
     """A learner with a newer epoch has taken over."""
 
@@ -51,6 +56,7 @@ REJECT_REASONS = (
     "nan",
     "range",
     "empty",
+    "lease",
     "stale",
     "duplicate",
 )

@@ -79,7 +79,7 @@ TABLE: tuple[Metric, ...] = (
     Metric("learner_fragments_total", "counter", "Fragments admitted"),
     Metric("learner_rejected_total", "counter", "Fragments refused, by reason", ("reason",), values=REJECT_REASONS),
     Metric("learner_phase_seconds_total", "counter", "Time spent, by phase", ("phase",), values=LEARNER_PHASES),
-    Metric("learner_staleness_versions", "histogram", "TrainResult version minus oldest in the fragment", (), VERSIONS),
+    Metric("learner_staleness_versions", "histogram", "Version trained minus the oldest in the fragment", (), VERSIONS),
     Metric("learner_queue_fragments", "gauge", "Fragments validated and waiting to be trained on"),
     Metric("learner_train", "gauge", "What the algorithm reports of its last update, by term", ("term",)),
     Metric("learner_episode_return", "gauge", "Mean undiscounted return of the latest finished episodes"),
@@ -102,6 +102,10 @@ TABLE: tuple[Metric, ...] = (
     Metric("leases_issued_total", "counter", "Leases handed out"),
     Metric("leases_expired_total", "counter", "Leases whose actor is gone"),
     Metric("leases_admit_until", "gauge", "Fragments that may ever have been begun by now"),
+    Metric("leases_out", "gauge", "Leases whose fragments did not come to the learner yet"),
+    Metric("lease_oldest_worker", "gauge", "Worker whose fragment has been in the making for longest, -1: none"),
+    Metric("lease_oldest_seconds", "gauge", "For how long that lease has been held"),
+    Metric("lease_oldest_silent_seconds", "gauge", "Time since that worker was last heard of"),
     # supervision
     Metric("restarts_total", "counter", "Processes started again, by role", ("role",)),
 )
@@ -110,7 +114,7 @@ TABLE: tuple[Metric, ...] = (
 SHOWN: dict[str, tuple[str, ...]] = {
     "actor": ("actor_", "transport_"),
     "learner": ("learner_", "transport_", "checkpoint_", "weights_publish_"),
-    "paramserver": ("weights_", "leases_"),
+    "paramserver": ("weights_", "leases_", "lease_"),
     "evaluator": ("evaluator_",),
 }
 

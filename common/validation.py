@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,22 +16,35 @@ MAX_COUNT = 2**62
 MAX_ABS = 1e15
 
 
-def validate(trajectory: Trajectory, schema: Schema, run_id: str, steps: int = 0) -> None:
-    """Return when ``trajectory`` is of this run, holds exactly the schema's fields with their dtypes and shapes, and
-    every number is finite and in its range. ``steps`` > 0: it must have T = ``steps``, to fit beside others in a batch.
+@dataclass(frozen=True)
+class Expected:
+    """What the config says of every fragment of a run; 0 leaves a number open.
 
-    Raises :class:`Rejected` (run, schema, empty, dtype, shape, nan, range)."""
-    if trajectory.run_id != run_id:
-        raise Rejected("run", f"of run {trajectory.run_id!r}; this learner trains {run_id!r}")
+    ``steps``, ``envs``: T and B, exactly; ``max_steps``: T at most. ``episodes_whole``: every column holds one episode,
+    so at least one valid step (groups). ``lockstep``: the number of workers that take leases in turn.
+    """
+
+    schema: Schema
+    run_id: str
+    steps: int = 0
+    envs: int = 0
+    max_steps: int = 0
+    episodes_whole: bool = False
+    lockstep: int = 0
+
+
+def validate(trajectory: Trajectory, expected: Expected) -> None:
+    """Return when ``trajectory`` is of this run and as large as its config says, holds exactly the schema's fields with
+    their dtypes and shapes, and every number is finite and in its range.
+
+    Raises :class:`Rejected` (run, schema, empty, dtype, shape, nan, range, lease)."""
+    schema = expected.schema
+    if trajectory.run_id != expected.run_id:
+        raise Rejected("run", f"of run {trajectory.run_id!r}; this learner trains {expected.run_id!r}")
     if trajectory.schema_hash != schema.hash:
         raise Rejected("schema", f"schema {trajectory.schema_hash!r}; this run's is {schema.hash!r}")
-    for name in ("learner_epoch", "policy_version", "lease", "seq"):
-        if not 0 <= getattr(trajectory, name) <= MAX_COUNT:
-            raise Rejected("range", f"{name} is {getattr(trajectory, name)}; allowed are 0 to {MAX_COUNT}")
-    if trajectory.T < 1 or trajectory.B < 1:
-        raise Rejected("empty", f"T={trajectory.T}, B={trajectory.B}: nothing to train on")
-    if steps and steps != trajectory.T:
-        raise Rejected("shape", f"{trajectory.T} steps; this run's fragments have {steps}")
+    _check_stamps(trajectory, expected)
+    _check_size(trajectory, expected)
     if trajectory.arrays.keys() != schema.fields.keys():
         missing, extra = (
             sorted(schema.fields.keys() - trajectory.arrays),
@@ -44,8 +58,46 @@ def validate(trajectory: Trajectory, schema: Schema, run_id: str, steps: int = 0
     _check_ends(trajectory, schema)
     for name, array in trajectory.arrays.items():
         _check_values(name, array, schema.fields[name].below)
-    if not all(math.isfinite(e.ret) and e.length >= 0 for e in trajectory.episodes):
-        raise Rejected("nan", "an episode's return is not finite or its length is negative")
+    _check_steps(trajectory, expected)
+    _check_episodes(trajectory)
+
+
+def _check_stamps(trajectory: Trajectory, expected: Expected) -> None:
+    for name in ("learner_epoch", "policy_version", "lease", "seq"):
+        if not 0 <= getattr(trajectory, name) <= MAX_COUNT:
+            raise Rejected("range", f"{name} is {getattr(trajectory, name)}; allowed are 0 to {MAX_COUNT}")
+    if expected.lockstep and trajectory.lease % expected.lockstep != trajectory.actor_id:
+        owner = trajectory.lease % expected.lockstep
+        raise Rejected("lease", f"lease {trajectory.lease} is worker {owner}'s turn, not {trajectory.actor_id}'s")
+
+
+def _check_size(trajectory: Trajectory, expected: Expected) -> None:
+    T, B = trajectory.T, trajectory.B
+    if T < 1 or B < 1:
+        raise Rejected("empty", f"T={T}, B={B}: nothing to train on")
+    if expected.steps and expected.steps != T:
+        raise Rejected("shape", f"{T} steps; this run's fragments have {expected.steps}")
+    if expected.envs and expected.envs != B:
+        raise Rejected("shape", f"{B} environments; this run's fragments have {expected.envs}")
+    if expected.max_steps and expected.max_steps < T:
+        raise Rejected("shape", f"{T} steps; this run's fragments have at most {expected.max_steps}")
+
+
+def _check_steps(trajectory: Trajectory, expected: Expected) -> None:
+    """There is something to train on: in each episode, where the fragment is made of whole ones."""
+    valid = trajectory.arrays.get("valid")
+    if valid is not None and not (valid.any(axis=0).all() if expected.episodes_whole else valid.any()):
+        raise Rejected("empty", "no valid step" + (" in one of the episodes" if expected.episodes_whole else ""))
+
+
+def _check_episodes(trajectory: Trajectory) -> None:
+    if len(trajectory.episodes) > trajectory.T * trajectory.B:
+        raise Rejected("range", f"{len(trajectory.episodes)} episodes ended in {trajectory.T * trajectory.B} steps")
+    for episode in trajectory.episodes:
+        if not math.isfinite(episode.ret):
+            raise Rejected("nan", "an episode's return is not finite")
+        if abs(episode.ret) > MAX_ABS or not 0 <= episode.length <= MAX_COUNT:
+            raise Rejected("range", f"an episode of {episode.length} steps returned {episode.ret}")
 
 
 def _check_shape(name: str, array: Array, field: Field, trajectory: Trajectory) -> None:

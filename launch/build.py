@@ -23,7 +23,7 @@ from headrace.common.metrics import Metrics
 from headrace.common.seeding import reset_seeds, stream
 from headrace.common.transport import Limits, Sink, check_url
 from headrace.common.types import Schema, Spaces, Trajectory
-from headrace.common.validation import validate
+from headrace.common.validation import Expected, validate
 from headrace.common.weights.base import Subscriber
 from headrace.launch.config import Config
 from headrace.launch.device import check_options, resolve
@@ -50,7 +50,7 @@ class Blueprint:
         return experience
 
     @property
-    def envs_per_stream(self) -> int:
+    def envs_per_worker(self) -> int:
         """A group is as many environments as it has episodes; else the config says."""
         return self.experience.size if isinstance(self.experience, Groups) else self.config.actors.envs
 
@@ -79,10 +79,23 @@ class Blueprint:
         """Streams that take leases in turn where nothing may be stale; 0 where they take them as they come."""
         return self.config.workers if self.config.learner.max_staleness == 0 else 0
 
+    @cached_property
+    def expected(self) -> Expected:
+        """What the config says of every fragment. (Groups are as long as they are.)"""
+        groups, actors = isinstance(self.experience, Groups), self.config.actors
+        return Expected(
+            self.schema,
+            self.config.run.id,
+            steps=0 if groups else actors.fragment_steps,
+            envs=self.envs_per_worker,
+            max_steps=self.experience.max_steps if isinstance(self.experience, Groups) else 0,
+            episodes_whole=groups,
+            lockstep=self.lockstep_workers,
+        )
+
     def check_fragment(self, trajectory: Trajectory) -> None:
-        """Is a record fit for this run's learner? Raises :class:`Rejected`. (Groups are as long as they are.)"""
-        steps = 0 if isinstance(self.experience, Groups) else self.config.actors.fragment_steps
-        validate(trajectory, self.schema, self.config.run.id, steps)
+        """Is a record fit for this run's learner? Raises :class:`Rejected`."""
+        validate(trajectory, self.expected)
 
     def check(self) -> None:
         """All that can be wrong before anything starts. Raises :class:`UsageError`."""
@@ -110,7 +123,7 @@ class Blueprint:
         of an actor draws its own, or a restarted one would repeat itself."""
         config, seed = self.config, self.config.run.seed
         life = 0 if self.lockstep_workers else incarnation
-        policy, rng, n = self.policy(), stream(seed, "act", worker_id, life), self.envs_per_stream
+        policy, rng, n = self.policy(), stream(seed, "act", worker_id, life), self.envs_per_worker
         if isinstance(self.experience, Groups):
             envs = GymnasiumBatch(config.task.env, n, dict(config.task.kwargs))
             return GroupRollout(envs, policy, self.schema, self.experience.max_steps, seed, rng)
@@ -166,7 +179,7 @@ def plan(blueprint: Blueprint) -> dict[str, Any]:
     step_bytes = sum(_item_bytes(f.dtype, f.shape) for f in field_bytes.values())
     return {
         "workers": config.workers,
-        "environments": config.workers * blueprint.envs_per_stream,
+        "environments": config.workers * blueprint.envs_per_worker,
         "steps_per_fragment_at_most": steps,
         "fragments_per_version": fragments,
         "steps_per_version_at_most": steps * fragments,

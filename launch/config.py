@@ -16,6 +16,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from headrace.algorithms import ALGORITHMS
+from headrace.algorithms.base import Groups
 from headrace.common.errors import UsageError
 
 _STRICT = ConfigDict(extra="forbid", frozen=True)
@@ -117,8 +118,14 @@ class Weights(BaseModel):
     """What clients trust: switches their side to TLS."""
     insecure: bool = False
     """Listen beyond this machine without authentication all the same."""
-    lease_ttl_s: float = Field(default=60.0, gt=0)
-    """An actor not heard of for so long has lost its lease."""
+    lease_ttl_s: float = Field(default=3.5, gt=1.0)
+    """A rollout worker not heard of for so long has lost its lease (its heart beats every second)."""
+    lease_max_s: float = Field(default=0.0, ge=0)
+    """A lease held for so long is given up though its worker is heard of. 0: 20 times the usual, at least 10 s."""
+    leases_per_peer: int = Field(default=0, ge=0)
+    """Leases one machine may have undelivered while others collect as well. 0: half of all there are."""
+    delivery_s: float = Field(default=60.0, gt=0)
+    """A fragment that was put so long ago and did not come, while nothing waits in the carrier, is lost."""
     down_timeout_s: float = Field(default=120.0, gt=0)
     """How long learner and actors wait for a parameter server that is away."""
 
@@ -148,6 +155,13 @@ class Config(BaseModel):
     @property
     def workers(self) -> int:
         return self.actors.processes * self.actors.workers
+
+    @property
+    def leases_at_once(self) -> int:
+        """Fragments that may be begun and not trained on: those of the next version and of as many as may be stale."""
+        experience = self.algorithm_config().experience
+        per_version: int = experience.groups if isinstance(experience, Groups) else experience.fragments
+        return per_version * (1 + self.learner.max_staleness)
 
     def to_toml(self) -> str:
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))

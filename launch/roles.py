@@ -26,6 +26,7 @@ def add_role_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run-dir", type=Path, metavar="D", help="the run directory (checkpoints, metrics, logs)")
     parser.add_argument("--metrics-port", type=int, default=0, metavar="PORT", help="/metrics and /healthz (0: any)")
     parser.add_argument("--metrics-host", default="127.0.0.1", metavar="HOST", help="address they listen on")
+    parser.add_argument("--stay", action="store_true", help="at the run's end, wait for its next learner")
     parser.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
 
-from headrace.common.errors import Closed
+from headrace.actor.rollout_worker import RolloutWorker
+from headrace.common.errors import Closed, Fenced, Finished
 from headrace.common.metrics import Metrics
 from headrace.common.transport import open_sink
+from headrace.common.weights.client import Client
 from headrace.common.weights.grpc import GrpcSubscriber
+from headrace.common.weights.join import join
 from headrace.launch.build import Blueprint, new_incarnation
 from headrace.launch.config import Config
 from headrace.launch.roles import add_role_arguments, announced, role_config, token
@@ -23,42 +28,91 @@ _CLOSE_S = 10.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_role_arguments(parser)
-    parser.add_argument("--index", type=int, default=0, metavar="N", help="which actor process this is, from 0")
+    parser.add_argument(
+        "--index", type=int, metavar="N", help="which actor process this is, from 0 (default: one that nobody is)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     config = role_config(args)
     stop, metrics = Stop(args.supervised), Metrics("actor")
-    with announced(args, metrics, "actor", args.index):
-        act(config, args.index, metrics, stop)
-    return 0
+    with announced(args, metrics, "actor", args.index or 0):
+        while True:
+            try:
+                act(config, args.index, metrics, stop, stay=args.stay or args.supervised)
+                return 0
+            except Fenced:
+                if args.index is not None:
+                    raise
+                # Another process has our number by right, or by the accident of a new server: there are others.
 
 
-def act(config: Config, index: int, metrics: Metrics, stop: Callable[[], bool]) -> None:
-    """Step this process's workers in turn until ``stop()`` or until the learner ends the run; then flush."""
-    blueprint, incarnation = Blueprint(config), new_incarnation()
-    sink = open_sink(config.transport.url, limits=blueprint.limits, metrics=metrics, key=f"{index}-{incarnation:x}")
-    first = index * config.actors.workers
-    workers = []
+def act(config: Config, index: int | None, metrics: Metrics, stop: Callable[[], bool], stay: bool = False) -> None:
+    """Step this process's workers in turn until ``stop()`` or until the learner ends the run; then flush. ``stay``: at
+    the end of the run wait for its next learner."""
+    incarnation = new_incarnation()
     try:
-        for worker_id in range(first, first + config.actors.workers):
+        with _workers(config, index, incarnation, metrics, stop) as workers:
+            while not stop():
+                try:
+                    _turn(workers)
+                except Finished as end:
+                    if not stay:
+                        print(f"actor: {end}", flush=True)
+                        break
+                    time.sleep(_LEASE_WAIT_S)
+    except (Closed, Finished) as end:
+        print(f"actor: {end}; nothing more to do", file=sys.stderr, flush=True)
+
+
+def _turn(workers: Sequence[RolloutWorker]) -> None:
+    """Wait on one worker only when none of them may go on: a lease counts as spent until its worker asks again."""
+    if len(workers) == 1 or not any([worker.step(0.0) for worker in workers]):
+        workers[0].step(_LEASE_WAIT_S if len(workers) == 1 else _TURN_S)
+
+
+@contextlib.contextmanager
+def _workers(
+    config: Config, index: int | None, incarnation: int, metrics: Metrics, stop: Callable[[], bool]
+) -> Iterator[list[RolloutWorker]]:
+    """The rollout workers of this process, and their sink behind them."""
+    blueprint, secret = Blueprint(config), token(config)
+    numbers = _numbers(config, index, incarnation, secret, stop)
+    key = f"{numbers[0]}-{incarnation:x}"
+    sink = open_sink(config.transport.url, limits=blueprint.limits, metrics=metrics, key=key)
+    workers: list[RolloutWorker] = []
+    try:
+        for number in numbers:
             subscriber = GrpcSubscriber(
                 config.weights.address,
                 config.run.id,
-                worker_id,
+                number,
                 incarnation,
-                token(config),
+                secret,
                 metrics,
                 ca=config.weights.tls_ca,
             )
-            workers.append(blueprint.rollout_worker(worker_id, incarnation, subscriber, sink, metrics))
-        while not stop():
-            # Wait on one worker only when none of them may go on: a lease counts as spent until its worker asks again.
-            if len(workers) == 1 or not any([worker.step(0.0) for worker in workers]):
-                workers[0].step(_LEASE_WAIT_S if len(workers) == 1 else _TURN_S)
-    except Closed as end:
-        print(f"actor: {end}; nothing more to do", file=sys.stderr, flush=True)
+            workers.append(blueprint.rollout_worker(number, incarnation, subscriber, sink, metrics))
+        yield workers
     finally:
         for worker in workers:
             worker.close()
         sink.close(_CLOSE_S)
+
+
+def _numbers(
+    config: Config, index: int | None, incarnation: int, secret: str, stop: Callable[[], bool]
+) -> Sequence[int]:
+    """Which workers this process has: those of its index, or such as the parameter server knows to be free."""
+    n = config.actors.workers
+    if index is not None:
+        return range(index * n, (index + 1) * n)
+    client = Client(config.weights.address, secret, config.weights.tls_ca)
+    try:
+        return join(client, config.run.id, incarnation, n, config.weights.down_timeout_s, stop, _say)
+    finally:
+        client.close()
+
+
+def _say(what: str) -> None:
+    print(f"actor: {what}", file=sys.stderr, flush=True)

@@ -10,7 +10,7 @@ import json
 import time
 from pathlib import Path
 
-from headrace.common.errors import UsageError
+from headrace.common.errors import Finished, UsageError
 from headrace.common.metrics import Metrics
 from headrace.common.seeding import evaluation_seeds
 from headrace.common.weights.grpc import GrpcFollower
@@ -40,7 +40,13 @@ def run(args: argparse.Namespace) -> int:
     follower = GrpcFollower(config.weights.address, config.run.id, token(config), metrics, ca=config.weights.tls_ca)
     with announced(args, metrics, "evaluator"):
         while not stop():
-            weights = follower.newest(have, _WAIT_S) if time.monotonic() >= due_s else None
+            try:
+                weights = follower.newest(have, _WAIT_S) if time.monotonic() >= due_s else None
+            except Finished as end:
+                if not args.stay:
+                    print(f"evaluator: {end}", flush=True)
+                    break
+                weights, due_s = None, time.monotonic() + args.every_s
             if weights is None:
                 time.sleep(min(_WAIT_S, max(0.0, due_s - time.monotonic())))
                 continue

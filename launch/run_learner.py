@@ -6,6 +6,7 @@ newest checkpoint -> Learner -> step ... step -> checkpoint, row, snapshot when 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from headrace.algorithms.base import State
-from headrace.common.errors import CheckpointFailed, UsageError
+from headrace.common.errors import CheckpointFailed, TransportError, UsageError
 from headrace.common.metrics import Metrics
 from headrace.common.transport import open_source
 from headrace.common.weights.base import Publisher
@@ -32,6 +33,7 @@ from headrace.learner.report import Report
 from headrace.observe.rows import MetricsLog
 
 _STEP_S = 0.2
+_FAREWELL_S = 5.0
 #: Seconds without a new version after which the learner says aloud what it waits for.
 _SILENCE_S = 30.0
 _CHECKPOINT_TRIES = 3
@@ -60,7 +62,11 @@ def run(args: argparse.Namespace) -> int:
     with CheckpointWriter(folder, keep, metrics=metrics) as checkpoints, announced(args, metrics, "learner"):
         learner = make_learner(config, args.run_dir, publisher, checkpoints, metrics, resume=args.resume)
         try:
+            learner.start()
             learn(learner, config, args.run_dir, checkpoints, metrics, stop)
+            if learner.done:
+                with contextlib.suppress(TransportError):  # who does not hear it will see that nobody answers
+                    learner.finish(_FAREWELL_S)
         finally:
             learner.close()
     return 0

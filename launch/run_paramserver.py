@@ -1,4 +1,7 @@
-"""The parameter server role: hands out weights and leases until told to stop. Imports no torch and no environment."""
+"""The parameter server role: hands out weights and leases until the run has come to its end, or it is told to stop.
+
+Imports no torch and no environment.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
         server.start()
         print(f"parameter server of run {config.run.id} listens on {server.address}", flush=True)
         try:
-            while not stop():
+            while not stop() and (args.stay or args.supervised or not server.all_went_home):
                 time.sleep(_POLL_S)
         finally:
             server.stop(_GRACE_S)
@@ -42,7 +45,10 @@ def options(config: Config) -> Options:
     return Options(
         run_id=config.run.id,
         workers=config.workers if config.learner.max_staleness == 0 else 0,
-        lease_ttl_s=weights.lease_ttl_s,
+        lost_after_s=weights.lease_ttl_s,
+        delivery_s=weights.delivery_s,
+        lease_max_s=weights.lease_max_s,
+        leases_per_peer=weights.leases_per_peer or max(1, config.leases_at_once // 2),
         publish_token=secret,
         subscribe_token=secret,
         insecure=weights.insecure,

@@ -13,7 +13,7 @@ from headrace.launch.build import Blueprint, with_addresses
 from headrace.launch.config import Config
 from headrace.learner.loop import Identity, Learner, TrainResult
 from headrace.paramserver.inprocess import InProcess
-from headrace.paramserver.ledger import Ledger
+from headrace.paramserver.lockstep import make_ledger
 from headrace.paramserver.store import Store
 
 
@@ -29,7 +29,7 @@ def run_serial(
     blueprint = Blueprint(with_addresses(config))
     blueprint.check()
     config, metrics = blueprint.config, Metrics("serial")
-    carrier, server = Memory(blueprint.limits), InProcess(Store(Ledger(blueprint.lockstep_workers)))
+    carrier, server = Memory(blueprint.limits), InProcess(Store(make_ledger(blueprint.lockstep_workers)))
     learner = Learner(
         Identity(config.run.id, 1),
         blueprint.algorithm(),
@@ -47,6 +47,7 @@ def run_serial(
         for i in range(blueprint.config.workers)
     ]
     try:
+        learner.start()
         while not learner.done and (not versions or learner.counters.version < versions):
             for worker in workers:
                 worker.step(timeout_s=0.0)

@@ -1,101 +1,137 @@
 """From the carrier to the learner's hands: a thread of its own fetches, decodes and validates, so that the learner
 never waits for what could have been done before.
 
-    source.get -> validate -> run? schema? duplicate? -> queue (bounded in bytes), by lease -> take()
+    source.get -> valid? -> its own lease? -> queue (bounded in bytes), by lease -> take()
+                               └> not known yet: early, until the parameter server's next answer
 
 Fragments are handed over in order of their leases: what was begun first is trained on first. So a learner that comes
 back to a log of many partitions takes up all that was put meanwhile in the order in which it was begun, and none of it
 is overtaken and found stale.
 
-What is refused, here or by the carrier's decoder, is counted by reason, kept in the dead-letter place, and counted as
-consumed: its lease must not starve the learner.
+What is refused, here or by the carrier's decoder, is counted by reason and kept in the dead-letter place. If it came
+under a lease of its own, that lease is spent, and another worker may have its place; nothing else that a bad record
+claims moves anything.
 """
 
 from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from threading import Condition, Thread
 
-from headrace.common.errors import REJECT_REASONS, Rejected
+from headrace.common.errors import Rejected
+from headrace.common.lease_set import Run
 from headrace.common.metrics import Metrics
 from headrace.common.transport import Received, Source
 from headrace.common.types import Trajectory
+from headrace.common.weights.base import LedgerState
+from headrace.learner.leases import Leases
 
-#: Refused here or by the decoder. Duplicates spent no lease of their own; what is stale, the learner counts itself.
-_SPENT = tuple(reason for reason in REJECT_REASONS if reason not in ("duplicate", "stale"))
+#: Fragments that may be early at once; beyond, the next one waits in the carrier.
+MAX_EARLY = 256
 
 
-@dataclass
-class Marks:
-    """De-duplication marks: per actor, the incarnation seen last and the highest sequence number applied of it.
+#: No question was put yet.
+_UNASKED = 1 << 62
 
-    A record of an older incarnation is not a duplicate by itself (it may have waited in the log), so each
-    incarnation of an actor keeps its own mark; the oldest are forgotten beyond ``keep`` an actor.
-    """
 
-    keep: int = 8
-    seen: dict[int, dict[int, int]] = field(default_factory=dict)
+@dataclass(eq=False)
+class _Early:
+    """A fragment whose lease is not known yet, what else is wrong with it, and the ticket of the answer to wait for."""
 
-    def is_duplicate(self, trajectory: Trajectory) -> bool:
-        return trajectory.seq <= self.seen.get(trajectory.actor_id, {}).get(trajectory.incarnation, -1)
+    received: Received
+    refusal: Rejected | None
+    asked: int = _UNASKED
 
-    def apply(self, trajectory: Trajectory) -> None:
-        lives = self.seen.setdefault(trajectory.actor_id, {})
-        lives[trajectory.incarnation] = max(trajectory.seq, lives.pop(trajectory.incarnation, -1))
-        while len(lives) > self.keep:
-            del lives[next(iter(lives))]
 
-    def copy(self) -> Marks:
-        return Marks(self.keep, {actor: dict(lives) for actor, lives in self.seen.items()})
+@dataclass(frozen=True)
+class Refused:
+    """A record that was refused for ``reason``, and the lease that it spent, if it had one."""
 
-    def to_json(self) -> dict[str, dict[str, int]]:
-        return {str(a): {str(i): s for i, s in lives.items()} for a, lives in self.seen.items()}
+    reason: str
+    lease: int | None
 
-    @classmethod
-    def from_json(cls, saved: dict[str, dict[str, int]]) -> Marks:
-        return cls(seen={int(a): {int(i): s for i, s in lives.items()} for a, lives in saved.items()})
+
+@dataclass(frozen=True)
+class Account:
+    """What came, at one moment: the leases spent, the fragments in the queue, the records in the carrier."""
+
+    spent: tuple[Run, ...]
+    issued: int
+    queued: int
+    waiting: int
 
 
 class Intake:
-    """Runs the fetching thread. ``take`` hands over one admitted record; the thread's death surfaces there."""
+    """Runs the fetching thread. ``take`` hands over one admitted record; the thread's death surfaces there.
+
+    ``check`` raises :class:`Rejected` for what is not fit. ``ask`` asks the parameter server how its ledger stands;
+    its answers come to :meth:`hear`. ``examined``: how far a former life got, by partition; what has no lease and was
+    refused there is not counted again.
+    """
 
     def __init__(
-        self, source: Source, check: Callable[[Trajectory], None], metrics: Metrics, queue_bytes: int, marks: Marks
+        self,
+        source: Source,
+        check: Callable[[Trajectory], None],
+        leases: Leases,
+        ask: Callable[[], int],
+        metrics: Metrics,
+        queue_bytes: int,
+        examined: Mapping[int, int],
     ) -> None:
         self._source, self._check, self._metrics, self._queue_bytes = source, check, metrics, queue_bytes
-        self._marks = marks
+        self._leases, self._ask = leases, ask
+        self.examined, self._examined_before = dict(examined), dict(examined)  # next offset, by partition
+        self._counted: list[Refused] = []
         self._queue: list[tuple[int, int, Received]] = []  # a heap: lease, number, record
-        self._number = 0
-        self._bytes = 0
+        self._early: list[_Early] = []
+        self._refused: list[tuple[Received, Rejected]] = []
+        self._number = self._bytes = 0
         self._changed = Condition()
         self._stopped = False
         self._failure: BaseException | None = None
         self._thread = Thread(target=self._run, name="intake", daemon=True)
         self._thread.start()
 
-    @property
-    def rejected(self) -> int:
-        """Records refused in this life of the learner, whose leases are spent for nothing."""
-        return sum(int(self._metrics.value("learner_rejected_total", reason=reason)) for reason in _SPENT)
+    def account(self) -> Account:
+        """For the parameter server: all of it of one moment."""
+        in_carrier = self._source.backlog()
+        with self._changed:
+            spent, issued = self._leases.spent.runs, self._leases.issued
+            return Account(spent, issued, len(self._queue), in_carrier + len(self._early))
 
     def backlog(self) -> int:
         """Records fetched or known to wait in the carrier, not taken yet."""
-        return len(self._queue) + self._source.backlog()
+        account = self.account()
+        return account.queued + account.waiting
 
     def waiting(self) -> list[Received]:
-        """What is in the queue."""
+        """What came and was not taken."""
         with self._changed:
-            return [received for *_, received in self._queue]
+            return [*(received for *_, received in self._queue), *(early.received for early in self._early)]
+
+    def take_refused(self) -> list[Refused]:
+        """What was refused since the last call."""
+        with self._changed:
+            refused, self._counted = self._counted, []
+            return refused
+
+    def hear(self, state: LedgerState, ticket: int) -> None:
+        """An answer of the parameter server, from whichever thread: those that were early are judged again."""
+        with self._changed:
+            self._leases.hear(state, ticket)
+            self._judge_again()
 
     def catch_up(self, timeout_s: float) -> None:
         """Wait until all that the carrier holds is in the queue, or the queue is full."""
         deadline = time.monotonic() + timeout_s
-        while self._source.backlog() and self._bytes < 0.9 * self._queue_bytes and time.monotonic() < deadline:
-            if self._failure is not None:
-                return  # take will say so
+        while self._early or self._source.backlog():
+            full = self._bytes > 0.9 * self._queue_bytes
+            if full or self._failure is not None or time.monotonic() > deadline:
+                return  # of a failure, take will speak
             time.sleep(0.02)
 
     def take(self, timeout_s: float) -> Received | None:
@@ -108,7 +144,7 @@ class Intake:
                 if not self._changed.wait(deadline - time.monotonic()) and time.monotonic() >= deadline:
                     return None
             received = heapq.heappop(self._queue)[-1]
-            self._bytes -= received.nbytes or received.trajectory.nbytes
+            self._bytes -= _nbytes(received)
             self._changed.notify_all()
             return received
 
@@ -119,37 +155,93 @@ class Intake:
         self._thread.join(timeout=10)
         self._source.close()
 
+    # --- the fetching thread ---------------------------------------------------------------------------------------
+
     def _run(self) -> None:
         try:
             while not self._stopped:
                 received = self._source.get(timeout_s=0.1)
                 if received is not None:
                     self._admit(received)
+                    self.examined[received.partition] = received.next_offset
+                self._carry_out_refusals()
         except BaseException as error:
             with self._changed:
                 self._failure = error
                 self._changed.notify_all()
 
     def _admit(self, received: Received) -> None:
+        refusal = None
+        try:
+            self._check(received.trajectory)
+        except Rejected as error:
+            refusal = error
+        if refusal is not None and refusal.reason == "run":
+            with self._changed:
+                self._refuse(received, refusal)  # no lease of this run's
+            return
+        one = _Early(received, refusal)
+        with self._changed:
+            while self._is_full(received) and not self._stopped:
+                self._changed.wait(timeout=1.0)
+            self._judge(one)
+            if one not in self._early:
+                return
+        asked = self._ask()  # an answer may come at once, from this very call
+        with self._changed:
+            one.asked = asked
+            self._judge_again()
+
+    def _carry_out_refusals(self) -> None:
+        """Letters to the dead are written by the thread that reads: carriers need not be told from elsewhere."""
+        with self._changed:
+            refused, self._refused = self._refused, []
+        for received, refusal in refused:
+            self._source.reject(received, refusal.reason, str(refusal))
+
+    # --- holding the lock ------------------------------------------------------------------------------------------
+
+    def _judge_again(self) -> None:
+        early, self._early = self._early, []
+        for one in early:
+            self._bytes -= _nbytes(one.received)
+            self._judge(one)
+        self._changed.notify_all()
+
+    def _judge(self, one: _Early) -> None:
+        """Into the queue, or refused, or early (again)."""
+        received, refusal = one.received, one.refusal
         trajectory = received.trajectory
         try:
-            self._check(trajectory)
-        except Rejected as refusal:
-            self._refuse(received, refusal.reason, str(refusal))
+            known = self._leases.judge(trajectory, one.asked)
+        except Rejected as error:
+            self._refuse(received, refusal or error)  # what is wrong in itself says more
             return
-        if self._marks.is_duplicate(trajectory):
-            self._metrics.inc("learner_rejected_total", reason="duplicate")
+        if known:
+            self._leases.spend(trajectory.lease)
+        if known and refusal is not None:
+            self._refuse(received, refusal, trajectory.lease)
             return
-        self._marks.apply(trajectory)
-        nbytes = received.nbytes or trajectory.nbytes
-        with self._changed:
-            while self._queue and self._bytes + nbytes > self._queue_bytes and not self._stopped:
-                self._changed.wait(timeout=1.0)
+        self._bytes += _nbytes(received)
+        if known:
             heapq.heappush(self._queue, (trajectory.lease, self._number, received))
             self._number += 1
-            self._bytes += nbytes
             self._changed.notify_all()
+        else:
+            self._early.append(one)
 
-    def _refuse(self, received: Received, reason: str, detail: str) -> None:
-        self._metrics.inc("learner_rejected_total", reason=reason)
-        self._source.reject(received, reason, detail)
+    def _refuse(self, received: Received, refusal: Rejected, lease: int | None = None) -> None:
+        self._metrics.inc("learner_rejected_total", reason=refusal.reason)
+        again = 0 < received.next_offset <= self._examined_before.get(received.partition, 0)
+        if refusal.reason != "duplicate" and (lease is not None or not again):
+            self._counted.append(Refused(refusal.reason, lease))
+            self._refused.append((received, refusal))
+
+    def _is_full(self, received: Received) -> bool:
+        if len(self._early) >= MAX_EARLY:
+            return True
+        return bool(self._queue or self._early) and self._bytes + _nbytes(received) > self._queue_bytes
+
+
+def _nbytes(received: Received) -> int:
+    return received.nbytes or received.trajectory.nbytes

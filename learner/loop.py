@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from headrace.algorithms.base import Algorithm, State
-from headrace.common.errors import UsageError
+from headrace.common.errors import Rejected, UsageError
+from headrace.common.lease_set import LeaseSet
 from headrace.common.metrics import Metrics
 from headrace.common.transport import Received, Source
 from headrace.common.types import Trajectory, Weights
 from headrace.common.weights.base import Progress, Publisher
 from headrace.learner.experience import ExperienceBuffer, Round, make_buffer, per_version
-from headrace.learner.intake import Intake, Marks
+from headrace.learner.intake import Intake
+from headrace.learner.leases import Leases
 
 #: A learner that waits tells the parameter server so this often: a lease lost with its actor is missed only then.
 _TELL_EVERY_S = 1.0
@@ -44,11 +46,10 @@ class Counters:
     env_steps: int = 0
     episodes: int = 0
     fragments: int = 0
-    rejected: int = 0
-    stale: int = 0
     samples: int = 0
-    next_lease: int = 0
     trained_s: float = 0.0
+    rejected: dict[str, int] = field(default_factory=dict)
+    """Records refused, by reason; duplicates, which are no loss, are not among them."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ class Positions:
 
 
 class Learner:
-    """Owns the algorithm and its experience. Raises what a dead carrier, a fence or the algorithm raises."""
+    """Owns the algorithm and its experience. ``start`` it, then ``step`` until ``done``. Raises what a dead carrier, a
+    fence or the algorithm raises."""
 
     def __init__(
         self,
@@ -106,17 +108,29 @@ class Learner:
         self._total_steps, self._max_staleness = total_steps, max_staleness
         self._per_version = per_version(algorithm.experience)
         self.experience: ExperienceBuffer = make_buffer(algorithm.experience, seed)
-        self.counters, self._marks, self._positions = Counters(), Marks(), Positions()
+        self.counters, self._spent, self._positions = Counters(), LeaseSet(), Positions()
+        self._issued, self._examined = 0, dict[int, int]()
         if resume is not None and info is not None:
             self._restore(resume, info)
-        self._rejected_before = self.counters.rejected
+        self._began_at = self.counters.version
         self._held: dict[int, Received] = {}
         self._stepped_at: float | None = None  # what the caller does between steps (rows, checkpoints) counts as well
         self._told_s = time.monotonic()
-        self._intake = Intake(source, check, metrics, queue_bytes, self._marks.copy())
-        if resume is not None:
-            self._intake.catch_up(_CATCH_UP_S)
+        self._intake = Intake(
+            source,
+            self._checked(check),
+            Leases(identity.learner_epoch, self._issued, self._spent.copy()),
+            publisher.ask,
+            metrics,
+            queue_bytes,
+            self._examined,
+        )
+        publisher.listen(self._intake.hear)
+
+    def start(self) -> None:
+        """Publish the first version of this life, and take up what was put before it."""
         self._publish()
+        self._intake.catch_up(_CATCH_UP_S)
 
     @property
     def done(self) -> bool:
@@ -140,15 +154,23 @@ class Learner:
     def backlog(self) -> int:
         return self._intake.backlog()
 
+    def finish(self, timeout_s: float) -> None:
+        """Tell everybody that the run has come to its end. Raises :class:`TransportError` when nobody heard in time."""
+        self._publisher.admit(replace(self._progress(), finished=True))
+        self._publisher.flush(timeout_s)
+
     def snapshot(self) -> tuple[dict[str, State], dict[str, Any]]:
         """Parts and info for a checkpoint: all that :class:`Learner` needs to go on as if it had not stopped."""
+        self._count_refused()
         parts = {"algorithm": self.algorithm.state(), "experience": self.experience.state()}
         info = {
             "run_id": self.identity.run_id,
             "learner_epoch": self.identity.learner_epoch,
-            "counters": vars(self.counters).copy(),
+            "counters": asdict(self.counters),
             "positions": {str(p): offset for p, offset in self._resume_from().items()},
-            "marks": self._marks.to_json(),
+            "examined": {str(p): offset for p, offset in self._intake.examined.items()},
+            "spent": self._spent.runs,
+            "issued": self._intake.account().issued,
         }
         return parts, info
 
@@ -165,25 +187,48 @@ class Learner:
 
     # --- inside a step ---------------------------------------------------------------------------------------------
 
+    def _checked(self, check: Callable[[Trajectory], None]) -> Callable[[Trajectory], None]:
+        """What the config says of a fragment, and what only this learner knows: the versions there are."""
+
+        def checked(trajectory: Trajectory) -> None:
+            check(trajectory)
+            ours, version = trajectory.learner_epoch == self.identity.learner_epoch, self.counters.version
+            if ours and trajectory.policy_version > version:
+                raise Rejected("range", f"policy version {trajectory.policy_version}; the newest is {version}")
+
+        return checked
+
+    def _staleness(self, trajectory: Trajectory) -> int:
+        """In versions. What a former learner made after the checkpoint is gone: its fragments are no newer."""
+        version = trajectory.policy_version
+        if trajectory.learner_epoch != self.identity.learner_epoch:
+            version = min(version, self._began_at)
+        return self.counters.version - version
+
     def _admit(self, received: Received) -> None:
         """Keep a fragment, unless it is older than the bound: every fragment kept is trained on in the version that
         comes next."""
         trajectory = received.trajectory
         self._positions.taken(received)
-        self.counters.next_lease = max(self.counters.next_lease, trajectory.lease + 1)
-        if self.counters.version - trajectory.policy_version > self._max_staleness:
+        if self._staleness(trajectory) > self._max_staleness:
             self.metrics.inc("learner_rejected_total", reason="stale")
-            self.counters.stale += 1
+            self.counters.rejected["stale"] = self.counters.rejected.get("stale", 0) + 1
             self._positions.used(received)
-            self._marks.apply(trajectory)
+            self._spent.add(trajectory.lease)
             return
         self._held[id(trajectory)] = received
         self.experience.add(trajectory)
         self.metrics.inc("learner_fragments_total")
 
+    def _count_refused(self) -> None:
+        for refused in self._intake.take_refused():
+            self.counters.rejected[refused.reason] = self.counters.rejected.get(refused.reason, 0) + 1
+            if refused.lease is not None:
+                self._spent.add(refused.lease)
+
     def _train(self, round_: Round) -> TrainResult | None:
         counters, metrics = self.counters, {}
-        staleness = [counters.version - t.policy_version for t in round_.fragments]
+        staleness = [self._staleness(t) for t in round_.fragments]
         self.algorithm.progress(min(1.0, counters.env_steps / self._total_steps))
         with self.metrics.phase("learner_phase_seconds_total", "update"):
             for batch in round_.batches:
@@ -191,9 +236,10 @@ class Learner:
                 round_.report(result.priorities)
                 metrics = dict(result.metrics)
                 counters.samples += batch.steps
+                self.metrics.inc("learner_samples_total", batch.steps)
         for trajectory in round_.fragments:
             self._positions.used(self._held.pop(id(trajectory)))
-            self._marks.apply(trajectory)
+            self._spent.add(trajectory.lease)
             counters.env_steps += trajectory.steps
             counters.episodes += len(trajectory.episodes)
         counters.version += 1
@@ -202,10 +248,10 @@ class Learner:
         return TrainResult(round_.fragments, staleness, metrics)
 
     def _tell_if_due(self) -> None:
-        """A refused fragment has spent a lease: admit another in its place, or the learner would starve. And say now
-        and then that it waits, so that a lease whose fragment never comes is given up."""
-        self.counters.rejected = self._rejected_before + self._intake.rejected
-        refused = self.counters.rejected + self.counters.stale
+        """A refused fragment has spent its lease: say so, or nobody would collect another in its place. And say now
+        and then how much waits, so that a lease whose fragment never comes is given up."""
+        self._count_refused()
+        refused = sum(self.counters.rejected.values())
         if refused > self._refused_told or time.monotonic() - self._told_s > _TELL_EVERY_S:
             self._publisher.admit(self._progress())
 
@@ -219,12 +265,17 @@ class Learner:
         self.metrics.set("learner_policy_version", self.counters.version)
 
     def _progress(self) -> Progress:
-        counters = self.counters
-        spent = counters.rejected + counters.stale
-        self._refused_told, self._told_s = spent, time.monotonic()
-        admit_until = (counters.version + 1 + self._max_staleness) * self._per_version + spent
-        backlog = len(self._held) + self._intake.backlog()
-        return Progress(admit_until, counters.next_lease, counters.fragments + spent, backlog, complete=True)
+        counters, account = self.counters, self._intake.account()
+        self._refused_told, self._told_s = sum(counters.rejected.values()), time.monotonic()
+        self.metrics.set("learner_queue_fragments", account.queued + len(self._held))
+        return Progress(
+            admit_until=(counters.version + 1 + self._max_staleness) * self._per_version,
+            next_lease=account.issued,
+            accepted=counters.fragments + len(self._held) + account.queued,
+            spent=account.spent,
+            backlog=account.waiting,
+            complete=True,
+        )
 
     def _restore(self, parts: Mapping[str, State], info: Mapping[str, Any]) -> None:
         if info["run_id"] != self.identity.run_id:
@@ -232,6 +283,7 @@ class Learner:
         self.algorithm.restore(parts["algorithm"])
         self.experience.restore(parts["experience"])
         self.counters = Counters(**info["counters"])
-        self._marks = Marks.from_json(info["marks"])
+        self._spent, self._issued = LeaseSet(tuple(run) for run in info["spent"]), int(info["issued"])
+        self._examined = {int(p): offset for p, offset in info["examined"].items()}
         self._positions = Positions({int(p): offset for p, offset in info["positions"].items()})
         self._source.seek(self._positions.resume_from())

@@ -11,6 +11,7 @@ from headrace.common.errors import Fenced, Rejected, UsageError
 from headrace.common.weights.base import LedgerState, Progress
 from headrace.common.wire import paramserver_pb2 as pb
 from headrace.paramserver.store import Version
+from headrace.paramserver.workers import Busy
 
 #: How our errors travel; common/weights/client.py reads them back.
 STATUS = {
@@ -21,10 +22,6 @@ STATUS = {
 }
 
 Context = Any  # grpc.aio.ServicerContext; grpc ships no types
-
-
-class Busy(Exception):
-    """Not now; another time."""
 
 
 class answer_errors:
@@ -44,8 +41,18 @@ class answer_errors:
             await self._context.abort(status, str(error))
 
 
+def machine(context: Context) -> str:
+    """Which machine calls; empty where that says nothing (a socket of this machine's own)."""
+    kind, _, rest = context.peer().partition(":")
+    return rest.rpartition(":")[0] if kind in ("ipv4", "ipv6") else ""
+
+
 def progress(message: pb.Progress) -> Progress:
-    return Progress(message.admit_until, message.next_lease, message.consumed, message.backlog, message.complete)
+    spent = tuple((run.first, run.end) for run in message.spent)
+    return Progress(
+        message.admit_until, message.next_lease, message.accepted, spent, message.backlog, message.complete,
+        message.finished,
+    )  # fmt: skip
 
 
 def ledger_state(message: pb.LedgerState) -> LedgerState:

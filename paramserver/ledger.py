@@ -1,245 +1,277 @@
 """Pacing: who may begin one more fragment. Pure: no clock, no socket, no thread.
 
     admit_until  fragments that may ever have been begun (the learner raises it with every version)
-    begun        leases handed out, less those whose actor is gone
-    a lease is handed out while begun < admit_until, as it is and as it was when the oldest lease still out was begun
+    begun        fragments the learner accepted + leases that are out
+    a lease is handed out while begun < admit_until, as it is and as it was when the oldest fragment in the making began
 
 The second bound is for slow actors: without it their fragments would be overtaken by any number of newer ones and be
-stale when they come. With it, while a fragment begun at version p is out, too few others exist to go beyond
+stale when they come. With it, while a fragment begun at version p is in the making, too few others exist to go beyond
 p + max_staleness.
 
-With ``workers = N`` the ledger is in lockstep: lease n belongs to worker ``n % N``, whose actor_id is that index, and
-nobody else can take it. There a lease never expires: a new life of the actor gets the same number again.
+The learner says which leases' fragments came to it (``Progress.spent``), so the account is exact, and needs nobody's
+word but the learner's: a lease is *held* by a worker, then *put* (its worker says so when it asks again), then spent,
+or given up. A fragment that comes after all, of a lease that was given up, is accepted and counts again. Leases are
+given up
 
-How much has really been begun is known exactly while nobody dies. Where it is not, the count is corrected:
+- when their worker is not heard of for ``lost_after_s``, takes its leave, or has a new life;
+- when they are held for ``lease_max_s``, though their worker is heard of (0: 20 times the usual, at least 10 s);
+- when they were put ``delivery_s`` ago and nothing waits in the carrier: lost on the way.
 
-- an actor's lease expires (``ttl_s``, or a new life of it asks) and its fragment has been put after all: the actor says
-  so when it asks again, or the learner's counters show it;
-- a fragment that was put is lost with its actor before the carrier had it: the learner, which counts every fragment
-  that came, misses it for ``ttl_s``;
-- the server was started anew: the leases its predecessor had out are known from the learner, and given again to actors
-  that never received them; those it may have handed out after the learner last heard of it count as begun until
-  ``settle_s`` has passed, and go on counting where an actor reports them. Its numbers are skipped.
+The server was started anew: the leases its predecessor had out are known from the learner, and given again to workers
+that never received them; those it may have handed out after the learner last heard of it count as begun until
+``settle_s`` has passed, and no more of them are believed. Their numbers are skipped.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from statistics import median
 
-from headrace.common.errors import Fenced, UsageError
+from headrace.common.lease_set import LeaseSet
 from headrace.common.weights.base import LedgerState, Progress
+from headrace.paramserver.shares import Shares
+from headrace.paramserver.workers import Worker, Workers
 
-#: Numbers skipped by a server that was started anew: more than any handed out between two answers to its learner.
-SKIPPED = 1 << 16
-#: An actor not heard of for so many ttl_s is forgotten.
-FORGET_TTLS = 100
+#: More leases than can have been handed out since the learner's last checkpoint.
+SKIPPED = 1 << 32
+#: A lease is overdue after so many times the usual, but not before.
+OVERDUE_TIMES, OVERDUE_LEAST_S = 20.0, 10.0
 
 
 @dataclass(slots=True)
-class _Actor:
-    """One rollout worker's present life. ``lease``: handed out, not known to be delivered. ``expired``: given up for
-    lost. ``recalled``: known from the server's predecessor only."""
+class Lease:
+    """A lease that is out. ``limit``: admit_until when its fragment was begun. ``since_s``: held, or put, since then.
+    ``peer``: where its worker called from."""
 
-    actor_id: int
-    incarnation: int
-    heard_s: float
-    lease: int | None = None
-    expired: bool = False
-    limit: int = 0
-    recalled: bool = False
-    former: deque[int] = field(default_factory=lambda: deque(maxlen=16))
+    number: int
+    worker: Worker
+    limit: int
+    since_s: float
+    peer: str
 
 
 class Ledger:
-    """Times are seconds of any monotonic clock, given by the caller. Lease numbers and counts start at 0."""
+    """Times are seconds of any monotonic clock, given by the caller. Lease numbers and counts start at 0.
 
-    def __init__(self, workers: int = 0, ttl_s: float = 60.0, settle_s: float = 5.0) -> None:
-        self.workers, self.ttl_s, self.settle_s = workers, ttl_s, settle_s
-        self.next_lease = self.begun = self.admit_until = 0
+    ``per_peer`` > 0: leases that one peer may have undelivered while others call as well.
+    """
+
+    #: How many workers take turns; 0: they come as they are ready (lockstep.py is the other kind).
+    lockstep = 0
+    #: Numbers skipped by a server that was started anew.
+    skips = SKIPPED
+
+    def __init__(
+        self,
+        *,
+        lost_after_s: float = 3.5,
+        delivery_s: float = 60.0,
+        settle_s: float = 5.0,
+        lease_max_s: float = 0.0,
+        per_peer: int = 0,
+    ) -> None:
+        self._delivery_s, self._settle_s, self._lease_max_s = delivery_s, settle_s, lease_max_s
+        self._per_peer = per_peer
+        self.workers = Workers(self.lockstep, lost_after_s)
+        self.next_lease = self.admit_until = 0
         self.issued_total = self.expired_total = 0
-        self._actors: OrderedDict[int, _Actor] = OrderedDict()  # least recently heard first
-        self._out: OrderedDict[int, _Actor] = OrderedDict()  # lease -> its actor, oldest first
-        self._next_of = list(range(workers))
-        self._skipped, self._reported = range(0), set[int]()
-        self._held_back, self._held_back_until_s = 0, 0.0  # skipped numbers that count as begun
-        self._mark: tuple[float, int] | None = None
+        self.spent = LeaseSet()
+        self.held: OrderedDict[int, Lease] = OrderedDict()  # by the time their fragments were begun
+        self.put: OrderedDict[int, Lease] = OrderedDict()
+        self._shares = Shares()
+        self._took_s: deque[float] = deque(maxlen=64)
+        self._accepted = self._waiting = 0
+        self._reads_again = self._nothing_waits = False
+        self._unsure = self._held_back = 0  # of the numbers skipped: may be out; of those: count as begun
+        self._skipped, self._held_back_until_s = range(0), 0.0
 
     # --- the learner's side ----------------------------------------------------------------------------------------
 
     def admit(self, progress: Progress, now_s: float) -> None:
         """Take over the learner's counters within its epoch. ``admit_until`` never goes down."""
         self.admit_until = max(self.admit_until, progress.admit_until)
-        if self.workers:
-            return
-        self.begun = max(self.begun, progress.consumed + progress.backlog)  # an expired lease was delivered after all
-        if progress.complete:
-            self._miss(progress.consumed + progress.backlog, now_s)
+        self._accepted, self.spent = progress.accepted, LeaseSet(progress.spent)
+        self._nothing_waits = progress.complete and progress.backlog == 0
+        self._reads_again &= not self._nothing_waits
+        self._waiting = progress.backlog if self._reads_again else 0
+        for lease in [lease for lease in (*self.held.values(), *self.put.values()) if lease.number in self.spent]:
+            if lease.number in self.held:
+                self._took_s.append(now_s - lease.since_s)
+            self._close(lease)
+        for number in [number for number in self._shares.owed() if number in self.spent]:
+            self._shares.came(number)
 
     def rebuild(self, progress: Progress, now_s: float, known: LedgerState | None = None) -> None:
         """Begin a learner's epoch, or a server's life (``known``: how its predecessor stood when last heard)."""
-        self.expire(now_s)
-        came = progress.consumed + progress.backlog
-        self.admit_until, self._mark = progress.admit_until, None
-        if self.workers:
-            self._rewind(progress.consumed, came)
-            return
-        self.next_lease = max(self.next_lease, progress.next_lease)
-        if known is None:
-            self.begun = came + len(self._out) + self._held_back
-        else:
-            self._succeed(known, came, now_s)
+        self.admit_until = progress.admit_until
+        self._reads_again = known is None  # what it read before, and did not train on, counts as it waits in the log
+        first = max(progress.next_lease, known.next_lease if known else 0)
+        if known is not None:
+            self._succeed(known, progress, now_s)
+        if known is not None or self.next_lease < first:
+            self._skipped, self.next_lease = range(first, first + self.skips), first + self.skips
+        self.admit(progress, now_s)
 
-    @property
-    def state(self) -> LedgerState:
-        held = () if self.workers else ((lease, a.actor_id, a.incarnation) for lease, a in self._out.items())
-        return LedgerState(self.next_lease, self.begun, self.admit_until, tuple(held))
+    def state(self, heard_lease: int = 0) -> LedgerState:
+        """``heard_lease``: leases out below it need not be told."""
+        out = sorted((*self.held.values(), *self.put.values()), key=lambda lease: lease.number)
+        told = ((x.number, x.worker.actor_id, x.worker.incarnation) for x in out if x.number >= heard_lease)
+        return LedgerState(self.next_lease, self.begun, self.admit_until, tuple(told))
 
     # --- the actors' side ------------------------------------------------------------------------------------------
 
     @property
-    def room(self) -> bool:
-        """Whether asking can help anybody."""
-        return bool(self.workers) or self.begun < self._limit
+    def begun(self) -> int:
+        return self._accepted + self._waiting + len(self.held) + len(self.put) + self._held_back
 
     @property
-    def _limit(self) -> int:
-        """admit_until, or what it was when the oldest lease still out was begun."""
-        oldest = next(iter(self._out.values()), None)
-        return self.admit_until if oldest is None else min(self.admit_until, oldest.limit)
+    def room(self) -> bool:
+        """Whether asking can help anybody."""
+        return self.begun < self._limit
 
-    def begin(self, actor_id: int, incarnation: int, now_s: float, received: Sequence[int] = ()) -> int | None:
-        """The next lease for this life of an actor, or None: wait.
+    @property
+    def oldest(self) -> Lease | None:
+        """The fragment that has been in the making for longest: who is waited for, if anybody is."""
+        return min(self.held.values(), key=lambda lease: lease.since_s, default=None)
+
+    @property
+    def lease_max_s(self) -> float:
+        """How long a lease may be held."""
+        if self._lease_max_s:
+            return self._lease_max_s
+        usual_s = OVERDUE_TIMES * median(self._took_s) if self._took_s else 2 * self._delivery_s
+        return max(OVERDUE_LEAST_S, usual_s)
+
+    def begin(
+        self, actor_id: int, incarnation: int, now_s: float, received: Sequence[int] = (), peer: str = ""
+    ) -> int | None:
+        """The next lease for this life of a worker, or None: wait.
 
         ``received``: the latest leases it received, newest last; their fragments have been put. One that it should
-        hold and that is not among them was lost on the way and is given again. Raises :class:`Fenced` for a life that
-        another one has replaced, and :class:`UsageError` for a worker that lockstep does not have.
+        hold and that is not among them was lost on the way and is given again. Numbers that it cannot have received
+        change nothing. Raises what :meth:`Workers.meet` raises.
         """
-        self.expire(now_s)
-        if self.workers and not 0 <= actor_id < self.workers:
-            raise UsageError(f"actor {actor_id}: lockstep has the workers 0 to {self.workers - 1}")
-        actor = self._actors.get(actor_id)
-        if actor is None or actor.incarnation != incarnation:
-            actor = self._new_life(actor_id, actor, incarnation, received)
-        elif actor.recalled:
-            actor.recalled = False
-            self._first_contact(actor_id, received)
-        if actor.lease is not None:
-            if actor.lease not in received and not actor.expired:
-                actor.heard_s, actor.limit = now_s, self.admit_until  # its fragment begins only now
-                self._out.move_to_end(actor.lease)
-                return actor.lease
-            self._delivered(actor, came=actor.lease in received)
-        actor.heard_s = now_s
-        self._actors.move_to_end(actor_id)
-        return self._issue(actor_id, actor)
+        worker, former = self.workers.meet(actor_id, incarnation, now_s, peer)
+        self._replace(former)
+        held = None if worker.lease is None else self.held.get(worker.lease)
+        if held is not None and held.number not in received:
+            held.limit = self.admit_until  # its fragment begins only now
+            self.held.move_to_end(held.number)
+            return held.number
+        self._deliver(worker, received, now_s)
+        number = self._choose(worker, received, now_s)
+        if number is not None:
+            self.next_lease = max(self.next_lease, number + 1)
+            self.issued_total += 1
+            self.held[number] = self._open(number, worker, now_s)
+            worker.lease = number
+        return number
+
+    def beat(
+        self, actor_id: int, incarnation: int, now_s: float, received: Sequence[int] = (), leaving: bool = False
+    ) -> None:
+        """A worker is alive; or takes its leave, and what it holds is free. Raises :class:`Fenced`."""
+        self.workers.beat(actor_id, incarnation, now_s)
+        worker = self.workers.present(actor_id, incarnation)
+        if worker is not None and leaving:
+            held = None if worker.lease is None else self.held.get(worker.lease)
+            self._deliver(worker, received, now_s)
+            if held is not None and held.number in self.held:
+                self._give_up(held)
+            self.workers.forget(now_s, actor_id)
+
+    def join(self, n: int, incarnation: int, now_s: float, peer: str) -> list[int]:
+        """Numbers for ``n`` workers; none: try again."""
+        joined = self.workers.join(n, incarnation, now_s, peer)
+        for _, former in joined:
+            self._replace(former)
+        return [worker.actor_id for worker, _ in joined]
 
     def expire(self, now_s: float) -> None:
-        """Give up leases older than ``ttl_s``, unknown ones after ``settle_s``, and actors long gone."""
-        while self._out and not self.workers:
-            lease, actor = next(iter(self._out.items()))
-            if now_s - actor.heard_s < self.ttl_s:
-                break
-            del self._out[lease]
-            actor.expired = True
-            self._give_up(1)
+        """Give up what is lost. To be called now and then."""
+        for lease in list(self.held.values()):
+            if self.workers.is_lost(lease.worker, now_s):
+                self._give_up(lease)
+            elif now_s - lease.since_s >= self.lease_max_s:
+                self._give_up(lease, now_s)
+        self._expire_put(now_s)
         if self._held_back and now_s >= self._held_back_until_s:
-            self._give_up(self._held_back)
+            self.expired_total += self._held_back
             self._held_back = 0
-        while self._actors and not self.workers:
-            actor_id, actor = next(iter(self._actors.items()))
-            if now_s - actor.heard_s < FORGET_TTLS * self.ttl_s:
-                break
-            del self._actors[actor_id]
+        self._shares.forget(now_s)
+        self.workers.forget(now_s)
 
     # --- inside ----------------------------------------------------------------------------------------------------
 
-    def _issue(self, actor_id: int, actor: _Actor) -> int | None:
-        lease = self._next_of[actor_id] if self.workers else self.next_lease
-        if (lease if self.workers else self.begun) >= (self.admit_until if self.workers else self._limit):
+    @property
+    def _limit(self) -> int:
+        """admit_until, or what it was when the oldest fragment in the making was begun."""
+        oldest = next(iter(self.held.values()), None)
+        return self.admit_until if oldest is None else min(self.admit_until, oldest.limit)
+
+    def _choose(self, worker: Worker, received: Sequence[int], now_s: float) -> int | None:
+        shared = self._per_peer and worker.peer and self.workers.others(worker.peer, now_s)
+        if not self.room or (shared and self._shares.of(worker.peer) >= self._per_peer):
             return None
-        if self.workers:
-            self._next_of[actor_id] = lease + self.workers
-        self.next_lease = max(self.next_lease, lease + 1)
-        self.begun += 1
-        self.issued_total += 1
-        actor.lease, actor.expired, actor.limit = lease, False, self.admit_until
-        self._out[lease] = actor
-        return lease
+        return self.next_lease
 
-    def _delivered(self, actor: _Actor, came: bool) -> None:
-        assert actor.lease is not None
-        self._out.pop(actor.lease, None)
-        if actor.expired and came:  # it was given up too early
-            self.begun += 1
-        actor.lease = None
+    def _deliver(self, worker: Worker, received: Sequence[int], now_s: float) -> None:
+        """What this worker has put. A lease of its own that was given up counts again; so does what a former server
+        must have given it, as long as that server can have had so many out."""
+        number, worker.lease = worker.lease, None
+        if number is not None and number in received:
+            if (held := self.held.get(number)) is not None:
+                self._took_s.append(now_s - held.since_s)
+                self._close(held)
+            if self._is_missing(number):
+                self.put[number] = self._open(number, worker, now_s)
+        for number in received:
+            if self._unsure and number in self._skipped and self._is_missing(number):
+                self._unsure, self._held_back = self._unsure - 1, max(0, self._held_back - 1)
+                self.put[number] = self._open(number, worker, now_s)
 
-    def _succeed(self, known: LedgerState, came: int, now_s: float) -> None:
-        first = max(self.next_lease, known.next_lease)
-        self._skipped, self.next_lease = range(first, first + SKIPPED), first + SKIPPED
-        self._held_back = min(max(0, known.admit_until - known.begun), SKIPPED)
-        self._held_back_until_s = now_s + self.settle_s
-        self.begun = max(came, known.begun) + self._held_back
-        for lease, actor_id, incarnation in known.out:
-            actor = _Actor(actor_id, incarnation, now_s, lease, limit=known.admit_until, recalled=True)
-            self._actors[actor_id] = self._out[lease] = actor
+    def _replace(self, former: Worker | None) -> None:
+        """A life that was replaced will not deliver what it holds."""
+        if former is not None and former.lease is not None and former.lease in self.held:
+            self._give_up(self.held[former.lease])
 
-    def _new_life(self, actor_id: int, former: _Actor | None, incarnation: int, received: Sequence[int]) -> _Actor:
-        actor = _Actor(actor_id, incarnation, 0.0)
-        if former is None:
-            self._first_contact(actor_id, received)
-        else:
-            if incarnation in former.former:
-                raise Fenced(f"actor {actor_id}: another process with this id has taken over")
-            actor.former.extend([*former.former, former.incarnation])
-            self._take_back(actor_id, former)
-        self._actors[actor_id] = actor
-        return actor
+    def _is_missing(self, number: int) -> bool:
+        return not (number in self.held or number in self.put or number in self.spent)
 
-    def _take_back(self, actor_id: int, gone: _Actor) -> None:
-        if gone.lease is None or gone.expired:
-            return
-        del self._out[gone.lease]
-        if self.workers:
-            self._next_of[actor_id] = gone.lease
-        self._give_up(1)
+    def _open(self, number: int, worker: Worker, now_s: float) -> Lease:
+        self._shares.take(number, worker.peer)
+        return Lease(number, worker, self.admit_until, now_s, worker.peer)
 
-    def _first_contact(self, actor_id: int, received: Sequence[int]) -> None:
-        """An actor that lived before this server did: what it put lately may not have been counted yet."""
-        for lease in received:
-            if self.workers:
-                self._next_of[actor_id] = max(self._next_of[actor_id], lease + self.workers)
-            elif lease >= self.next_lease:
-                self.next_lease = lease + 1
-                self.begun += 1
-            elif lease in self._skipped and lease not in self._reported:
-                self._reported.add(lease)
-                if self._held_back:
-                    self._held_back -= 1
-                else:
-                    self.begun += 1
+    def _close(self, lease: Lease) -> None:
+        self.held.pop(lease.number, None)
+        self.put.pop(lease.number, None)
+        self._shares.give_back(lease.peer)
 
-    def _give_up(self, leases: int) -> None:
-        self.begun -= leases
-        self.expired_total += leases
+    def _give_up(self, lease: Lease, owed_s: float | None = None) -> None:
+        """``owed_s``: its peer had its time and did not deliver, as of then."""
+        self._close(lease)
+        self.expired_total += 1
+        if owed_s is not None:
+            self._shares.take(lease.number, lease.peer)
+            self._shares.owe(lease.number, lease.peer, owed_s)
 
-    def _miss(self, came: int, now_s: float) -> None:
-        """What had been put ``ttl_s`` ago and has not come by now is lost."""
-        if self._mark is not None:
-            at_s, delivered = self._mark
-            if now_s - at_s < self.ttl_s:
-                return
-            self._give_up(max(0, delivered - came))
-        self._mark = (now_s, self.begun - len(self._out) - self._held_back)
+    def _expire_put(self, now_s: float) -> None:
+        while self.put and self._nothing_waits:
+            oldest = next(iter(self.put.values()))
+            if now_s - oldest.since_s < self._delivery_s:
+                break
+            self._give_up(oldest, now_s)
 
-    def _rewind(self, consumed: int, came: int) -> None:
-        """Lockstep: go on where the workers are if the log kept what they put, else from what was trained on."""
-        delivered = sum((n - s) // self.workers for s, n in enumerate(self._next_of)) - len(self._out)
-        if came < delivered or not self._actors:
-            self._out.clear()
-            for actor in self._actors.values():
-                actor.lease = None
-            self._next_of = [consumed + (s - consumed) % self.workers for s in range(self.workers)]
-        self.begun = sum((n - s) // self.workers for s, n in enumerate(self._next_of))
-        self.next_lease = max(self._next_of)
+    def _succeed(self, known: LedgerState, progress: Progress, now_s: float) -> None:
+        self._unsure = self._held_back = max(0, known.admit_until - known.begun)
+        self._held_back_until_s = now_s + self._settle_s
+        self.workers.join_from(self._held_back_until_s)
+        spent = LeaseSet(progress.spent)
+        for number, actor_id, incarnation in known.out:
+            if number not in spent:
+                worker = self.workers.recall(actor_id, incarnation, now_s)
+                worker.lease, lease = number, self._open(number, worker, now_s)
+                lease.limit = known.admit_until
+                self.held[number] = lease

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.common.errors import UsageError
+from headrace.paramserver.ledger import Ledger
+from headrace.paramserver.lockstep import make_ledger
 
 
 @dataclass(frozen=True)
 class Options:
     """``run_id``: the only run served (empty: that of the first publication). ``workers``: > 0 is lockstep.
+
+    ``lost_after_s``, ``delivery_s``, ``settle_s``, ``lease_max_s``, ``leases_per_peer``: see paramserver/ledger.py.
 
     ``publish_token`` lets publish and subscribe, ``subscribe_token`` subscribe only; empty: nobody is asked.
     ``insecure``: listen beyond this machine without tokens all the same. ``tls_cert``, ``tls_key``: PEM files;
@@ -20,8 +24,11 @@ class Options:
 
     run_id: str = ""
     workers: int = 0
-    lease_ttl_s: float = 60.0
+    lost_after_s: float = 3.5
+    delivery_s: float = 60.0
     settle_s: float = 5.0
+    lease_max_s: float = 0.0
+    leases_per_peer: int = 0
     publish_token: str = ""
     subscribe_token: str = ""
     insecure: bool = False
@@ -32,6 +39,11 @@ class Options:
     max_subscribers: int = 4096
     max_poll_s: float = 30.0
     transfer_timeout_s: float = 120.0
+    farewell_s: float = 5.0
+
+    def ledger(self) -> Ledger:
+        times_s = {"lost_after_s": self.lost_after_s, "delivery_s": self.delivery_s, "settle_s": self.settle_s}
+        return make_ledger(self.workers, lease_max_s=self.lease_max_s, per_peer=self.leases_per_peer, **times_s)
 
     def check(self, address: str) -> None:
         """Raises :class:`UsageError` for TLS files without their counterpart, and for an open door to the network."""

@@ -20,7 +20,6 @@ from headrace.common.errors import UsageError
 from headrace.common.metrics import Metrics
 from headrace.common.weights.chunks import MESSAGE_BYTES, Blob
 from headrace.paramserver.auth import TokenInterceptor
-from headrace.paramserver.ledger import Ledger
 from headrace.paramserver.options import Options
 from headrace.paramserver.service import SERVICE, Service
 from headrace.paramserver.store import Store
@@ -45,9 +44,7 @@ class ParamServer:
     def __init__(self, address: str, options: Options, metrics: Metrics) -> None:
         options.check(address)
         self.address, self._options, self._metrics = address, options, metrics
-        self.store: Store[Blob] = Store(
-            Ledger(options.workers, options.lease_ttl_s, options.settle_s), options.run_id
-        )  # fmt: skip
+        self.store: Store[Blob] = Store(options.ledger(), options.run_id)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="paramserver", daemon=True)
         self._stopped = False
@@ -71,6 +68,11 @@ class ParamServer:
     def ready(self) -> bool:
         """Whether there are weights to serve."""
         return self.store.current is not None
+
+    @property
+    def all_went_home(self) -> bool:
+        """The run has come to its end, and whoever asks has been told."""
+        return self._service.told_the_end
 
     def _run(self, what: Any, timeout_s: float) -> None:
         asyncio.run_coroutine_threadsafe(what, self._loop).result(timeout_s)

@@ -23,15 +23,16 @@ from headrace.common.metrics import Metrics
 from headrace.common.weights.base import REPORTED_LEASES
 from headrace.common.weights.chunks import Blob, Collector
 from headrace.common.wire import paramserver_pb2 as pb
-from headrace.paramserver.answers import Busy, Context, answer_errors, ledger_state, progress, state
+from headrace.paramserver.answers import Context, answer_errors, ledger_state, machine, progress, state
 from headrace.paramserver.options import Options
 from headrace.paramserver.store import LeaseGrant, LeaseRequest, Store, Version, Writer
+from headrace.paramserver.workers import Busy
 
 SERVICE = "headrace.v1.ParamServer"
 
 
 class Service:
-    """The four calls. ``on_first_weights`` is called once, when there is something to serve."""
+    """The six calls. ``on_first_weights`` is called once, when there is something to serve."""
 
     def __init__(
         self,
@@ -43,11 +44,12 @@ class Service:
     ) -> None:
         self._store, self._options, self._metrics, self._clock = store, options, metrics, clock
         self._on_first_weights = on_first_weights
-        self._line: dict[asyncio.Future[LeaseGrant[Blob]], LeaseRequest] = {}  # who waits, longest first
+        self._line: dict[asyncio.Future[LeaseGrant[Blob] | None], LeaseRequest] = {}  # who waits, longest first
         self._new_version = asyncio.Event()
         self._subscribers = 0
         self._counted = (0, 0)
         self._draining = False
+        self._called_s = clock()
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """The calls by name, with raw bytes in and out."""
@@ -56,7 +58,9 @@ class Service:
             {
                 "Publish": grpc.stream_unary_rpc_method_handler(self.publish),
                 "Admit": grpc.unary_unary_rpc_method_handler(self.admit),
+                "Join": grpc.unary_unary_rpc_method_handler(self.join),
                 "Next": grpc.unary_stream_rpc_method_handler(self.next),
+                "Heartbeat": grpc.unary_unary_rpc_method_handler(self.heartbeat),
                 "Subscribe": grpc.unary_stream_rpc_method_handler(self.subscribe),
             },
         )
@@ -76,12 +80,12 @@ class Service:
             known = ledger_state(header.ledger) if header.HasField("ledger") else None
             first = self._store.current is None
             if self._store.publish(writer, version, progress(header.progress), known, self._clock()):
-                self._new_version.set()
-                self._new_version = asyncio.Event()
+                self._wake_followers()
             if first:
                 self._on_first_weights()
             self._serve_line(everybody=first)
-            return self._state()
+            self._tell_if_finished()
+            return self._state(header.heard_lease)
 
     async def admit(self, message: bytes, context: Context) -> bytes:
         async with answer_errors(context):
@@ -90,19 +94,40 @@ class Service:
             writer = Writer(request.run_id, request.learner_epoch, request.writer)
             self._store.admit(writer, told, self._clock())
             self._serve_line()
-            return self._state()
+            self._tell_if_finished()
+            return self._state(request.heard_lease)
 
     # --- actors and evaluators -------------------------------------------------------------------------------------
+
+    async def join(self, message: bytes, context: Context) -> bytes:
+        async with answer_errors(context):
+            request = pb.JoinRequest.FromString(message)
+            self._store.check_run(request.run_id)
+            ledger, peer = self._store.ledger, machine(context)
+            given = ledger.join(request.workers, request.incarnation, self._clock(), peer)
+            reply = pb.JoinReply(actor_id=given, of_workers=ledger.lockstep, finished=self._store.finished)
+            return reply.SerializeToString()
+
+    async def heartbeat(self, message: bytes, context: Context) -> bytes:
+        async with answer_errors(context):
+            request = pb.HeartbeatRequest.FromString(message)
+            self._store.check_run(request.run_id)
+            received = tuple(request.received[-REPORTED_LEASES:])
+            who = (request.actor_id, request.incarnation, self._clock())
+            self._store.ledger.beat(*who, received, request.leaving)
+            self._serve_line()
+            return pb.HeartbeatReply().SerializeToString()
 
     async def next(self, message: bytes, context: Context) -> None:
         async with answer_errors(context):
             request = pb.NextRequest.FromString(message)
             received = tuple(request.received[-REPORTED_LEASES:])
             have = (request.have_epoch, request.have_version)
-            ask = LeaseRequest(request.run_id, request.actor_id, request.incarnation, received, have)
+            who = (request.run_id, request.actor_id, request.incarnation)
+            ask = LeaseRequest(*who, received, have, machine(context))
             with self._subscriber():
                 grant = await self._lease(ask, min(request.timeout_ms / 1e3, self._options.max_poll_s))
-                header = pb.Header(granted=grant is not None)
+                header = pb.Header(granted=grant is not None, finished=self._store.finished)
                 if grant is not None:
                     header.lease, header.learner_epoch = grant.lease, grant.learner_epoch
                 await self._write(context, header, grant.version if grant else None, have)
@@ -117,6 +142,9 @@ class Service:
                     version = self._store.newer_than(have)
                     if version is None:
                         self._raise_if_draining()
+                        if self._store.finished:
+                            await context.write(pb.Piece(header=pb.Header(finished=True)).SerializeToString())
+                            return
                         await self._new_version.wait()
                         continue
                     await self._write(context, pb.Header(learner_epoch=version.learner_epoch), version, have)
@@ -125,9 +153,9 @@ class Service:
     async def _lease(self, ask: LeaseRequest, timeout_s: float) -> LeaseGrant[Blob] | None:
         grant = self._store.next(ask, self._clock())
         self._serve_line()  # a fragment put by this actor may have been what others wait for
-        if grant is not None or timeout_s <= 0:
+        if grant is not None or timeout_s <= 0 or self._store.finished:
             return grant
-        waiting: asyncio.Future[LeaseGrant[Blob]] = asyncio.get_running_loop().create_future()
+        waiting: asyncio.Future[LeaseGrant[Blob] | None] = asyncio.get_running_loop().create_future()
         self._raise_if_draining()
         self._line[waiting] = ask
         try:
@@ -147,11 +175,23 @@ class Service:
                 continue
             try:
                 grant = self._store.next(ask, self._clock())
-            except (Fenced, UsageError) as e:
+            except (Busy, Fenced, UsageError) as e:
                 waiting.set_exception(e)
                 continue
             if grant is not None:
                 waiting.set_result(grant)
+
+    def _tell_if_finished(self) -> None:
+        if self._store.finished:
+            self._called_s = self._clock()
+            for waiting in self._line:
+                if not waiting.done():
+                    waiting.set_result(None)
+            self._wake_followers()
+
+    def _wake_followers(self) -> None:
+        self._new_version.set()
+        self._new_version = asyncio.Event()
 
     async def _write(
         self, context: Context, header: pb.Header, version: Version[Blob] | None, have: tuple[int, int]
@@ -177,8 +217,14 @@ class Service:
             yield
         finally:
             self._subscribers -= 1
+            self._called_s = self._clock()
 
     # --- upkeep ----------------------------------------------------------------------------------------------------
+
+    @property
+    def told_the_end(self) -> bool:
+        """Finished, and nobody has called for as long as anybody would wait to call again."""
+        return self._store.finished and self._clock() - self._called_s >= self._options.farewell_s
 
     async def tick(self, every_s: float) -> None:
         """Expire leases, serve who waits, show the gauges; until cancelled."""
@@ -207,8 +253,15 @@ class Service:
         self._metrics.inc("leases_expired_total", ledger.expired_total - expired)
         self._counted = (ledger.issued_total, ledger.expired_total)
         self._metrics.set("leases_admit_until", ledger.admit_until)
+        self._metrics.set("leases_out", len(ledger.held) + len(ledger.put))
+        oldest, now_s = ledger.oldest, self._clock()
+        self._metrics.set("lease_oldest_worker", -1 if oldest is None else oldest.worker.actor_id)
+        self._metrics.set("lease_oldest_seconds", 0.0 if oldest is None else now_s - oldest.since_s)
+        self._metrics.set("lease_oldest_silent_seconds", 0.0 if oldest is None else now_s - oldest.worker.heard_s)
         self._metrics.set("weights_subscribers", self._subscribers)
         self._metrics.set("weights_version", current.number if current else -1)
 
-    def _state(self) -> bytes:
-        return state(self._store.current, self._store.ledger.state)
+    def _state(self, heard_lease: int) -> bytes:
+        """In lockstep all of it: there a number may go to another life of its worker."""
+        ledger = self._store.ledger
+        return state(self._store.current, ledger.state(0 if ledger.lockstep else heard_lease))

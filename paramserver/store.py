@@ -43,13 +43,15 @@ class Version(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class LeaseRequest:
-    """An actor asks for a lease. ``received``: its latest leases; ``have``: (epoch, version), each -1 if not known."""
+    """An actor asks for a lease. ``received``: its latest leases; ``have``: (epoch, version), each -1 if not known;
+    ``peer``: from where it calls."""
 
     run_id: str
     actor_id: int
     incarnation: int
     received: tuple[int, ...]
     have: tuple[int, int]
+    peer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class Store(Generic[T]):
     def __init__(self, ledger: Ledger, run_id: str = "") -> None:
         self.ledger, self.run_id = ledger, run_id
         self.current: Version[T] | None = None
+        self.finished = False  # the learner has come to its end in the present epoch
         self._writer: Writer | None = None
 
     def check_writer(self, writer: Writer) -> None:
@@ -97,7 +100,7 @@ class Store(Generic[T]):
         if fresh or self._writer is None or writer.learner_epoch > self._writer.learner_epoch:
             self.ledger.rebuild(progress, now_s, known if fresh else None)
         self.ledger.admit(progress, now_s)
-        self.run_id, self._writer = writer.run_id, writer
+        self.run_id, self._writer, self.finished = writer.run_id, writer, progress.finished
         is_new = self.current is None or version.order != self.current.order
         self.current = version if is_new else self.current
         return is_new
@@ -107,13 +110,14 @@ class Store(Generic[T]):
         self.check_writer(writer)
         if progress is not None and self._writer is not None and self._writer == writer:
             self.ledger.admit(progress, now_s)
+            self.finished = progress.finished
 
     def next(self, ask: LeaseRequest, now_s: float) -> LeaseGrant[T] | None:
         """A lease for one actor, or None: wait. Raises :class:`UsageError` and :class:`Fenced` as the ledger does."""
         self.check_run(ask.run_id)
-        if self.current is None or ask.have[0] > self.current.learner_epoch:
-            return None  # nothing yet, or from a learner that this actor knows to be replaced
-        lease = self.ledger.begin(ask.actor_id, ask.incarnation, now_s, ask.received)
+        if self.current is None or self.finished or ask.have[0] > self.current.learner_epoch:
+            return None  # nothing yet, nothing more, or from a learner that this actor knows to be replaced
+        lease = self.ledger.begin(ask.actor_id, ask.incarnation, now_s, ask.received, ask.peer)
         if lease is None:
             return None
         return LeaseGrant(lease, self.current.learner_epoch, self.newer_than(ask.have))

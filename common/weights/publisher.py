@@ -23,9 +23,10 @@ import grpc
 from headrace.common.errors import Closed, HeadraceError, TransportError
 from headrace.common.metrics import Metrics
 from headrace.common.types import Weights
-from headrace.common.weights.base import Progress
+from headrace.common.weights.base import LedgerState, Progress
 from headrace.common.weights.chunks import Blob, pack
 from headrace.common.weights.client import Backoff, Client, transfer_s
+from headrace.common.weights.known_ledger import KnownLedger
 from headrace.common.wire import paramserver_pb2 as pb
 
 CHECK_S = 1.0
@@ -58,7 +59,9 @@ class GrpcPublisher:
         self._blob: Blob | None = None
         self._progress, self._progress_at_s = Progress(0), 0.0
         self._server_has_blob = self._server_has_progress = True
-        self._known: pb.LedgerState | None = None
+        self._ledger = KnownLedger()
+        self._hear: Callable[[LedgerState, int], None] = lambda state, ticket: None
+        self._tickets = self._answered = 0
         self._error: HeadraceError | None = None
         self._down_since_s = float("inf")
         self._last_failure: grpc.RpcError | None = None
@@ -80,10 +83,24 @@ class GrpcPublisher:
             self._raise_failure()
             self._take(progress)
 
+    def listen(self, hear: Callable[[LedgerState, int], None]) -> None:
+        self._hear = hear
+
+    def ask(self) -> int:
+        with self._changed:
+            self._tickets += 1
+            self._changed.notify_all()
+            return self._tickets
+
     def flush(self, timeout_s: float) -> None:
-        """Wait until the server has the newest version. Raises :class:`TransportError` when time runs out."""
+        until_s = time.monotonic() + timeout_s
         with self._changed:
             self._wait_until_sent(timeout_s)
+            while not self._server_has_progress and not self._stopping():
+                self._raise_failure()
+                if time.monotonic() >= until_s:
+                    raise TransportError(f"parameter server {self._client.address}: no answer in {timeout_s:.1f} s")
+                self._changed.wait(0.1)
 
     def close(self) -> None:
         """Give the newest version a last chance, then release everything. Idempotent."""
@@ -132,7 +149,7 @@ class GrpcPublisher:
             with self._changed:
                 self._changed.wait_for(self._something_to_do, CHECK_S)
                 blob = None if self._server_has_blob else self._blob
-                progress, unsent = self._progress, not self._server_has_progress
+                progress, unsent, ticket = self._progress, not self._server_has_progress, self._tickets
                 if time.monotonic() - self._progress_at_s > FRESH_S:
                     progress = replace(progress, complete=False)
             if self._blob is None or self._stop.is_set():
@@ -151,12 +168,13 @@ class GrpcPublisher:
                 backoff.wait(float("inf"), self._stop)
             else:
                 backoff.worked()
-                self._sent(state, progress, blob)
+                self._sent(state, progress, ticket)
 
     def _something_to_do(self) -> bool:
         if self._blob is None:
             return self._stop.is_set()
-        return self._stop.is_set() or not (self._server_has_blob and self._server_has_progress)
+        told = self._server_has_blob and self._server_has_progress and self._answered == self._tickets
+        return self._stop.is_set() or not told
 
     def _send_blob(self, blob: Blob, progress: Progress) -> pb.ServerState:
         header = pb.PublishHeader(
@@ -164,7 +182,8 @@ class GrpcPublisher:
             writer=self._writer,
             content=blob.content,
             progress=_to_wire(progress),
-            ledger=self._known,
+            ledger=self._ledger.to_wire(progress),
+            heard_lease=self._ledger.heard_lease,
         )
         began_s = time.perf_counter()
         send = self._client.upload("Publish")
@@ -183,6 +202,7 @@ class GrpcPublisher:
             writer=self._writer,
             learner_epoch=self._blob.content.learner_epoch,
             progress=None if progress is None else _to_wire(progress),
+            heard_lease=self._ledger.heard_lease,
         )
         ask = self._client.unary("Admit")
         reply = self._finish(
@@ -197,12 +217,12 @@ class GrpcPublisher:
                 call.cancel()
         return bytes(call.result())
 
-    def _sent(self, state: pb.ServerState, progress: Progress, blob: Blob | None) -> None:
+    def _sent(self, state: pb.ServerState, progress: Progress, ticket: int) -> None:
         assert self._blob is not None
+        if state.version >= 0:  # a server started anew knows less than we do
+            self._hear(self._ledger.hear(state.ledger, progress), ticket)
         with self._changed:
-            self._down_since_s = float("inf")
-            if state.version >= 0:  # a server started anew knows less than we do
-                self._known = state.ledger
+            self._down_since_s, self._answered = float("inf"), ticket
             ours = (self._blob.content.learner_epoch, self._blob.content.version)
             # A new version may have been handed over meanwhile; a server that holds less than ours gets it (again).
             self._server_has_blob = (state.learner_epoch, state.version) >= ours
@@ -234,7 +254,9 @@ def _to_wire(progress: Progress) -> pb.Progress:
     return pb.Progress(
         admit_until=progress.admit_until,
         next_lease=progress.next_lease,
-        consumed=progress.consumed,
+        accepted=progress.accepted,
+        spent=[pb.LeaseRun(first=first, end=end) for first, end in progress.spent],
         backlog=progress.backlog,
         complete=progress.complete,
+        finished=progress.finished,
     )

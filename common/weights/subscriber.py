@@ -20,12 +20,13 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from headrace.common.buffers import Buffers
-from headrace.common.errors import Closed, Rejected, TransportError
+from headrace.common.errors import Closed, Finished, Rejected, TransportError
 from headrace.common.metrics import Metrics
 from headrace.common.types import Lease, Weights
 from headrace.common.weights.base import REPORTED_LEASES
 from headrace.common.weights.chunks import Assembler
 from headrace.common.weights.client import Backoff, Client
+from headrace.common.weights.heart import Heart
 from headrace.common.wire import paramserver_pb2 as pb
 
 #: A header later than the timeout by this much is not waited for.
@@ -153,14 +154,22 @@ class GrpcSubscriber(_Reader):
         super().__init__(address, run_id, token, metrics, ca, max_weights_bytes)
         self._actor_id, self._incarnation = actor_id, incarnation
         self._received: deque[int] = deque(maxlen=REPORTED_LEASES)
+        self._heart = Heart(self._client, run_id, actor_id, incarnation)
 
     def next(self, have_version: int, timeout_s: float) -> Lease | None:
         self._raise_if_closed()
         self._has(have_version)
         lease: Lease | None = self._until(timeout_s, self._ask)
         if lease is not None:
-            self._received.append(lease.number)
+            self._heart.begin(lease.number)
         return lease
+
+    def delivered(self) -> None:
+        self._received.append(self._heart.end())
+
+    def close(self) -> None:
+        self._heart.close(self._received)
+        super().close()
 
     def _ask(self, remaining_s: float) -> Lease | None:
         request = pb.NextRequest(
@@ -173,6 +182,8 @@ class GrpcSubscriber(_Reader):
             timeout_ms=int(remaining_s * 1e3),
         )
         opened = self._open("Next", request.SerializeToString(), remaining_s)
+        if opened is not None and opened[1].finished:
+            raise Finished(f"run {self._run_id} has come to its end")
         if opened is None or not opened[1].granted:
             return None
         call, header = opened
@@ -213,6 +224,8 @@ class GrpcFollower(_Reader):
         if opened is None:
             return None
         call, header = opened
+        if header.finished:
+            raise Finished(f"run {self._run_id} has come to its end")
         try:
             weights = self._receive(call, header.content)
         finally:

@@ -44,10 +44,20 @@ class ParamServerStub:
                 request_serializer=headrace_dot_common_dot_wire_dot_paramserver__pb2.AdmitRequest.SerializeToString,
                 response_deserializer=headrace_dot_common_dot_wire_dot_paramserver__pb2.ServerState.FromString,
                 _registered_method=True)
+        self.Join = channel.unary_unary(
+                '/headrace.v1.ParamServer/Join',
+                request_serializer=headrace_dot_common_dot_wire_dot_paramserver__pb2.JoinRequest.SerializeToString,
+                response_deserializer=headrace_dot_common_dot_wire_dot_paramserver__pb2.JoinReply.FromString,
+                _registered_method=True)
         self.Next = channel.unary_stream(
                 '/headrace.v1.ParamServer/Next',
                 request_serializer=headrace_dot_common_dot_wire_dot_paramserver__pb2.NextRequest.SerializeToString,
                 response_deserializer=headrace_dot_common_dot_wire_dot_paramserver__pb2.Piece.FromString,
+                _registered_method=True)
+        self.Heartbeat = channel.unary_unary(
+                '/headrace.v1.ParamServer/Heartbeat',
+                request_serializer=headrace_dot_common_dot_wire_dot_paramserver__pb2.HeartbeatRequest.SerializeToString,
+                response_deserializer=headrace_dot_common_dot_wire_dot_paramserver__pb2.HeartbeatReply.FromString,
                 _registered_method=True)
         self.Subscribe = channel.unary_stream(
                 '/headrace.v1.ParamServer/Subscribe',
@@ -74,9 +84,23 @@ class ParamServerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Join(self, request, context):
+        """An actor that was not told which worker it is asks for numbers nobody uses; as many as asked for, or none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Next(self, request, context):
-        """An actor asks for leave to collect one more fragment; answered as soon as there is leave, or at the timeout.
+        """An actor asks for a lease to collect one more fragment; answered as soon as there is one, or at the timeout.
         One header, then the chunks where the header announces weights.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Heartbeat(self, request, context):
+        """A worker that collects is alive, or takes its leave: a lease is lost with a worker that is not heard of for long.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -102,10 +126,20 @@ def add_ParamServerServicer_to_server(servicer, server):
                     request_deserializer=headrace_dot_common_dot_wire_dot_paramserver__pb2.AdmitRequest.FromString,
                     response_serializer=headrace_dot_common_dot_wire_dot_paramserver__pb2.ServerState.SerializeToString,
             ),
+            'Join': grpc.unary_unary_rpc_method_handler(
+                    servicer.Join,
+                    request_deserializer=headrace_dot_common_dot_wire_dot_paramserver__pb2.JoinRequest.FromString,
+                    response_serializer=headrace_dot_common_dot_wire_dot_paramserver__pb2.JoinReply.SerializeToString,
+            ),
             'Next': grpc.unary_stream_rpc_method_handler(
                     servicer.Next,
                     request_deserializer=headrace_dot_common_dot_wire_dot_paramserver__pb2.NextRequest.FromString,
                     response_serializer=headrace_dot_common_dot_wire_dot_paramserver__pb2.Piece.SerializeToString,
+            ),
+            'Heartbeat': grpc.unary_unary_rpc_method_handler(
+                    servicer.Heartbeat,
+                    request_deserializer=headrace_dot_common_dot_wire_dot_paramserver__pb2.HeartbeatRequest.FromString,
+                    response_serializer=headrace_dot_common_dot_wire_dot_paramserver__pb2.HeartbeatReply.SerializeToString,
             ),
             'Subscribe': grpc.unary_stream_rpc_method_handler(
                     servicer.Subscribe,
@@ -178,6 +212,33 @@ class ParamServer:
             _registered_method=True)
 
     @staticmethod
+    def Join(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.ParamServer/Join',
+            headrace_dot_common_dot_wire_dot_paramserver__pb2.JoinRequest.SerializeToString,
+            headrace_dot_common_dot_wire_dot_paramserver__pb2.JoinReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Next(request,
             target,
             options=(),
@@ -194,6 +255,33 @@ class ParamServer:
             '/headrace.v1.ParamServer/Next',
             headrace_dot_common_dot_wire_dot_paramserver__pb2.NextRequest.SerializeToString,
             headrace_dot_common_dot_wire_dot_paramserver__pb2.Piece.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Heartbeat(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.ParamServer/Heartbeat',
+            headrace_dot_common_dot_wire_dot_paramserver__pb2.HeartbeatRequest.SerializeToString,
+            headrace_dot_common_dot_wire_dot_paramserver__pb2.HeartbeatReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -129,7 +129,7 @@ class TrajectoryHeader(_message.Message):
     learner_epoch: _builtins.int
     """Epoch of the learner whose weights and leases it was collected under; rises with every start of the learner."""
     actor_id: _builtins.int
-    """The stream of environments, stable over restarts of the actor. Records of one actor keep their order."""
+    """The rollout worker, stable over restarts of the actor. Records of one actor keep their order."""
     incarnation: _builtins.int
     """The process life that collected it: random, 63 bits."""
     seq: _builtins.int
@@ -137,7 +137,7 @@ class TrajectoryHeader(_message.Message):
     policy_version: _builtins.int
     """Oldest version of the weights used in it."""
     lease: _builtins.int
-    """Number of the leave under which it was begun."""
+    """Number of the lease under which it was begun."""
     task_id: _builtins.str
     """What was being solved."""
     schema_hash: _builtins.str

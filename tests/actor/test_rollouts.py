@@ -13,7 +13,7 @@ from headrace.common.metrics import Metrics
 from headrace.common.transport import Limits
 from headrace.common.transport.memory import Memory
 from headrace.common.types import Lease, Trajectory, Weights
-from headrace.common.validation import validate
+from headrace.common.validation import Expected, validate
 from headrace.tasks.gymnasium_batch import GymnasiumBatch
 from tests.tasks.test_batches import Counting
 
@@ -60,22 +60,25 @@ class Leases:
         self.asked.append(have_version)
         return self.leases.pop(0) if self.leases else None
 
+    def delivered(self):
+        self.asked.append("delivered")
+
     def close(self):
         pass
 
 
-def test_a_stream_stamps_versions_leases_and_sequence_numbers():
+def test_a_worker_stamps_versions_leases_and_sequence_numbers():
     collecting, schema = rollout()
     carrier, metrics = Memory(Limits()), Metrics("actor")
     weights = [Weights("run", 3, version, {}) for version in (7, 9)]
     leases = Leases([Lease(10, 3, weights[0]), Lease(11, 3, None), Lease(14, 3, weights[1])])
     worker = RolloutWorker(Identity("run", 5, 99, "task", schema.hash), collecting, leases, carrier, metrics)
     assert [worker.step(0.0) for _ in range(4)] == [True, True, True, False]
-    assert leases.asked == [-1, 7, 7, 9]
+    assert leases.asked == [-1, "delivered", 7, "delivered", 7, "delivered", 9]
     got: list[Trajectory] = [carrier.get(0.0).trajectory for _ in range(3)]
     assert [(t.policy_version, t.lease, t.seq) for t in got] == [(7, 10, 0), (7, 11, 1), (9, 14, 2)]
     for trajectory in got:
-        validate(trajectory, schema, "run")
+        validate(trajectory, Expected(schema, "run"))
     assert metrics.value("actor_fragments_total") == 3
     assert metrics.value("actor_env_steps_total") == 24
     carrier.close()

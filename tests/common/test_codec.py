@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as hnp
 from headrace.common import codec
 from headrace.common.errors import Rejected
 from headrace.common.types import DTYPES, Episode, Trajectory
-from headrace.common.validation import validate
+from headrace.common.validation import Expected, validate
 from headrace.common.wire import trajectory_pb2 as pb
 
 from .samples import SCHEMA, assert_same, trajectory
@@ -230,7 +230,7 @@ reframed = st.builds(_reframe, mutated.filter(lambda data: len(data) >= codec.PR
 def test_mutated_records_are_rejected_and_nothing_else_happens(data: bytes) -> None:
     tracemalloc.start()
     with contextlib.suppress(Rejected):
-        validate(codec.decode(data, CAP), SCHEMA, "run")
+        validate(codec.decode(data, CAP), Expected(SCHEMA, "run"))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4 << 20

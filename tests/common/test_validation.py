@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from headrace.algorithms import grpo
 from headrace.common.errors import Rejected
-from headrace.common.types import Episode, Trajectory
-from headrace.common.validation import validate
+from headrace.common.types import Episode, Spaces, Trajectory
+from headrace.common.validation import MAX_ABS, Expected, validate
 
 from .samples import SCHEMA, trajectory
 
@@ -33,7 +34,7 @@ def poisoned(name: str, value: float) -> Trajectory:
 
 @pytest.mark.parametrize("ends", [0, 1, 8])
 def test_a_good_one_passes(ends: int) -> None:
-    validate(trajectory(ends=ends), SCHEMA, "run")
+    validate(trajectory(ends=ends), Expected(SCHEMA, "run"))
 
 
 @pytest.mark.parametrize(
@@ -64,6 +65,48 @@ def test_a_good_one_passes(ends: int) -> None:
 )
 def test_a_bad_one_is_rejected_with_its_reason(reason: str, bad: Trajectory) -> None:
     with pytest.raises(Rejected) as caught:
-        validate(bad, SCHEMA, "run")
+        validate(bad, Expected(SCHEMA, "run"))
     assert caught.value.reason == reason
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected", "says"),
+    [
+        ("shape", {"steps": 9}, "fragments have 9"),
+        ("shape", {"envs": 500}, "fragments have 500"),
+        ("shape", {"max_steps": 1}, "at most 1"),
+        ("lease", {"lockstep": 1000}, "turn"),
+    ],
+)
+def test_the_configs_numbers_are_the_validators(reason: str, expected: dict[str, int], says: str) -> None:
+    with pytest.raises(Rejected, match=says) as refused:
+        validate(replace(trajectory(), actor_id=999), Expected(SCHEMA, "run", **expected))
+    assert refused.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    "episode", [Episode(1e308, 3), Episode(-2 * MAX_ABS, 3), Episode(1.0, -1), Episode(1.0, 2**63 - 1)]
+)
+def test_episodes_nobody_played_are_refused(episode: Episode) -> None:
+    with pytest.raises(Rejected) as refused:
+        validate(replace(trajectory(), episodes=(episode,)), Expected(SCHEMA, "run"))
+    assert refused.value.reason == "range"
+    too_many = (Episode(1.0, 1),) * (trajectory().T * trajectory().B + 1)
+    with pytest.raises(Rejected, match="episodes ended"):
+        validate(replace(trajectory(), episodes=too_many), Expected(SCHEMA, "run"))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_group_without_a_valid_step_is_refused(whole: bool) -> None:
+    config = grpo.Config(groups=2, group_size=2, max_steps=5)
+    schema = grpo.schema(config, Spaces((3,), n_actions=2))
+    arrays = {name: np.zeros((4, 2, *field.shape), field.dtype) for name, field in schema.fields.items()}
+    arrays["valid"][0, 0] = True
+    group = Trajectory("run", 1, 0, 1, 0, 0, 0, "task", schema.hash, 4, 2, arrays)
+    if not whole:
+        validate(group, Expected(schema, "run"))
+        arrays["valid"][0, 0] = False
+    with pytest.raises(Rejected, match="no valid step") as refused:
+        validate(group, Expected(schema, "run", episodes_whole=whole))
+    assert refused.value.reason == "empty"

@@ -186,13 +186,19 @@ def alive(pid: int) -> bool:
 
 
 def applied(found: Checkpoint) -> int:
-    """How many fragments the marks of a checkpoint stand for, if no sequence number was left out."""
-    return sum(seq + 1 for lives in found.info["marks"].values() for seq in lives.values())
+    """How many fragments a checkpoint has taken, whatever became of them."""
+    return sum(end - first for first, end in found.info["spent"])
+
+
+def refused(found: Checkpoint, *reasons: str) -> int:
+    """Records refused, for ``reasons`` or for any."""
+    rejected = found.info["counters"]["rejected"]
+    return sum(n for reason, n in rejected.items() if not reasons or reason in reasons)
 
 
 def assert_nothing_twice_nothing_late(run: Run, max_staleness: int = 1) -> None:
     """The books agree with themselves, and no fragment was older than the bound when it was trained on."""
     counters, per_version = run.checkpoint().info["counters"], run.config.algorithm_config().fragments
     assert counters["fragments"] == counters["version"] * per_version
-    assert counters["fragments"] + counters["stale"] <= applied(run.checkpoint())
+    assert counters["fragments"] + refused(run.checkpoint(), "stale") == applied(run.checkpoint())
     assert max((row["staleness_max"] for row in run.rows), default=0) <= max_staleness

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults.run import Run, applied, assert_nothing_twice_nothing_late
+from tests.faults.run import Run, assert_nothing_twice_nothing_late, refused
 
 
 @pytest.mark.parametrize(("algorithm", "steps"), [("ppo", 100_000), ("dqn", 15_000)])
@@ -20,10 +20,9 @@ def test_killed_actors_come_back_and_the_run_finishes(new_run: Callable[..., Run
         run.wait_until(lambda b=before: run.version > b, "the learner goes on")
     code, said = run.end(train)
     assert (code, said) == (0, "")
-    found, counters = run.checkpoint(), run.checkpoint().info["counters"]
-    assert counters["env_steps"] >= steps
+    found = run.checkpoint()
+    assert found.info["counters"]["env_steps"] >= steps
     assert_nothing_twice_nothing_late(run)
-    assert applied(found) == counters["fragments"] + counters["stale"], "a gap or a repetition"
-    assert sum(len(lives) for lives in found.info["marks"].values()) >= 1 + 3  # the last life may have come too late
+    assert refused(found) == refused(found, "stale"), "nothing was wrong with them"
     assert run.logs().count("died (SIGKILL); starting it again in ") == 3
     assert run.pids() == []

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from headrace.algorithms.base import State
 from headrace.common.metrics import Metrics
 from headrace.common.transport.memory import Memory
 from headrace.common.types import Trajectory
+from headrace.common.weights.base import LedgerState
 from headrace.launch import config as configuration
 from headrace.launch.build import Blueprint, with_addresses
 from headrace.launch.config import Config
@@ -21,7 +22,7 @@ from headrace.learner.checkpoint_reader import Checkpoint, load
 from headrace.learner.checkpoint_writer import CheckpointWriter
 from headrace.learner.loop import Identity, Learner
 from headrace.paramserver.inprocess import InProcess
-from headrace.paramserver.ledger import Ledger
+from headrace.paramserver.lockstep import make_ledger
 from headrace.paramserver.store import Store
 
 DQN = ("cartpole-dqn", "actors.envs=2", "algorithm.min_size=50", "algorithm.capacity=300", "algorithm.minibatch=16",
@@ -56,7 +57,7 @@ def test_a_restored_learner_is_the_one_that_never_stopped(kind: str, tmp_path: P
     (parts, info), (other_parts, other_info) = whole.learner.snapshot(), restored.learner.snapshot()
     for name, part in parts.items():
         assert_equal(part, other_parts[name])
-    assert info["marks"] == other_info["marks"]
+    assert info["spent"] == other_info["spent"]
     for counters in (info["counters"], other_info["counters"]):
         del counters["trained_s"]
     assert info["counters"] == other_info["counters"]
@@ -70,16 +71,30 @@ class Fed:
 
     learner: Learner
     carrier: Memory
+    issued: Issued
+
+
+class Issued(InProcess):
+    """A parameter server that has issued every lease to whoever comes with it."""
+
+    def __init__(self) -> None:
+        super().__init__(Store(make_ledger(0)))
+        self.out: dict[int, tuple[int, int, int]] = {}
+
+    def listen(self, hear: Callable[[LedgerState, int], None]) -> None:
+        super().listen(
+            lambda state, ticket: hear(replace(state, next_lease=1000, out=tuple(self.out.values())), ticket)
+        )
 
 
 def make_learner(config: Config, saved: Checkpoint | None = None) -> Fed:
     blueprint = Blueprint(config)
-    carrier = Memory(blueprint.limits)
+    carrier, issued = Memory(blueprint.limits), Issued()
     learner = Learner(
         Identity(config.run.id, 2 if saved else 1),
         blueprint.algorithm(),
         carrier,
-        InProcess(Store(Ledger())),
+        issued,
         blueprint.check_fragment,
         Metrics("learner"),
         seed=config.run.seed,
@@ -89,14 +104,17 @@ def make_learner(config: Config, saved: Checkpoint | None = None) -> Fed:
         resume=saved.parts if saved else None,
         info=saved.info if saved else None,
     )
-    return Fed(learner, carrier)
+    learner.start()
+    return Fed(learner, carrier, issued)
 
 
 def feed(fed: Fed, fragments: Sequence[Trajectory], until: int) -> None:
     """Those it has not trained on, in their order, until it has made version ``until``."""
     left = iter(fragments[fed.learner.counters.fragments :])
     while fed.learner.counters.version < until:
-        fed.carrier.put(next(left))
+        fragment = replace(next(left), learner_epoch=fed.learner.identity.learner_epoch)
+        fed.issued.out[fragment.lease] = (fragment.lease, fragment.actor_id, fragment.incarnation)
+        fed.carrier.put(fragment)
         fed.learner.step(timeout_s=5.0)
 
 

@@ -62,7 +62,7 @@ def test_overrides_and_files_and_what_is_written_comes_back_equal(tmp_path):
 
 def test_groups_bring_their_own_number_of_environments():
     blueprint = Blueprint(load("cartpole-grpo", ["algorithm.group_size=5"]))
-    assert blueprint.envs_per_stream == 5
+    assert blueprint.envs_per_worker == 5
     with pytest.raises(UsageError, match="groups restart from one seed"):
         Blueprint(load("cartpole-grpo", ["task.backend=envpool"])).check()
 

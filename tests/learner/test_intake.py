@@ -1,6 +1,7 @@
-"""The fetching thread: admits, refuses, bounds its queue, de-duplicates, and never dies in silence."""
+"""The fetching thread: admits, refuses, bounds its queue, knows whose lease it is, and never dies in silence."""
 
 import time
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -10,11 +11,13 @@ from headrace.common.errors import TransportError
 from headrace.common.metrics import Metrics
 from headrace.common.transport import Limits
 from headrace.common.transport.memory import Memory
-from headrace.common.validation import validate
-from headrace.learner.intake import Intake, Marks
+from headrace.common.validation import Expected, validate
+from headrace.common.weights.base import LedgerState
+from headrace.learner.intake import MAX_EARLY, Intake
+from headrace.learner.leases import Leases
 from tests.learner.fragments import SCHEMA, fragment
 
-check = partial(validate, schema=SCHEMA, run_id="run")
+check = partial(validate, expected=Expected(SCHEMA, "run"))
 
 
 class Recording(Memory):
@@ -35,8 +38,29 @@ def carrier():
     carrier.close()
 
 
-def open_intake(carrier, metrics, queue_bytes=1 << 20, marks=None):
-    return Intake(carrier, check, metrics, queue_bytes, marks or Marks())
+class Server:
+    """Answers at once, like the in-process one: ``out`` was issued to these worker lives."""
+
+    def __init__(self, out):
+        self.out, self.tickets, self.intake = out, 0, None
+
+    def ask(self):
+        self.tickets += 1
+        self.intake.hear(LedgerState(max(self.out, default=-1) + 1, 0, 0, told(self.out)), self.tickets)
+        return self.tickets
+
+
+def told(out):
+    return tuple((lease, actor, life) for lease, (actor, life) in sorted(out.items()))
+
+
+def open_intake(carrier, metrics, queue_bytes=1 << 20, checks=check, out=None, ask=None, examined=()):
+    server = Server({n: (0, 1) for n in range(100)} if out is None else out)
+    leases = Leases(1)
+    intake = server.intake = Intake(
+        carrier, checks, leases, ask or server.ask, metrics, queue_bytes, examined=dict(examined)
+    )
+    return intake
 
 
 def wait_until(condition, timeout_s=5.0):
@@ -61,38 +85,89 @@ def test_bad_fragments_are_counted_kept_and_do_not_take_the_good_ones_with_them(
     ):
         carrier.put(trajectory)
     assert [intake.take(5.0).trajectory.lease for _ in range(2)] == [0, 5]
+    wait_until(lambda: len(carrier.rejected) == 4)
     assert carrier.rejected == [(1, "nan"), (2, "run"), (3, "dtype"), (4, "shape")]
-    assert intake.rejected == 4
+    assert [(refused.reason, refused.lease) for refused in intake.take_refused()] == [
+        ("nan", 1), ("run", None), ("dtype", 3), ("shape", 4)
+    ]  # fmt: skip
+    assert intake.account().spent == ((0, 2), (3, 6)), "a foreign record has no lease of ours"
     assert metrics.value("learner_rejected_total", reason="nan") == 1
     intake.close()
 
 
 def test_a_fragment_is_admitted_once_whatever_comes_twice(carrier):
     metrics = Metrics("learner")
-    intake = open_intake(carrier, metrics)
-    for seq in (0, 1, 0, 1, 2):
-        carrier.put(fragment(seq, seq=seq))
+    intake = open_intake(carrier, metrics, out={0: (0, 1), 1: (0, 1), 2: (0, 1), 9: (0, 2)})
+    for lease in (0, 1, 0, 1, 2):
+        carrier.put(fragment(lease, seq=lease))
     carrier.put(fragment(9, seq=0, incarnation=2))  # another life counts from 0 again
     assert [intake.take(5.0).trajectory.lease for _ in range(4)] == [0, 1, 2, 9]
     assert metrics.value("learner_rejected_total", reason="duplicate") == 2
+    assert intake.take_refused() == []
     intake.close()
 
 
-def test_marks_survive_json_and_forget_only_the_oldest_lives():
-    marks = Marks(keep=2)
-    for life in (10, 11, 12):
-        marks.apply(fragment(0, seq=life, incarnation=life))
-    again = Marks.from_json(marks.to_json())
-    assert again.is_duplicate(fragment(0, seq=12, incarnation=12))
-    assert not again.is_duplicate(fragment(0, seq=13, incarnation=12))
-    assert not again.is_duplicate(fragment(0, seq=10, incarnation=10))
+def test_somebody_elses_lease_buys_nothing_and_is_not_spent(carrier):
+    metrics = Metrics("learner")
+    intake = open_intake(carrier, metrics, out={0: (0, 1)})
+    carrier.put(fragment(0, actor=5, incarnation=5, reward=np.full((4, 2), np.nan, np.float32)))
+    carrier.put(fragment(0, actor=5, incarnation=5))
+    carrier.put(fragment(2**62))
+    carrier.put(fragment(0))
+    assert intake.take(5.0).trajectory.actor_id == 0
+    assert metrics.value("learner_rejected_total", reason="lease") == 3
+    assert intake.account().spent == ((0, 1),)
+    intake.close()
+
+
+def test_early_ones_wait_for_the_servers_answer_and_there_may_be_only_so_many(carrier):
+    tickets = []
+
+    def ask():
+        tickets.append(len(tickets) + 1)
+        return tickets[-1]
+
+    metrics = Metrics("learner")
+    intake = open_intake(carrier, metrics, ask=ask)
+    for lease in range(MAX_EARLY + 10):
+        carrier.put(fragment(lease, seed=0))
+    wait_until(lambda: len(tickets) == MAX_EARLY and carrier.backlog() <= 9)
+    assert intake.take(0.05) is None
+    assert intake.account().waiting >= MAX_EARLY
+    out = {n: (0, 1) for n in range(MAX_EARLY + 10)}
+    intake.hear(LedgerState(MAX_EARLY + 10, 0, 0, told(out)), tickets[-1])
+    assert [intake.take(5.0).trajectory.lease for _ in range(MAX_EARLY + 10)] == list(range(MAX_EARLY + 10))
+    intake.close()
+
+
+def test_what_a_former_life_refused_is_not_counted_again(carrier):
+    class Log(Recording):
+        """With offsets."""
+
+        offset = 0
+
+        def get(self, timeout_s):
+            received = super().get(timeout_s)
+            if received is not None:
+                self.offset += 1
+                received = replace(received, next_offset=self.offset)
+            return received
+
+    log, metrics = Log(), Metrics("learner")
+    intake = open_intake(log, metrics, examined={0: 2})
+    for lease in range(3):
+        log.put(fragment(lease, run="another"))
+    wait_until(lambda: log.rejected)
+    assert log.rejected == [(2, "run")]
+    assert len(intake.take_refused()) == 1
+    intake.close()
 
 
 def test_the_queue_is_bounded_in_bytes(carrier):
     size = fragment(0).nbytes
     intake = open_intake(carrier, Metrics("learner"), queue_bytes=3 * size)
     for seq in range(10):
-        carrier.put(fragment(0, seq=seq))
+        carrier.put(fragment(seq, seq=seq, seed=0))
     wait_until(lambda: carrier.backlog() == 6)  # three queued, one in the thread's hand
     assert intake.backlog() == 9
     assert [intake.take(5.0).trajectory.seq for _ in range(10)] == list(range(10))
@@ -103,7 +178,7 @@ def test_the_thread_dying_surfaces_where_fragments_are_taken(carrier):
     def broken(trajectory):
         raise TransportError("the disk is gone")
 
-    intake = Intake(carrier, broken, Metrics("learner"), 1 << 20, Marks())
+    intake = open_intake(carrier, Metrics("learner"), checks=broken)
     carrier.put(fragment(0))
     with pytest.raises(TransportError, match="disk is gone"):
         intake.take(5.0)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,11 +17,12 @@ from headrace.common.metrics import Metrics
 from headrace.common.transport import Limits, Received
 from headrace.common.transport.memory import Memory
 from headrace.common.types import Trajectory, Weights
-from headrace.common.validation import validate
-from headrace.common.weights.base import Progress
+from headrace.common.validation import Expected, validate
+from headrace.common.weights.base import LedgerState, Progress
 from headrace.learner.loop import Identity, Learner
 from tests.learner.fragments import SCHEMA, SPACES, fragment
 
+EPOCH = 1
 Make = Callable[..., tuple[Learner, Memory, list[Progress]]]
 
 
@@ -29,12 +32,14 @@ class Numbered(Memory):
     def __init__(self) -> None:
         super().__init__(Limits())
         self.offset = 0
+        self.seen: list[Trajectory] = []
 
     def get(self, timeout_s: float) -> Received | None:
         received = super().get(timeout_s)
         if received is None:
             return None
         self.offset += 1
+        self.seen.append(received.trajectory)
         return Received(received.trajectory, 0, self.offset, received.nbytes)
 
     def reject(self, received: Received, reason: str, detail: str) -> None:
@@ -42,16 +47,33 @@ class Numbered(Memory):
 
 
 class Told:
-    """A publisher that remembers the counters."""
+    """A publisher that remembers the counters, of a server that has issued every lease to whoever comes with it."""
 
-    def __init__(self) -> None:
+    def __init__(self, carrier: Numbered) -> None:
         self.progress: list[Progress] = []
+        self.carrier, self.tickets = carrier, 0
 
     def publish(self, weights: Weights, progress: Progress) -> None:
         self.progress.append(progress)
 
     def admit(self, progress: Progress) -> None:
         self.progress.append(progress)
+
+    def flush(self, timeout_s: float) -> None:
+        """It always has."""
+
+    def listen(self, hear: Callable[[LedgerState, int], None]) -> None:
+        self.hear = hear
+
+    def ask(self) -> int:
+        self.tickets += 1
+        out = tuple(
+            (t.lease, t.actor_id, t.incarnation)
+            for t in self.carrier.seen
+            if t.learner_epoch == EPOCH and t.lease < 100
+        )
+        self.hear(LedgerState(100, 0, 0, out), self.tickets)
+        return self.tickets
 
     def close(self) -> None:
         """Nothing to release."""
@@ -61,14 +83,17 @@ class Told:
 def make() -> Iterator[Make]:
     made: list[Learner] = []
 
-    def learner(per_version: int = 1, **saved: Any) -> tuple[Learner, Memory, list[Progress]]:
-        carrier, publisher = Numbered(), Told()
+    def learner(per_version: int = 1, max_staleness: int = 1, **saved: Any) -> tuple[Learner, Memory, list[Progress]]:
+        carrier = Numbered()
+        publisher = Told(carrier)
         learner = Learner(
-            Identity("run", 1), PPO(Config(fragments=per_version, epochs=1, hidden=(4,)), SPACES, seed=0), carrier,
-            publisher, partial(validate, schema=SCHEMA, run_id="run"), Metrics("learner"), seed=0, max_staleness=1,
+            Identity("run", EPOCH), PPO(Config(fragments=per_version, epochs=1, hidden=(4,)), SPACES, seed=0), carrier,
+            publisher, partial(validate, expected=Expected(SCHEMA, "run")), Metrics("learner"), seed=0,
+            max_staleness=max_staleness,
             total_steps=1_000_000, queue_bytes=1 << 20, **saved,
         )  # fmt: skip
         made.append(learner)
+        learner.start()
         return learner, carrier, publisher.progress
 
     yield learner
@@ -86,39 +111,65 @@ def feed(learner: Learner, carrier: Memory, *fragments: Trajectory) -> None:
         learner.step(5.0)
 
 
-def test_a_stale_fragment_is_counted_and_its_lease_made_up_for(make: Make) -> None:
+def test_a_stale_fragment_is_counted_and_its_lease_spent(make: Make) -> None:
     learner, carrier, told = make()
     feed(learner, carrier, *(fragment(n, seq=n, version=n) for n in range(3)))
     assert told[-1].admit_until == 3 + 1 + 1
     feed(learner, carrier, fragment(3, seq=3, version=1))
-    assert (learner.counters.version, learner.counters.stale, learner.counters.fragments) == (3, 1, 3)
+    assert (learner.counters.version, learner.counters.rejected, learner.counters.fragments) == (3, {"stale": 1}, 3)
     assert learner.metrics.value("learner_rejected_total", reason="stale") == 1
-    assert (told[-1].admit_until, told[-1].consumed) == (3 + 1 + 1 + 1, 3 + 1)
+    assert (told[-1].admit_until, told[-1].accepted, told[-1].spent) == (3 + 1 + 1, 3, ((0, 4),))
     feed(learner, carrier, fragment(4, seq=4, version=2))
     assert learner.counters.version == 4, "one version behind is what is allowed"
 
 
-def test_refused_fragments_go_on_counting_after_a_resume(make: Make) -> None:
+def test_refused_fragments_spend_their_leases_and_are_counted_once(make: Make) -> None:
     learner, carrier, told = make()
     feed(learner, carrier, fragment(0, seq=0), bad(1), bad(2), fragment(3, seq=3, version=1))
-    until(lambda: learner.step(0.01) or told[-1].admit_until == 2 + 1 + 1 + 2)
-    parts, info = learner.snapshot()
-    assert info["counters"]["rejected"] == 2
+    until(lambda: learner.step(0.01) or learner.counters.rejected == {"nan": 2})
+    assert (told[-1].admit_until, told[-1].accepted, told[-1].spent) == (2 + 1 + 1, 2, ((0, 4),))
+    parts, info = json_of(learner.snapshot())
+    learner.close()
 
     second, carrier, told = make(resume=parts, info=info)
-    assert told[-1].admit_until == 2 + 1 + 1 + 2
+    assert told[-1].spent == ((0, 4),)
+    carrier.put(bad(1))  # the log is read again from where it was trained on
     carrier.put(bad(4))
-    until(lambda: second.step(0.01) or told[-1].admit_until == 2 + 1 + 1 + 3)
+    until(lambda: second.step(0.01) or second.counters.rejected == {"nan": 3})
+    assert second.metrics.value("learner_rejected_total", reason="duplicate") == 1
+
+
+def test_nobody_moves_a_counter_by_what_a_record_claims(make: Make) -> None:
+    learner, carrier, told = make()
+    before = told[-1]
+    for lease, version, epoch in ((2**62, 0, 1), (5, 2**62, 1), (6, 0, 2), (2**62, 2**62, 0)):
+        carrier.put(replace(fragment(lease, seq=lease, version=version), learner_epoch=epoch))
+    until(lambda: learner.step(0.01) or sum(learner.counters.rejected.values()) == 4)
+    assert learner.counters.rejected == {"lease": 2, "range": 2}
+    after = replace(told[-1], next_lease=0)
+    assert after == replace(before, spent=((5, 6),)), "lease 5 was its own, and bought nothing"
+
+
+def test_what_a_former_learner_made_after_the_checkpoint_is_as_old_as_that(make: Make) -> None:
+    learner, carrier, _ = make()
+    feed(learner, carrier, fragment(0, seq=0), fragment(1, seq=1, version=1))
+    parts, info = json_of(learner.snapshot())
+    learner.close()
+    second, carrier, _ = make(resume=parts, info=info)
+    former = [replace(fragment(n, seq=n, version=2**40), learner_epoch=0) for n in (2, 3, 4)]
+    feed(second, carrier, *former)
+    assert second.counters.version == 2 + 2, "two of them are one version behind at most"
+    assert second.counters.rejected == {"stale": 1}
 
 
 def test_what_waits_is_told_and_read_again_after_a_resume(make: Make) -> None:
-    learner, carrier, told = make(per_version=2)
+    learner, carrier, told = make(per_version=2, max_staleness=9)
     for lease in (5, 4, 1, 0, 3):  # of many partitions, say; offsets 1 to 5 follow this order
-        carrier.put(fragment(lease, seq=lease, actor=lease, version=lease // 2))
+        carrier.put(fragment(lease, seq=lease, actor=lease))
     until(lambda: learner.backlog() == 5 and not carrier.backlog())
     learner.step(5.0), learner.step(5.0)
     assert learner.counters.version == 1, "from leases 0 and 1"
-    assert (told[-1].consumed, told[-1].backlog, told[-1].complete) == (2, 3, True)
+    assert (told[-1].accepted, told[-1].backlog, told[-1].complete) == (2 + 3, 0, True)
     assert learner.snapshot()[1]["positions"] == {"0": 0}, "offset 1 waits in the queue"
     learner.step(5.0), learner.step(5.0)
     assert learner.snapshot()[1]["positions"] == {"0": 0}, "lease 5 waits still"
@@ -131,7 +182,18 @@ def test_what_waits_is_told_and_read_again_after_a_resume(make: Make) -> None:
 def test_a_learner_that_waits_says_so(make: Make) -> None:
     learner, _, told = make()
     until(lambda: learner.step(0.05) or len(told) >= 3)
-    assert told[-1] == told[0] == Progress(2, 0, 0, 0, complete=True)
+    assert told[-1] == told[0] == Progress(2, complete=True)
+
+
+def test_the_end_is_told(make: Make) -> None:
+    learner, _, told = make()
+    learner.finish(1.0)
+    assert told[-1] == Progress(2, complete=True, finished=True)
+
+
+def json_of(snapshot: tuple[Any, dict[str, Any]]) -> tuple[Any, Any]:
+    """As a checkpoint keeps it."""
+    return snapshot[0], json.loads(json.dumps(snapshot[1]))
 
 
 def until(condition: Callable[[], Any], timeout_s: float = 10.0) -> None:

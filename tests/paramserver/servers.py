@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from headrace.common.metrics import Metrics
-from headrace.common.types import Weights
+from headrace.common.types import Lease, Weights
 from headrace.common.weights.base import Progress
 from headrace.common.weights.grpc import GrpcFollower, GrpcPublisher, GrpcSubscriber
 from headrace.paramserver.options import Options
@@ -28,6 +28,14 @@ PLENTY = Progress(1 << 40)
 def weights(version: int, epoch: int = 1, nbytes: int = 400, run_id: str = RUN) -> Weights:
     """A version whose every value is its number."""
     return Weights(run_id, epoch, version, {"w": np.full(nbytes // 4, version, np.float32)}, {"epsilon": 0.5})
+
+
+def collect(actor: GrpcSubscriber, have_version: int, timeout_s: float) -> Lease | None:
+    """A lease, whose fragment is there at once."""
+    lease = actor.next(have_version, timeout_s)
+    if lease is not None:
+        actor.delivered()
+    return lease
 
 
 def wait_for(condition: Callable[[], Any], timeout_s: float = 20.0) -> Any:
@@ -111,7 +119,7 @@ from headrace.paramserver.options import Options
 from headrace.paramserver.server import ParamServer
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
-server = ParamServer(f"127.0.0.1:{sys.argv[1]}", Options(lease_ttl_s=5.0, settle_s=2.0), Metrics("paramserver"))
+server = ParamServer(f"127.0.0.1:{sys.argv[1]}", Options(lost_after_s=5.0, settle_s=2.0), Metrics("paramserver"))
 server.start()
 print("listening", flush=True)
 stop.wait()

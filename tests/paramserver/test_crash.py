@@ -11,7 +11,7 @@ import pytest
 from headrace.common.errors import Fenced, TransportError
 from headrace.common.weights.base import Progress
 
-from .servers import PLENTY, Rig, free_port, kill, wait_for, weights
+from .servers import PLENTY, Rig, collect, free_port, kill, wait_for, weights
 
 
 def test_a_killed_server_is_refilled_without_a_burst(rig: Rig) -> None:
@@ -23,7 +23,7 @@ def test_a_killed_server_is_refilled_without_a_burst(rig: Rig) -> None:
     leases = []
     for actor in actors:
         for have in (-1, 5):
-            lease = actor.next(have, 10.0)
+            lease = collect(actor, have, 10.0)
             assert lease is not None
             leases.append(lease.number)
     assert sorted(leases) == [0, 1, 2, 3, 4, 5], "six of eight"
@@ -32,7 +32,7 @@ def test_a_killed_server_is_refilled_without_a_burst(rig: Rig) -> None:
     rig.process(port)
 
     def drain(actor_id: int) -> None:
-        while (lease := actors[actor_id].next(5, 5.0)) is not None:
+        while (lease := collect(actors[actor_id], 5, 5.0)) is not None:
             assert lease.weights is None, "the same version: nothing to send"
             leases.append(lease.number)
 
@@ -91,7 +91,7 @@ def test_an_old_learner_is_fenced_and_the_new_one_goes_on_from_its_checkpoint(ri
     old = rig.publisher(server.address)
     old.publish(weights(50, epoch=1), PLENTY)
     actor = rig.subscriber(server.address)
-    assert actor.next(-1, 10.0) is not None
+    assert collect(actor, -1, 10.0) is not None
     new = rig.publisher(server.address)
     new.publish(weights(40, epoch=2), PLENTY)
     new.flush(10.0)

@@ -1,4 +1,4 @@
-"""The ledger by examples; test_ledger_model.py holds it to a slow model."""
+"""The ledger by examples; test_ledger_model.py holds it to a slow model, with liars."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import pytest
 
 from headrace.common.errors import Fenced, UsageError
 from headrace.common.weights.base import LedgerState, Progress
-from headrace.paramserver.ledger import Ledger
+from headrace.paramserver.ledger import SKIPPED, Ledger
+from headrace.paramserver.workers import Busy
+
+EXTREMES = [-(2**63), -1, 2**31, 2**62, 2**63 - 1]
 
 
 def ledger(admit_until: int, **options: float) -> Ledger:
-    made = Ledger(ttl_s=10.0, **options)  # type: ignore[arg-type]
-    made.rebuild(Progress(admit_until), 0.0)
+    made = Ledger(lost_after_s=3.0, delivery_s=10.0, **options)  # type: ignore[arg-type]
+    made.rebuild(Progress(admit_until, complete=True), 0.0)
     return made
 
 
 def succeeded(known: LedgerState, progress: Progress) -> Ledger:
     """The ledger of a server started anew at 100 s; the learner knows its predecessor as ``known``."""
-    made = Ledger(ttl_s=10.0, settle_s=5.0)
+    made = Ledger(lost_after_s=3.0, delivery_s=10.0, settle_s=5.0)
     made.rebuild(progress, 100.0, known)
     return made
 
@@ -37,7 +40,7 @@ def test_leases_are_consecutive_and_end_at_admit_until() -> None:
     assert made.begin(1, 1, 0.0, received=[1]) == 4
     assert made.begin(2, 1, 0.0, received=[2]) is None
     made.admit(Progress(6), 0.0)
-    assert made.begin(1, 1, 0.0, received=[4]) is None, "lease 3 was begun when 5 were admitted, and is still out"
+    assert made.begin(1, 1, 0.0, received=[4]) is None, "lease 3 was begun when 5 were admitted, and is still held"
     assert made.begin(0, 1, 0.0, received=[3]) == 5
 
 
@@ -59,7 +62,7 @@ def test_a_lease_given_again_begins_with_the_weights_of_now() -> None:
     made = ledger(1)
     assert made.begin(0, 1, 0.0) == 0
     made.admit(Progress(3), 0.0)
-    assert made.begin(1, 1, 0.0) is None, "the one that is out was begun when only one was admitted"
+    assert made.begin(1, 1, 0.0) is None, "the one that is held was begun when only one was admitted"
     assert made.begin(0, 1, 0.0) == 0
     assert made.begin(1, 1, 0.0) == 1
 
@@ -78,149 +81,208 @@ def test_a_replaced_life_is_refused() -> None:
     made.begin(0, 2, 0.0)
     with pytest.raises(Fenced, match="actor 0"):
         made.begin(0, 1, 0.0, received=[0])
+    with pytest.raises(Fenced, match="actor 0"):
+        made.beat(0, 1, 0.0)
     assert made.begin(0, 2, 0.0, received=[1]) == 2
 
 
-def test_a_silent_actors_lease_expires_and_counts_again_if_it_comes_back() -> None:
+def test_a_lease_lives_by_heartbeats_whatever_the_length_of_a_fragment() -> None:
     made = ledger(1)
     assert made.begin(0, 1, 0.0) == 0
-    assert made.begin(1, 1, 9.9) is None
-    assert made.begin(1, 1, 10.0) == 1
+    for second in range(9):
+        made.beat(0, 1, float(second))
+        made.expire(float(second))
+    assert made.begin(1, 1, 8.0) is None
+    made.expire(11.0)
+    assert made.begin(1, 1, 11.0) == 1, "not heard of for three seconds"
     assert made.begin(0, 1, 11.0, received=[0]) is None
     assert made.begun == 2, "both fragments exist"
 
 
-def test_an_expired_fragment_that_came_is_counted() -> None:
+def test_who_takes_its_leave_gives_back_what_it_holds() -> None:
     made = ledger(2)
-    assert take(made, 0, 2) == [0, 1]
-    made.begin(0, 2, 0.0)  # a new life; lease 1 was taken for lost and replaced by 2
-    assert made.begun == 2
-    made.admit(Progress(2, next_lease=3, consumed=3), 0.0)
-    assert made.begun == 3
+    assert made.begin(0, 1, 0.0) == 0
+    made.beat(0, 1, 0.0, leaving=True)
+    assert (made.begun, made.begin(1, 1, 0.0)) == (1 - 1, 1)
+    made.beat(1, 1, 0.0, received=[1], leaving=True)
+    assert made.begun == 1, "it had put that one"
 
 
-def test_lost_fragments_are_missed_after_the_ttl_only() -> None:
+def test_a_held_lease_is_overdue_though_its_worker_is_heard_of() -> None:
+    made = ledger(8)
+    assert take(made, 0, 4) == [0, 1, 2, 3]  # it takes no time at all: 10 s are the least
+    made.begin(1, 1, 0.0)
+    for second in range(10):
+        made.beat(1, 1, float(second))
+        made.expire(float(second))
+    assert 4 in made.held
+    made.beat(1, 1, 10.0)
+    made.expire(10.0)
+    assert 4 not in made.held
+
+
+def test_what_is_usual_decides_what_is_overdue() -> None:
+    made = ledger(100)
+    got, now_s = list[int](), 0.0
+    for _ in range(5):
+        lease = made.begin(0, 1, now_s, got)
+        assert lease is not None
+        got.append(lease)
+        now_s += 2.0
+    assert made.lease_max_s == 40.0
+
+
+def test_fragments_lost_on_the_way_are_given_up_when_nothing_waits() -> None:
     made = ledger(4)
     assert take(made, 0, 5) == [0, 1, 2, 3]  # all put; 2 and 3 die with the actor before the carrier has them
-    starving = Progress(4, consumed=2, complete=True)
+    starving = Progress(4, accepted=2, spent=((0, 2),), complete=True)
     made.admit(starving, 1.0)
-    made.admit(starving, 10.9)
-    assert made.begin(0, 2, 10.9) is None
-    made.admit(starving, 11.0)
-    assert [made.begin(a, 2, 11.0) for a in range(3)] == [4, 5, None]
+    made.expire(9.9)
+    assert made.begin(0, 2, 9.9) is None
+    made.expire(10.0)
+    assert [made.begin(a, 2, 10.0) for a in range(3)] == [4, 5, None]
 
 
-def test_without_a_complete_account_nothing_is_missed() -> None:
+@pytest.mark.parametrize("progress", [Progress(2), Progress(2, backlog=1, complete=True)])
+def test_while_something_waits_nothing_is_missed(progress: Progress) -> None:
     made = ledger(2)
     take(made, 0, 3)
-    for now_s in (1.0, 20.0, 40.0):
-        made.admit(Progress(2, consumed=0), now_s)
-    assert made.begin(1, 1, 41.0) is None
+    made.admit(progress, 1.0)
+    made.expire(1000.0)
+    assert made.begin(1, 1, 1000.0) is None
 
 
-def test_a_new_learner_epoch_counts_what_it_knows_without_a_burst() -> None:
+def test_a_refused_fragment_frees_its_lease_once() -> None:
+    made = ledger(2)
+    assert take(made, 0, 3) == [0, 1]
+    for _ in range(3):
+        made.admit(Progress(2, accepted=0, spent=((0, 1),)), 0.0)
+    assert [made.begin(a, 1, 0.0) for a in (1, 2)] == [2, None]
+
+
+def test_a_fragment_that_comes_after_its_lease_was_given_up_counts_again() -> None:
+    made = ledger(2)
+    assert take(made, 0, 2) == [0, 1]
+    assert made.begin(0, 2, 0.0) == 2  # a new life; lease 1 was taken for lost
+    assert made.begun == 2
+    made.admit(Progress(2, accepted=2, spent=((0, 2),)), 0.0)
+    assert made.begun == 3, "0 and 1 came, 2 is in the making"
+
+
+def test_a_new_learner_epoch_counts_what_waits_without_a_burst() -> None:
     made = ledger(8)
-    assert take(made, 0, 5) == [0, 1, 2, 3, 4]  # 4 is out
-    made.rebuild(Progress(5, next_lease=2, consumed=2, backlog=2), 0.0)
+    assert take(made, 0, 5) == [0, 1, 2, 3, 4]  # 4 is held; 0 and 1 were trained on, 2 and 3 wait in the log
+    made.admit(Progress(8, accepted=4, spent=((0, 4),)), 0.0)
+    made.rebuild(Progress(5, next_lease=2, accepted=2, spent=((0, 2),), backlog=2, complete=True), 0.0)
     assert made.begun == 5
     assert made.begin(1, 1, 0.0) is None
-    made.admit(Progress(6), 0.0)
+    made.admit(Progress(6, 5, accepted=4, spent=((0, 4),), complete=True), 0.0)
     assert made.begin(1, 1, 0.0) == 5
-
-
-def test_expiries_before_a_restart_do_not_starve_afterwards() -> None:
-    made = ledger(4)
-    for life in range(100):
-        assert made.begin(0, life, 0.0) is not None
-    assert made.state == LedgerState(100, 1, 4, out=((99, 0, 99),))
-    fresh = Ledger(settle_s=5.0)
-    fresh.rebuild(Progress(4), 0.0, made.state)
-    assert fresh.begin(1, 1, 0.0) is None, "three more may be out there"
-    assert fresh.begin(1, 1, 5.0) == 100 + 65536
 
 
 def test_a_restarted_server_hands_out_no_number_twice_and_no_burst() -> None:
     made = ledger(6)
     held = {a: made.begin(a, 1, 0.0) for a in range(4)}
-    known = LedgerState(2, 2, 6)  # the learner heard of two of them only
-    fresh = succeeded(known, Progress(6))
+    known = LedgerState(2, 2, 6, ((0, 0, 1), (1, 1, 1)))  # the learner heard of two of them only
+    fresh = succeeded(known, Progress(6, 2))
     for actor, lease in held.items():
         assert fresh.begin(actor, 1, 101.0, received=[lease or 0]) is None
-    assert [fresh.begin(a, 1, 105.0, received=[held[a] or 0]) for a in range(3)] == [65538, 65539, None]
+    fresh.expire(105.0)
+    first = 2 + SKIPPED
+    assert [fresh.begin(a, 1, 105.0, received=[held[a] or 0]) for a in range(3)] == [first, first + 1, None]
 
 
 def test_leases_lost_with_the_server_are_given_again() -> None:
     made = ledger(2)
     held = [made.begin(a, 1, 0.0) for a in range(2)]
-    fresh = succeeded(made.state, Progress(2))
+    fresh = succeeded(made.state(), Progress(2))
     assert [fresh.begin(a, 1, 100.0) for a in range(2)] == held == [0, 1], "they never got them, and nobody waits"
     assert fresh.begun == 2
-
-
-def test_what_the_former_server_gave_counts_once_however_far_its_actor_got() -> None:
-    made = ledger(6)
-    assert [made.begin(a, 1, 0.0) for a in range(2)] == [0, 1]
-    known = made.state
-    assert made.begin(0, 1, 0.0, received=[0]) == 2, "after the learner last heard"
-    fresh = succeeded(known, Progress(6, next_lease=1, consumed=1))
-    assert fresh.begin(0, 1, 101.0, received=[0, 2]) is None
-    assert fresh.begin(1, 1, 101.0, received=[1]) is None
-    taken = [fresh.begin(a, 1, 105.0, received=[0, 2] if a == 0 else [1] if a == 1 else []) for a in range(4)]
-    assert taken == [65538, 65539, 65540, None], "three of six were begun before"
 
 
 def test_a_new_life_after_a_restart_frees_the_former_ones_lease() -> None:
     made = ledger(1)
     made.begin(0, 1, 0.0)
-    fresh = succeeded(made.state, Progress(1))
+    fresh = succeeded(made.state(), Progress(1))
     assert fresh.begin(1, 7, 101.0) is None
-    assert fresh.begin(0, 2, 101.0) == 65537
+    assert fresh.begin(0, 2, 101.0) == 1 + SKIPPED
 
 
-def test_a_lease_of_the_former_server_expires_with_its_actor() -> None:
-    made = ledger(1)
-    made.begin(0, 1, 0.0)
-    fresh = succeeded(made.state, Progress(1))
-    assert fresh.begin(1, 7, 109.9) is None
-    assert fresh.begin(1, 7, 110.0) == 65537
+def test_where_learner_and_server_both_died_no_number_comes_twice() -> None:
+    fresh = Ledger()
+    fresh.rebuild(Progress(8, next_lease=3, accepted=3, spent=((0, 3),)), 0.0)
+    assert fresh.begin(0, 1, 0.0, received=[77]) == 3 + SKIPPED, "what it put is in the log, or lost"
 
 
-def test_lockstep_gives_every_stream_its_own_numbers() -> None:
-    made = ledger(6, workers=3)
-    assert made.begin(2, 1, 0.0) == 2
-    assert made.begin(0, 1, 0.0) == 0
-    assert take(made, 1, 9) == [1, 4]
-    assert made.begin(2, 1, 0.0, received=[2]) == 5
-    assert made.begin(2, 1, 0.0, received=[5]) is None
-    made.admit(Progress(7), 0.0)
-    assert made.begin(2, 1, 0.0, received=[5]) is None
-    assert made.begin(0, 1, 0.0, received=[0]) == 3
-    assert made.begin(0, 1, 0.0, received=[3]) == 6
+# --- liars ---------------------------------------------------------------------------------------------------------
 
 
-def test_lockstep_gives_a_new_life_the_undelivered_number() -> None:
-    made = ledger(9, workers=2)
-    assert take(made, 0, 2) == [0, 2]
-    assert made.begin(0, 2, 1000.0) == 2, "it never expires to anybody else"
-    assert made.begin(0, 2, 1000.0, received=[2]) == 4
+@pytest.mark.parametrize("number", EXTREMES)
+def test_numbers_nobody_can_have_received_change_nothing(number: int) -> None:
+    for made in (ledger(6), succeeded(LedgerState(2, 2, 6), Progress(6, 2))):
+        made.expire(200.0)
+        before = made.state()
+        for life in range(20):
+            made.begin(9, life, 200.0, received=[number, 3, 4, 5])
+            made.beat(9, life, 200.0, received=[number], leaving=True)
+        assert made.begun <= before.begun + 4, "no more than a former server can have handed out"
+        assert (made.admit_until, made.next_lease) == (before.admit_until, before.next_lease + 20)
 
 
-def test_lockstep_refuses_other_streams() -> None:
-    with pytest.raises(UsageError, match="workers 0 to 1"):
-        ledger(9, workers=2).begin(2, 1, 0.0)
+def test_of_what_a_former_server_may_have_given_no_more_is_believed_than_it_could() -> None:
+    fresh = succeeded(LedgerState(0, 0, 4), Progress(4))
+    for liar in range(50):
+        fresh.begin(liar, 1, 101.0, received=list(range(liar * 16, liar * 16 + 16)))
+    assert fresh.begun == 4
+    fresh.admit(Progress(4, complete=True), 102.0)
+    fresh.expire(112.0)
+    assert fresh.begun == 0, "and nothing came of it"
 
 
-@pytest.mark.parametrize(("consumed", "backlog", "expected"), [(4, 2, [6, 7]), (4, 0, [4, 5]), (3, 0, [4, 3])])
-def test_lockstep_goes_on_or_goes_back_with_a_new_learner(consumed: int, backlog: int, expected: list[int]) -> None:
-    made = ledger(6, workers=2)
-    assert take(made, 0, 4) == [0, 2, 4]
-    assert take(made, 1, 4) == [1, 3, 5]
-    made.rebuild(Progress(8, consumed=consumed, backlog=backlog), 0.0)
-    assert [made.begin(s, 1, 0.0, received=[4 + s]) for s in (0, 1)] == expected
+@pytest.mark.parametrize("actor_id", [n for n in EXTREMES])
+def test_actor_ids_nobody_can_have_are_refused(actor_id: int) -> None:
+    with pytest.raises(UsageError, match="numbers begin at 0"):
+        ledger(6).begin(actor_id, 1, 0.0)
 
 
-def test_lockstep_after_a_server_restart_follows_what_actors_report() -> None:
-    fresh = Ledger(workers=2)
-    fresh.rebuild(Progress(8, consumed=2), 0.0, LedgerState(6, 6, 8))
-    assert fresh.begin(0, 1, 0.0, received=[4]) == 6
-    assert fresh.begin(1, 99, 0.0) == 3, "a new life cannot know what the former put; the learner drops what it has"
+def test_one_machine_cannot_take_every_lease_under_invented_names() -> None:
+    made = ledger(8, per_peer=4)
+    made.begin(0, 1, 0.0, peer="honest")
+    taken = [made.begin(100 + n, 1, 0.0, peer="liar") for n in range(20)]
+    assert [lease is not None for lease in taken] == [True] * 4 + [False] * 16
+    claims = [made.begin(100 + n, 1, 0.0, received=[lease or 0], peer="liar") for n, lease in enumerate(taken)]
+    assert not any(claims), "to say that it put them earns it no more"
+    honest: list[int] = [0]
+    for second in range(1, 500):
+        lease = made.begin(0, 1, float(second), received=honest, peer="honest")
+        assert lease is not None, "it goes on"
+        honest.append(lease)
+        spent = tuple((number, number + 1) for number in honest[:-1])
+        made.admit(Progress(8 + second, accepted=len(spent), spent=spent, complete=True), float(second))
+        made.expire(float(second))
+        assert made.begin(200, 1, float(second), peer="liar") is None
+
+
+def test_alone_a_machine_may_have_them_all() -> None:
+    made = ledger(8, per_peer=4)
+    assert [made.begin(n, 1, 0.0, peer="one") for n in range(9)] == [*range(8), None]
+
+
+def test_another_machine_does_not_take_over_a_worker_that_is_alive() -> None:
+    made = ledger(8)
+    assert made.begin(0, 1, 0.0, peer="here") == 0
+    with pytest.raises(Busy, match="is alive"):
+        made.begin(0, 2, 2.9, peer="there")
+    assert made.begin(0, 2, 3.0, peer="there") == 1, "it was not heard of for three seconds"
+
+
+# --- joining -------------------------------------------------------------------------------------------------------
+
+
+def test_who_joins_gets_numbers_that_nobody_alive_has() -> None:
+    made = ledger(8)
+    made.begin(1, 1, 0.0)
+    assert made.join(2, 50, 0.0, "") == [0, 2]
+    assert made.join(1, 51, 0.0, "") == [3]
+    assert made.join(1, 52, 3.0, "") == [0], "not heard of since"
+    assert made.join(0, 53, 0.0, "") == made.join(1 << 31, 53, 0.0, "") == []

@@ -8,6 +8,7 @@ from collections import deque
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from headrace.common.lease_set import LeaseSet
 from headrace.common.weights.base import Progress
 from headrace.paramserver.ledger import Ledger
 
@@ -24,10 +25,11 @@ VERSIONS = 12
 def test_no_fragment_is_trained_beyond_the_bound(
     actors: int, per_version: int, max_staleness: int, choices: list[int]
 ) -> None:
-    ledger, version, arrived = Ledger(), 0, deque[int]()
+    ledger, version, arrived, came = Ledger(), 0, deque[int](), LeaseSet()
     ledger.admit(Progress((1 + max_staleness) * per_version), 0.0)
     began_at: dict[int, int] = {}
     received: dict[int, list[int]] = {a: [] for a in range(actors)}
+    total = 0
 
     def ask(actor: int) -> None:
         lease = ledger.begin(actor, 1, 0.0, received[actor])
@@ -41,10 +43,14 @@ def test_no_fragment_is_trained_beyond_the_bound(
             staleness = [version - arrived.popleft() for _ in range(per_version)]
             assert max(staleness) <= max_staleness
             version += 1
-            ledger.admit(Progress((version + 1 + max_staleness) * per_version), 0.0)
+            admit_until = (version + 1 + max_staleness) * per_version
+            ledger.admit(Progress(admit_until, accepted=total, spent=came.runs), 0.0)
 
     def turn(actor: int) -> None:
+        nonlocal total
         if actor in began_at:
+            came.add(received[actor][-1])
+            total += 1
             arrived.append(began_at.pop(actor))
             learn()
         ask(actor)

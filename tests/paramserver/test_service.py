@@ -11,19 +11,19 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from headrace.common.errors import Closed, Fenced, Rejected, TransportError, UsageError
-from headrace.common.weights.base import Progress
+from headrace.common.weights.base import LedgerState, Progress
 from headrace.common.weights.chunks import CHUNK_BYTES
 from headrace.common.weights.client import CHANNEL_OPTIONS, SERVICE
 from headrace.common.wire import paramserver_pb2 as pb
 
-from .servers import PLENTY, RUN, Rig, wait_for, weights
+from .servers import PLENTY, RUN, Rig, collect, wait_for, weights
 
 
 def test_weights_arrive_once_and_leave_every_time(rig: Rig) -> None:
     server = rig.server()
     rig.publisher(server.address).publish(weights(7), PLENTY)
     actor = rig.subscriber(server.address)
-    first = actor.next(-1, 10.0)
+    first = collect(actor, -1, 10.0)
     assert first is not None
     assert first.weights is not None
     assert (first.number, first.learner_epoch, first.weights.version) == (0, 1, 7)
@@ -39,7 +39,7 @@ def test_an_actor_waits_for_leave_and_is_woken(rig: Rig) -> None:
     publisher = rig.publisher(server.address)
     publisher.publish(weights(0), Progress(1))
     actor = rig.subscriber(server.address)
-    assert actor.next(-1, 10.0) is not None
+    assert collect(actor, -1, 10.0) is not None
     began = time.monotonic()
     assert actor.next(0, 0.3) is None
     assert 0.25 < time.monotonic() - began < 3.0
@@ -82,7 +82,7 @@ def test_a_slow_actors_fragment_wakes_those_who_wait_for_it(rig: Rig, monkeypatc
     publisher = rig.publisher(server.address)
     publisher.publish(weights(0), Progress(1))
     slow, fast = rig.subscriber(server.address, 0), rig.subscriber(server.address, 1)
-    assert slow.next(-1, 10.0) is not None
+    assert collect(slow, -1, 10.0) is not None
     publisher.admit(Progress(3))
     wait_for(lambda: server.store.ledger.admit_until == 3)
     results: list[object] = []
@@ -95,7 +95,7 @@ def test_a_slow_actors_fragment_wakes_those_who_wait_for_it(rig: Rig, monkeypatc
     assert results[0] is not None
 
 
-def test_actors_in_line_tell_a_new_server_what_they_have_put_before_it_gives_leave(rig: Rig) -> None:
+def test_actors_in_line_tell_a_new_server_what_they_have_put(rig: Rig) -> None:
     server = rig.server(settle_s=0.5)
     actors = [rig.subscriber(server.address, i) for i in range(2)]
     actors[0]._received.extend([0, 1])
@@ -106,7 +106,8 @@ def test_actors_in_line_tell_a_new_server_what_they_have_put_before_it_gives_lea
         thread.start()
     wait_for(lambda: len(server._service._line) == 2)
     publisher = rig.publisher(server.address)
-    publisher._known = pb.LedgerState(admit_until=4)  # it heard of the former server before that gave its four leases
+    known = pb.LedgerState(admit_until=4)  # it heard of the former server before that gave its four leases
+    publisher._ledger.hear(known, Progress(0))
     publisher.publish(weights(0), Progress(4))
     for thread in threads:
         thread.join(20.0)
@@ -117,15 +118,16 @@ def test_actors_in_line_tell_a_new_server_what_they_have_put_before_it_gives_lea
 def test_a_lease_that_died_with_the_server_is_given_again_by_its_successor(rig: Rig) -> None:
     former = rig.server()
     publisher = rig.publisher(former.address)
+    heard: list[LedgerState] = []
+    publisher.listen(lambda state, ticket: heard.append(state))
     publisher.publish(weights(0), Progress(1))
     lease = rig.subscriber(former.address, 0).next(-1, 10.0)
     assert lease is not None
-    publisher.admit(Progress(1))  # the answer tells the learner who holds it
-    publisher.flush(10.0)
-    wait_for(lambda: publisher._known is not None and len(publisher._known.out) == 1)
+    publisher.ask()  # the answer tells the learner who holds it
+    wait_for(lambda: any(state.out for state in heard))
     successor = rig.server(settle_s=1000.0)
     heir = rig.publisher(successor.address)
-    heir._known = publisher._known
+    heir._ledger = publisher._ledger
     heir.publish(weights(0), Progress(1))
     again = rig.subscriber(successor.address, 0).next(-1, 10.0)  # as if the answer had been lost with the server
     assert again is not None
@@ -140,7 +142,7 @@ def test_never_more_leaves_than_admitted_with_many_actors(rig: Rig) -> None:
 
     def run(actor_id: int) -> None:
         actor = rig.subscriber(server.address, actor_id)
-        while (lease := actor.next(-1, 0.5)) is not None:
+        while (lease := collect(actor, -1, 0.5)) is not None:
             leases.append(lease.number)
 
     threads = [threading.Thread(target=run, args=(i,)) for i in range(5)]
@@ -245,7 +247,7 @@ def test_lockstep_hands_each_stream_its_own_leases(rig: Rig) -> None:
     leases = {}
     for stream in (1, 0):
         actor = rig.subscriber(server.address, stream)
-        leases[stream] = [lease.number for _ in range(2) if (lease := actor.next(-1, 10.0))]
+        leases[stream] = [lease.number for _ in range(2) if (lease := collect(actor, -1, 10.0))]
         assert actor.next(-1, 0.0) is None
     assert leases == {0: [0, 2], 1: [1, 3]}
     with pytest.raises(UsageError, match="workers 0 to 1"):
@@ -278,7 +280,7 @@ def test_a_replaced_actor_is_fenced(rig: Rig) -> None:
     server = rig.server()
     rig.publisher(server.address).publish(weights(0), PLENTY)
     old, new = rig.subscriber(server.address, 0, 1), rig.subscriber(server.address, 0, 2)
-    assert old.next(-1, 10.0) is not None
+    assert collect(old, -1, 10.0) is not None
     assert new.next(-1, 10.0) is not None
     with pytest.raises(Fenced, match="actor 0"):
         old.next(0, 10.0)

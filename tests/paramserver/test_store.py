@@ -10,6 +10,7 @@ from headrace.common.types import Weights
 from headrace.common.weights.base import Progress
 from headrace.paramserver.inprocess import InProcess
 from headrace.paramserver.ledger import Ledger
+from headrace.paramserver.lockstep import make_ledger
 from headrace.paramserver.store import LeaseRequest, Store, Version, Writer
 
 FIRST = Writer("run-1", 1, 11)
@@ -94,9 +95,9 @@ def test_another_run_is_refused_everywhere() -> None:
 def test_a_new_epoch_may_start_from_an_older_version() -> None:
     made = store()
     assert made.next(ask(), 0.0) is not None
-    made.publish(Writer("run-1", 2, 12), version(3, epoch=2), Progress(4, consumed=3), None, 0.0)
+    made.publish(Writer("run-1", 2, 12), version(3, epoch=2), Progress(4, accepted=3), None, 0.0)
     assert made.current == version(3, epoch=2)
-    assert made.ledger.state.begun == 4, "three consumed, one in the making"
+    assert made.ledger.begun == 4, "three consumed, one in the making"
 
 
 def test_counters_of_a_learner_that_has_not_published_are_not_taken() -> None:
@@ -106,7 +107,7 @@ def test_counters_of_a_learner_that_has_not_published_are_not_taken() -> None:
 
 
 def test_in_process_carrier() -> None:
-    carrier = InProcess(Store(Ledger(workers=2)), clock=lambda: 0.0)
+    carrier = InProcess(Store(make_ledger(2)), clock=lambda: 0.0)
     tensors = {"w": np.zeros(3, np.float32)}
     carrier.publish(Weights("run-1", 1, 0, tensors), Progress(2))
     tensors["w"][:] = 9
@@ -118,6 +119,7 @@ def test_in_process_carrier() -> None:
     assert first.weights.tensors["w"].tolist() == [0, 0, 0], "the learner goes on, the version stays"
     assert not first.weights.tensors["w"].flags.writeable
     assert (first.number, second.number) == (0, 1)
+    one.delivered()
     assert one.next(0, 0.0) is None
     carrier.admit(Progress(3))
     again = one.next(0, 0.0)

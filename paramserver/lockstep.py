@@ -1,0 +1,67 @@
+"""Pacing where nothing may be stale: lease n belongs to worker ``n % workers``, and nobody else can take it.
+
+A worker's next lease is the lowest of its numbers whose fragment the learner does not have and that is not on its way.
+So a lease never goes to another worker, however long it takes: whoever is missing holds everybody up, and is named
+(``headrace status``). A new life of the worker gets the same number again; a fragment that comes twice is recognised by
+it. What was put and is lost on the way is collected again after ``delivery_s``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from headrace.common.weights.base import LedgerState, Progress
+from headrace.paramserver.ledger import Ledger
+from headrace.paramserver.workers import Worker
+
+
+class LockstepLedger(Ledger):
+    """A :class:`Ledger` for ``workers`` workers in turn; ``admit_until`` bounds the numbers themselves."""
+
+    skips = 0
+
+    def __init__(self, workers: int, *, lost_after_s: float = 3.5, delivery_s: float = 60.0, settle_s: float = 5.0):
+        self.lockstep = workers
+        super().__init__(lost_after_s=lost_after_s, delivery_s=delivery_s, settle_s=settle_s)
+        self._unmet: set[int] = set()  # workers of the former server that have not called this one yet
+
+    @property
+    def room(self) -> bool:
+        return True
+
+    def rebuild(self, progress: Progress, now_s: float, known: LedgerState | None = None) -> None:
+        """A learner that came back has read what waited for it: what it does not have then is collected again."""
+        self._unmet = set(range(self.lockstep)) if known is not None else set()
+        for lease in list(self.put.values()):
+            self._close(lease)
+        super().rebuild(progress, now_s, known)
+
+    def expire(self, now_s: float) -> None:
+        self._expire_put(now_s)
+
+    def _choose(self, worker: Worker, received: Sequence[int], now_s: float) -> int | None:
+        self._meet(worker, received, now_s)
+        number = self.spent.first_missing(worker.actor_id, self.lockstep)
+        while number in self.put:
+            number = self.spent.first_missing(number + self.lockstep, self.lockstep)
+        if number >= self.admit_until:
+            return None
+        if number in self.held:  # by a life that is long forgotten
+            self._give_up(self.held[number])
+        return number
+
+    def _meet(self, worker: Worker, received: Sequence[int], now_s: float) -> None:
+        """A worker that lived before this server did: what it put may be on its way."""
+        if worker.actor_id in self._unmet:
+            self._unmet.discard(worker.actor_id)
+            for number in received:
+                mine = 0 <= number < self.admit_until and number % self.lockstep == worker.actor_id
+                if mine and self._is_missing(number):
+                    self.put[number] = self._open(number, worker, now_s)
+
+
+def make_ledger(workers: int, *, lease_max_s: float = 0.0, per_peer: int = 0, **times_s: float) -> Ledger:
+    """Lockstep for ``workers`` > 0 workers; else they come as they are ready."""
+    if workers:
+        return LockstepLedger(workers, **times_s)
+    return Ledger(lease_max_s=lease_max_s, per_peer=per_peer, **times_s)

@@ -1,0 +1,89 @@
+"""The ledger where leases go to the workers in turn."""
+
+from __future__ import annotations
+
+import pytest
+
+from headrace.common.errors import UsageError
+from headrace.common.weights.base import LedgerState, Progress
+from headrace.paramserver.lockstep import LockstepLedger
+
+from .test_ledger import take
+
+
+def lockstep(workers: int, admit_until: int) -> LockstepLedger:
+    made = LockstepLedger(workers, delivery_s=10.0)
+    made.rebuild(Progress(admit_until, complete=True), 0.0)
+    return made
+
+
+def test_every_worker_has_its_own_numbers() -> None:
+    made = lockstep(3, 6)
+    assert made.begin(2, 1, 0.0) == 2
+    assert made.begin(0, 1, 0.0) == 0
+    assert take(made, 1, 9) == [1, 4]
+    assert made.begin(2, 1, 0.0, received=[2]) == 5
+    assert made.begin(2, 1, 0.0, received=[2, 5]) is None
+    made.admit(Progress(7), 0.0)
+    assert made.begin(2, 1, 0.0, received=[2, 5]) is None
+    assert made.begin(0, 1, 0.0, received=[0]) == 3
+    assert made.begin(0, 1, 0.0, received=[0, 3]) == 6
+
+
+def test_a_new_life_has_the_number_that_did_not_come() -> None:
+    made = lockstep(2, 9)
+    assert take(made, 0, 2) == [0, 2]
+    made.admit(Progress(9, accepted=1, spent=((0, 1),), complete=True), 0.0)
+    made.expire(1000.0)
+    assert made.begin(0, 2, 1000.0) == 2, "it never goes to anybody else"
+    assert made.begin(0, 2, 1000.0, received=[2]) == 4
+
+
+def test_a_new_life_does_not_repeat_what_came() -> None:
+    made = lockstep(2, 9)
+    assert take(made, 0, 1) == [0]
+    made.admit(Progress(9, accepted=1, spent=((0, 1),)), 0.0)  # it was put before its worker was killed
+    assert made.begin(0, 2, 0.0) == 2
+
+
+def test_other_workers_are_refused() -> None:
+    for actor_id in (-1, 2, 2**62):
+        with pytest.raises(UsageError, match="workers 0 to 1"):
+            lockstep(2, 9).begin(actor_id, 1, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("spent", "expected"), [(((0, 6),), [6, 7]), (((0, 4),), [4, 5]), (((0, 3),), [4, 3]), (((0, 3), (4, 5)), [6, 3])]
+)
+def test_a_new_learner_has_collected_again_what_it_does_not_have(
+    spent: tuple[tuple[int, int], ...], expected: list[int]
+) -> None:
+    made = lockstep(2, 6)
+    assert take(made, 0, 4) == [0, 2, 4]
+    assert take(made, 1, 4) == [1, 3, 5]
+    made.rebuild(Progress(8, accepted=4, spent=spent), 0.0)
+    assert [made.begin(s, 1, 0.0, received=[s, s + 2, s + 4]) for s in (0, 1)] == expected
+
+
+def test_after_a_server_restart_what_workers_say_they_put_is_on_its_way() -> None:
+    fresh = LockstepLedger(2, delivery_s=10.0)
+    fresh.rebuild(Progress(8, accepted=2, spent=((0, 2),), complete=True), 0.0, LedgerState(6, 6, 8))
+    assert fresh.begin(0, 1, 0.0, received=[2, 4]) == 6
+    assert fresh.begin(1, 99, 0.0) == 3, "a new life cannot know what the former put; the learner drops what it has"
+    fresh.expire(10.0)
+    assert fresh.begin(0, 1, 10.0, received=[2, 4, 6]) == 2, "it never came"
+
+
+def test_lies_concern_the_liars_own_numbers_alone() -> None:
+    fresh = LockstepLedger(2, delivery_s=10.0)
+    fresh.rebuild(Progress(8, accepted=2, spent=((0, 2),), complete=True), 0.0, LedgerState(6, 6, 8))
+    assert fresh.begin(0, 1, 0.0, received=[3, 5, -2, 2**62]) == 2
+    assert fresh.begin(1, 1, 0.0) == 3
+
+
+def test_who_joins_gets_a_free_number_or_waits() -> None:
+    made = lockstep(3, 9)
+    made.begin(1, 1, 0.0)
+    assert made.join(2, 9, 0.0, "") == [0, 2]
+    assert made.join(1, 10, 0.0, "") == []
+    assert made.join(1, 10, 4.0, "") == [0]

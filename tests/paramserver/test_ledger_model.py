@@ -44,7 +44,7 @@ class Pacing(RuleBasedStateMachine):
         self.in_flight: set[int] = set()
         self.overshoot = 0  # fragments that exist though the ledger had to give them up, or could not know of them
         self.ledger = Ledger(lost_after_s=LOST_AFTER_S, delivery_s=DELIVERY_S, settle_s=SETTLE_S)
-        self.known = LedgerState()
+        self.known, self.unheard = LedgerState(), 0
         self.ledger.rebuild(self.progress(), 0.0)
 
     # --- the world -------------------------------------------------------------------------------------------------
@@ -135,6 +135,7 @@ class Pacing(RuleBasedStateMachine):
     @rule()
     def server_restarts(self) -> None:
         held = {number for number, *_ in self.known.out}
+        self.unheard += max(0, self.known.admit_until - self.known.begun)
         self.overshoot += sum(life.holds is not None and life.holds not in held for life in self.lives.values())
         self.overshoot += len(self.in_flight - held)
         self.ledger = Ledger(lost_after_s=LOST_AFTER_S, delivery_s=DELIVERY_S, settle_s=SETTLE_S)
@@ -147,6 +148,12 @@ class Pacing(RuleBasedStateMachine):
         self.known = self.ledger.state()
 
     # --- what holds ------------------------------------------------------------------------------------------------
+
+    @invariant()
+    def what_is_out_was_handed_out(self) -> None:
+        """But for what a former server may have handed out unheard."""
+        invented = [number for number in (*self.ledger.held, *self.ledger.put) if number not in self.issued]
+        assert len(invented) <= self.unheard
 
     @invariant()
     def a_replaced_life_gets_nothing(self) -> None:

@@ -10,12 +10,14 @@ The address is a Unix socket (SOCK_SEQPACKET) that the learner owns. What travel
 with the descriptor of a memory file: a record arrives whole or not at all, whenever its producer dies, and put() never
 waits for the learner's Python to copy anything. docs/carriers.md has the figures behind this choice.
 
-This carrier has no log: what a learner had taken and not applied is lost with it.
+Peers are not trusted: what one does costs itself a connection or a record, and the others nothing. This carrier
+has no log: what a learner had taken and not applied is lost with it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import selectors
 import socket
@@ -26,38 +28,46 @@ from pathlib import Path
 
 from headrace.common import codec
 from headrace.common.buffers import Buffers
-from headrace.common.errors import Closed, Rejected, TransportError, UsageError
+from headrace.common.errors import Closed, Rejected, TransportError
 from headrace.common.metrics import Metrics
 from headrace.common.transport.base import Limits, Position, Received
 from headrace.common.transport.dead_letter import DeadLetters
+from headrace.common.transport.local_peers import MAX_CLOSING, Peers, descriptor_left, has_said
 from headrace.common.transport.local_sink import LocalSink
-from headrace.common.transport.memory_file import BYE, RECORD, TAKEN, address, read, socket_path
+from headrace.common.transport.memory_file import BYE, RECORD, TAKEN, beginning, is_memory_file, read, socket_path
+from headrace.common.unix_socket import listen
 
 __all__ = ["LocalSink", "LocalSource"]
 
 _KEPT_RECORDS = 8  # copies whose memory is used again
-_MIN_COST_BYTES = 4096  # what the objects around the smallest record take, roughly
+_OBJECT_BYTES = 512  # what the objects around a record, an array or an episode take, at most
+_LETTER_BYTES = 64 << 10  # read of what is too large to be read
+_MAX_DESCRIPTORS = 253  # in one packet; what is not received, the kernel closes at once, in this thread
+_FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_PAUSE_S = 0.1
+_HEARD_OUT = 16
 
 
 class LocalSource:
-    """The reading half; owns the address. Raises :class:`UsageError` when another learner listens there."""
+    """The reading half; owns the address. Raises :class:`UsageError` when it cannot be had."""
 
     def __init__(self, url: str, limits: Limits, metrics: Metrics, dead_letter: Path) -> None:
         self._path = socket_path(url)
         self._limits = limits
         self._metrics = metrics
-        self._dead_letters = DeadLetters(dead_letter)
+        self._dead_letters = DeadLetters(dead_letter, metrics)
         self._changed = threading.Condition()  # guards the four below
         self._queue: deque[Received] = deque()
         self._queue_bytes = 0
         self._closed = False
         self._failure: BaseException | None = None
-        self._listener = _listen(self._path)
+        self._listener = listen(self._path, socket.SOCK_SEQPACKET, f"carrier local://{self._path}")
         self._wake, self._woken = socket.socketpair()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         self._selector.register(self._woken, selectors.EVENT_READ)
-        self._links: set[socket.socket] = set()
+        self._peers = Peers()
+        self._listen_again_s = 0.0  # when, while nobody new is let in; 0: everybody is
         self._buffers = Buffers(_KEPT_RECORDS)
         self._reader = threading.Thread(target=self._run, name="local-source", daemon=True)
         self._reader.start()
@@ -87,7 +97,11 @@ class LocalSource:
         return len(self._queue)
 
     def reject(self, received: Received, reason: str, detail: str) -> None:
-        self._dead_letters.keep(reason, detail, codec.encode(received.trajectory, self._limits.record_bytes))
+        try:
+            frame = codec.encode(received.trajectory, self._limits.record_bytes)
+        except Rejected as e:  # its arrays lay over each other: apart they are larger than a record may be
+            frame, detail = b"", f"{detail} (not kept: {e})"
+        self._dead_letters.keep(reason, detail, frame, received.nbytes)
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Tell every producer that this is for good, and free the address. Idempotent."""
@@ -99,13 +113,14 @@ class LocalSource:
             self._count(-self._queue_bytes)
         self._wake.send(b"x")
         self._reader.join(timeout_s)
-        for link in list(self._links):
+        for link in self._peers:
             with contextlib.suppress(OSError):
                 link.send(BYE)
-            link.close()
+            self._peers.remove(link)
+        self._peers.end(timeout_s)
+        self._path.unlink(missing_ok=True)  # while it is ours still: whoever comes next finds nothing to claim
         for thing in (self._listener, self._selector, self._wake, self._woken):
             thing.close()
-        self._path.unlink(missing_ok=True)
 
     def _count(self, more_bytes: int) -> None:
         self._queue_bytes += more_bytes
@@ -117,7 +132,7 @@ class LocalSource:
     def _run(self) -> None:
         try:
             while not self._closed:
-                for key, _ in self._selector.select():
+                for key, _ in self._selector.select(self._pause_s()):
                     if key.data is not None and not self._closed:
                         key.data()
         except Exception as e:  # to be raised where somebody looks: in get()
@@ -126,44 +141,90 @@ class LocalSource:
                 self._changed.notify_all()
 
     def _accept(self) -> None:
-        link, _ = self._listener.accept()
+        if self._peers.closing >= MAX_CLOSING:
+            return self._pause("closing")
+        try:
+            link, _ = self._listener.accept()
+        except OSError as e:
+            if e.errno in _FULL:
+                self._pause("descriptors")
+            return  # else who knocked has gone again
+        if len(self._peers) >= self._peers.cap:
+            self._make_room()
         link.setblocking(False)
-        self._links.add(link)
+        self._peers.add(link)
         self._selector.register(link, selectors.EVENT_READ, lambda: self._read(link))
+
+    def _make_room(self) -> None:
+        """Drop who is missed least, heard out first: an actor that waits for its next lease does not look whether the
+        record it sent was taken. (Who is dropped without need connects again at its next put.)"""
+        for _ in range(_HEARD_OUT):
+            idlest = self._peers.idlest()
+            if idlest is None or not has_said(idlest):
+                break
+            self._read(idlest)
+        if idlest is not None and idlest in self._peers:
+            self._metrics.inc("transport_errors_total", kind="crowded")
+            self._drop(idlest)
+
+    def _pause(self, kind: str) -> None:
+        """Let nobody new in for a moment; who is in goes on."""
+        self._metrics.inc("transport_errors_total", kind=kind)
+        self._selector.unregister(self._listener)
+        self._listen_again_s = time.monotonic() + _PAUSE_S
+
+    def _pause_s(self) -> float | None:
+        """What is left of the pause; None when there is none, or none any more."""
+        if not self._listen_again_s:
+            return None
+        if (left_s := self._listen_again_s - time.monotonic()) > 0:
+            return left_s
+        self._listen_again_s = 0.0
+        self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+        return None
 
     def _read(self, link: socket.socket) -> None:
         """One packet. A producer that breaks the protocol is dropped; the others are not touched."""
+        if link not in self._peers:
+            return  # dropped in this turn
+        if not descriptor_left(link):  # received now, the record would lose its own
+            self._metrics.inc("transport_errors_total", kind="descriptors")
+            return time.sleep(_PAUSE_S)
         fds: list[int] = []
         try:
-            said, fds, flags, _ = socket.recv_fds(link, RECORD.size, 1, socket.MSG_CMSG_CLOEXEC)
+            said, fds, flags, _ = socket.recv_fds(link, RECORD.size, _MAX_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
             if not said:
                 return self._drop(link)
             if len(said) != RECORD.size or len(fds) != 1 or flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
                 self._metrics.inc("transport_errors_total", kind="protocol")
                 return self._drop(link)
             received = self._decode(fds[0], *RECORD.unpack(said))
+            if received is not None:
+                self._peers.gave(link)
             if received is None or self._admit(received):
                 link.send(TAKEN.pack(time.monotonic()))
-        except (ConnectionError, BlockingIOError):
+        except OSError:
             self._drop(link)  # gone, or it sends without ever reading what we say
         finally:
             for fd in fds:
-                os.close(fd)
+                if is_memory_file(fd):
+                    os.close(fd)
+                else:
+                    self._peers.close_later(fd)
 
     def _drop(self, link: socket.socket) -> None:
         self._selector.unregister(link)
-        self._links.discard(link)
-        link.close()
+        self._peers.remove(link)
 
     def _decode(self, fd: int, nbytes: int) -> Received | None:
         """The record behind ``fd``; None when it went to the dead letters."""
-        data = memoryview(b"")
+        data: codec.Buffer = b""
         try:
             data = read(fd, nbytes, self._limits.record_bytes, self._buffers)
             return Received(codec.decode(data, self._limits.record_bytes), nbytes=nbytes)
         except Rejected as e:
             self._metrics.inc("learner_rejected_total", reason=e.reason)
-            self._dead_letters.keep(e.reason, str(e), data)
+            self._dead_letters.keep(e.reason, str(e), data or beginning(fd, _LETTER_BYTES), nbytes)
             return None
 
     def _admit(self, received: Received) -> bool:
@@ -183,36 +244,6 @@ class LocalSource:
 
 
 def _cost(received: Received) -> int:
-    return max(received.nbytes, _MIN_COST_BYTES)
-
-
-def _listen(path: Path) -> socket.socket:
-    """A listening socket at ``path``, for this user only; one left behind by a learner that died is replaced."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if _answers(path):
-        raise UsageError(f"carrier local://{path}: another learner listens there; give each run its own address")
-    if path.is_socket():
-        path.unlink()
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        with address(path) as a:
-            listener.bind(a)
-        path.chmod(0o600)
-        listener.listen(1024)
-        listener.setblocking(False)
-    except OSError as e:
-        listener.close()
-        raise UsageError(f"carrier local://{path}: cannot listen there: {e}") from e
-    return listener
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe, address(path) as a:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(a)
-        except TimeoutError:
-            return True  # too busy to answer
-        except OSError:
-            return False  # nothing there, no socket, or nobody behind it
-        return True
+    """What a record holds on to, which a small one with thousands of episodes may have most of in objects."""
+    trajectory = received.trajectory
+    return received.nbytes + _OBJECT_BYTES * (8 + len(trajectory.arrays) + len(trajectory.episodes))

@@ -22,14 +22,16 @@ from headrace.common.errors import Closed, TransportError, UsageError
 from headrace.common.metrics import Metrics
 from headrace.common.transport import memory_file
 from headrace.common.transport.base import Limits
-from headrace.common.transport.memory_file import BYE, RECORD, TAKEN, address, socket_path
+from headrace.common.transport.memory_file import BYE, RECORD, TAKEN, socket_path
 from headrace.common.types import Trajectory
+from headrace.common.unix_socket import address
 
 MAX_PENDING = 32  # records; the kernel bounds descriptors under way per user
 MAX_SPARE = 2  # files kept to be used again: their pages are there already, which is most of the cost of a new one
 
 _NO_ROOM = (errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS)
 _GONE = (errno.EPIPE, errno.ECONNRESET)
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,8 @@ class LocalSink:
         self._sent = 0  # how many of _pending the present connection has been given
         self._closed = ""
         self._link: socket.socket | None = None
-        self._lost_at_s = time.monotonic()
+        self._connected_at_s = self._lost_at_s = time.monotonic()
+        self._pause_s = 0.0  # before the next connect
         try:
             self._connect(self._lost_at_s + reconnect_s)
         except TransportError as e:
@@ -181,9 +184,11 @@ class LocalSink:
 
     def _hear(self, deadline: float | None) -> None:
         """Note what was taken, without waiting; where the connection is lost, find a learner again."""
+        again = False
         while True:
             if self._link is None:
-                self._reconnect(deadline)
+                self._reconnect(deadline, again)
+                again = True
             assert self._link is not None
             try:
                 said = self._link.recv(16)
@@ -197,17 +202,25 @@ class LocalSink:
             elif len(said) == TAKEN.size and self._sent:
                 record = self._pending.popleft()
                 self._sent -= 1
+                self._pause_s = 0.0
                 self._metrics.observe("transport_ack_seconds", max(0.0, TAKEN.unpack(said)[0] - record.put_at_s))
                 self._drop(record)
             else:
-                self._metrics.inc("transport_errors_total", kind="disconnected")
-                self._link.close()
-                self._link, self._sent, self._lost_at_s = None, 0, time.monotonic()
+                self._lose()
 
-    def _reconnect(self, deadline: float | None) -> None:
+    def _lose(self) -> None:
+        """The connection ended; at once: then it was a refusal, and the learner is as lost as before."""
+        assert self._link is not None
+        self._metrics.inc("transport_errors_total", kind="disconnected")
+        self._link.close()
+        self._link, self._sent, now = None, 0, time.monotonic()
+        if self._pause_s == 0 or now - self._connected_at_s > _LONGEST_PAUSE_S:
+            self._lost_at_s, self._pause_s = now, 0.0
+
+    def _reconnect(self, deadline: float | None, again: bool) -> None:
         until = self._lost_at_s + self._reconnect_s
         try:
-            self._connect(until if deadline is None else min(until, deadline))
+            self._connect(until if deadline is None else min(until, deadline), again)
         except TransportError:
             if time.monotonic() >= until:
                 self._end(f"because the learner was gone for {self._reconnect_s:g} s")
@@ -216,21 +229,22 @@ class LocalSink:
         self._metrics.inc("transport_errors_total", kind="reconnected")
         self._hand_over()
 
-    def _connect(self, until: float) -> None:
-        """Raises :class:`TransportError` when nobody listens by ``until``; tries at least once."""
-        pause_s = 0.01
-        while True:
+    def _connect(self, until: float, again: bool = False) -> None:
+        """Raises :class:`TransportError` when nobody listens by ``until``. Tries at least once, but not ``again``."""
+        why: OSError | str = "a learner drops every connection"
+        while not again or time.monotonic() < until:
+            again = True
+            time.sleep(max(0.0, min(self._pause_s, until - time.monotonic())))
+            self._pause_s = min(_LONGEST_PAUSE_S, max(_FIRST_PAUSE_S, 1.5 * self._pause_s))
             link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             link.setblocking(False)
             try:
                 with address(self._path) as a:
                     link.connect(a)
-                self._link = link
-                return
             except OSError as e:
                 link.close()
-                left_s = until - time.monotonic()
-                if left_s <= 0:
-                    raise TransportError(f"carrier local://{self._path}: no learner listens there: {e}") from e
-            time.sleep(min(pause_s, left_s))
-            pause_s = min(0.25, 1.5 * pause_s)
+                why = e
+                continue
+            self._link, self._connected_at_s = link, time.monotonic()
+            return
+        raise TransportError(f"carrier local://{self._path}: no learner listens there: {why}")

@@ -7,10 +7,12 @@ reader copies out of it: nobody can change, or cut short, what has been checked.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
+import stat
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,7 +25,6 @@ TAKEN = struct.Struct("<d")  # learner -> producer: when the oldest record under
 BYE = b"bye"  # learner -> producer: closed for good
 
 _MAX_VECTORS = 512  # half of what pwritev(2) takes
-_MAX_ADDRESS_BYTES = 100  # sockaddr_un holds 107
 
 
 def create() -> int:
@@ -45,21 +46,44 @@ def write(fd: int, parts: Sequence[Buffer]) -> int:
     return total
 
 
-def read(fd: int, nbytes: int, cap_bytes: int, buffers: Buffers) -> memoryview:
-    """A private copy, in ``buffers``, of the first ``nbytes`` of a file that somebody else wrote.
+def is_memory_file(fd: int) -> bool:
+    """Whether reading ``fd`` can wait for nobody. Sealing is asked for first: only memory files know it, and the kernel
+    answers by itself, where even a file's size may have to be fetched (FUSE, a network)."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+        return stat.S_ISREG(os.fstat(fd).st_mode)
+    except OSError:
+        return False
 
-    Raises :class:`Rejected` when they are over the cap, the file is shorter, or the descriptor is of no file.
+
+def read(fd: int, nbytes: int, cap_bytes: int, buffers: Buffers) -> memoryview:
+    """A private copy, in ``buffers``, of the first ``nbytes`` of a memory file that somebody else wrote.
+
+    Raises :class:`Rejected` when they are over the cap, the file is shorter, or the descriptor is of no memory file.
     """
+    if not is_memory_file(fd):
+        raise Rejected("malformed", "the descriptor received is of no memory file (memfd_create, or of /dev/shm)")
     if nbytes > cap_bytes:
         raise Rejected("size", f"record of {nbytes} bytes is over the cap of {cap_bytes} bytes")
+    held = os.fstat(fd).st_size
+    if held < nbytes or nbytes == 0:
+        raise Rejected("malformed", f"the memory file received held {held} bytes, {nbytes} were announced")
     copy = buffers.take(nbytes)
     try:
-        got = os.preadv(fd, [copy], 0) if nbytes else 0
+        got = os.preadv(fd, [copy], 0)
     except OSError as e:
-        raise Rejected("malformed", f"the descriptor received cannot be read like a file: {e}") from e
-    if got != nbytes or nbytes == 0:
+        raise Rejected("malformed", f"the descriptor received cannot be read: {e}") from e
+    if got != nbytes:  # cut short meanwhile
         raise Rejected("malformed", f"the memory file received held {got} bytes, {nbytes} were announced")
     return copy
+
+
+def beginning(fd: int, nbytes: int) -> bytes:
+    """What a memory file begins with, at most ``nbytes``; nothing of any other file."""
+    with contextlib.suppress(OSError):
+        if is_memory_file(fd):
+            return os.pread(fd, nbytes, 0)
+    return b""
 
 
 def socket_path(url: str) -> Path:
@@ -70,16 +94,3 @@ def socket_path(url: str) -> Path:
     if not hasattr(os, "memfd_create") or not hasattr(socket, "SOCK_SEQPACKET"):
         raise UsageError(f"carrier {url!r}: local:// needs Linux; use kafka://host:port/topic")
     return Path(parts.path)
-
-
-@contextlib.contextmanager
-def address(path: Path) -> Iterator[str]:
-    """What to bind or connect to for a socket at ``path``: the kernel takes 107 bytes, a run directory more."""
-    if len(os.fsencode(path)) <= _MAX_ADDRESS_BYTES:
-        yield str(path)
-        return
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)

@@ -190,6 +190,8 @@ class Metrics:
         ``healthy`` says whether the role makes progress, not whether others do. Raises :class:`UsageError` for a port
         that is taken.
         """
+        if not 0 <= port <= 65535:
+            raise UsageError(f"metrics at {host}:{port}: a port is 1 to 65535, or 0 to have one picked")
         registry = self.registry
 
         class Handler(BaseHTTPRequestHandler):

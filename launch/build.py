@@ -24,6 +24,7 @@ from headrace.common.seeding import reset_seeds, stream
 from headrace.common.transport import Limits, Sink, check_url
 from headrace.common.types import Schema, Spaces, Trajectory
 from headrace.common.validation import Expected, validate
+from headrace.common.weights.address import split
 from headrace.common.weights.base import Subscriber
 from headrace.launch.config import Config
 from headrace.launch.device import check_options, resolve
@@ -152,6 +153,7 @@ def with_addresses(config: Config) -> Config:
         transport = transport.model_copy(update={"url": f"local://{folder}/trajectories"})
     if not weights.address:
         weights = weights.model_copy(update={"address": f"unix:{folder}/weights"})
+    split(weights.address)  # refused here if it is no address, before anything is written or started
     return config.model_copy(update={"run": run, "transport": transport, "weights": weights})
 
 

@@ -107,15 +107,21 @@ class Weights(BaseModel):
     address: str = ""
     """The parameter server's host:port or unix:/path. Empty: a private socket of this machine."""
     token_file: Path | None = None
-    """File with the bearer token; needed to listen beyond this machine."""
+    """File with the bearer token of those who subscribe (actors, evaluators)."""
+    publish_token_file: Path | None = None
+    """File with the learner's token, another one; the server needs both. Needed to listen beyond this machine."""
     tls_cert: Path | None = None
     """The server's certificate (PEM); with ``tls_key``."""
     tls_key: Path | None = None
     """The server's private key (PEM)."""
     tls_client_ca: Path | None = None
-    """Ask every client for a certificate that this one signed."""
+    """Ask every client for a certificate that this one signed and that names its role (SECURITY.md)."""
     tls_ca: Path | None = None
     """What clients trust: switches their side to TLS."""
+    tls_client_cert: Path | None = None
+    """The certificate (PEM) that this role shows to a server that asks for one; with ``tls_client_key``."""
+    tls_client_key: Path | None = None
+    """Its private key (PEM)."""
     insecure: bool = False
     """Listen beyond this machine without authentication all the same."""
     lease_ttl_s: float = Field(default=3.5, gt=1.0)

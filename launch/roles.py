@@ -9,9 +9,13 @@ from pathlib import Path
 
 from headrace.common.errors import UsageError
 from headrace.common.metrics import Metrics
+from headrace.common.weights.tls import Tls
 from headrace.launch.build import ensure_socket_dir, with_addresses
 from headrace.launch.config import Config, load
 from headrace.observe import endpoints
+
+#: Which token: the learner's, the actors' and evaluators' (keys of the config's weights section).
+PUBLISH, SUBSCRIBE = "publish_token_file", "token_file"
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,11 +58,26 @@ def announced(args: argparse.Namespace, metrics: Metrics, role: str, index: int 
     metrics.close()
 
 
-def token(config: Config) -> str:
-    """The bearer token, read from its file; empty for none. Raises :class:`UsageError` when it cannot be read."""
-    if config.weights.token_file is None:
+def token(config: Config, which: str) -> str:
+    """A bearer token (``PUBLISH`` or ``SUBSCRIBE``), read from its file; empty for none. Raises :class:`UsageError` for
+    a file that cannot be read or holds none."""
+    path: Path | None = getattr(config.weights, which)
+    if path is None:
         return ""
     try:
-        return config.weights.token_file.read_text().strip()
-    except OSError as error:
-        raise UsageError(f"weights.token_file {config.weights.token_file}: {error.strerror}") from error
+        found = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"weights.{which} {path}: {getattr(error, 'strerror', None) or 'no text'}") from error
+    if not found or not found.isascii() or not found.isprintable():
+        raise UsageError(f"weights.{which} {path}: holds no token (one line of printable ASCII)")
+    return found
+
+
+def client_tls(config: Config) -> Tls | None:
+    """What a client of the parameter server shows and trusts; None where it talks in clear."""
+    weights = config.weights
+    if weights.tls_ca is None:
+        if weights.tls_client_cert or weights.tls_client_key:
+            raise UsageError("weights.tls_client_cert and weights.tls_client_key need weights.tls_ca")
+        return None
+    return Tls(weights.tls_ca, weights.tls_client_cert, weights.tls_client_key)

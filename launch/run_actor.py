@@ -17,7 +17,7 @@ from headrace.common.weights.grpc import GrpcSubscriber
 from headrace.common.weights.join import join
 from headrace.launch.build import Blueprint, new_incarnation
 from headrace.launch.config import Config
-from headrace.launch.roles import add_role_arguments, announced, role_config, token
+from headrace.launch.roles import SUBSCRIBE, add_role_arguments, announced, client_tls, role_config, token
 from headrace.launch.stopping import Stop
 
 #: How long one ``next`` may wait for a lease before the loop looks whether it should stop.
@@ -76,7 +76,7 @@ def _workers(
     config: Config, index: int | None, incarnation: int, metrics: Metrics, stop: Callable[[], bool]
 ) -> Iterator[list[RolloutWorker]]:
     """The rollout workers of this process, and their sink behind them."""
-    blueprint, secret = Blueprint(config), token(config)
+    blueprint, secret = Blueprint(config), token(config, SUBSCRIBE)
     numbers = _numbers(config, index, incarnation, secret, stop)
     key = f"{numbers[0]}-{incarnation:x}"
     sink = open_sink(config.transport.url, limits=blueprint.limits, metrics=metrics, key=key)
@@ -90,7 +90,7 @@ def _workers(
                 incarnation,
                 secret,
                 metrics,
-                ca=config.weights.tls_ca,
+                tls=client_tls(config),
             )
             workers.append(blueprint.rollout_worker(number, incarnation, subscriber, sink, metrics))
         yield workers
@@ -107,7 +107,7 @@ def _numbers(
     n = config.actors.workers
     if index is not None:
         return range(index * n, (index + 1) * n)
-    client = Client(config.weights.address, secret, config.weights.tls_ca)
+    client = Client(config.weights.address, secret, client_tls(config))
     try:
         return join(client, config.run.id, incarnation, n, config.weights.down_timeout_s, stop, _say)
     finally:

@@ -16,7 +16,7 @@ from headrace.common.seeding import evaluation_seeds
 from headrace.common.weights.grpc import GrpcFollower
 from headrace.launch.build import Blueprint
 from headrace.launch.evaluate import Evaluation, play
-from headrace.launch.roles import add_role_arguments, announced, role_config, token
+from headrace.launch.roles import SUBSCRIBE, add_role_arguments, announced, client_tls, role_config, token
 from headrace.launch.stopping import Stop
 
 _WAIT_S = 1.0
@@ -37,7 +37,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("evaluator: --run-dir is needed; evaluations.jsonl goes there")
     blueprint, stop, metrics = Blueprint(config), Stop(args.supervised), Metrics("evaluator")
     policy, have, due_s = blueprint.policy(), -1, 0.0
-    follower = GrpcFollower(config.weights.address, config.run.id, token(config), metrics, ca=config.weights.tls_ca)
+    follower = GrpcFollower(
+        config.weights.address, config.run.id, token(config, SUBSCRIBE), metrics, tls=client_tls(config)
+    )
     with announced(args, metrics, "evaluator"):
         while not stop():
             try:

@@ -24,7 +24,7 @@ from headrace.common.weights.base import Publisher
 from headrace.common.weights.grpc import GrpcPublisher
 from headrace.launch.build import Blueprint
 from headrace.launch.config import Config
-from headrace.launch.roles import add_role_arguments, announced, role_config, token
+from headrace.launch.roles import PUBLISH, add_role_arguments, announced, client_tls, role_config, token
 from headrace.launch.stopping import Stop
 from headrace.learner.checkpoint_reader import Checkpoint
 from headrace.learner.checkpoint_writer import CheckpointWriter
@@ -52,9 +52,9 @@ def run(args: argparse.Namespace) -> int:
     publisher = GrpcPublisher(
         config.weights.address,
         config.run.id,
-        token(config),
+        token(config, PUBLISH),
         metrics,
-        ca=config.weights.tls_ca,
+        tls=client_tls(config),
         down_timeout_s=config.weights.down_timeout_s,
         stop=stop,
     )

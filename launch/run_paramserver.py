@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 
 from headrace.common.metrics import Metrics
 from headrace.launch.config import Config
-from headrace.launch.roles import add_role_arguments, announced, role_config, token
+from headrace.launch.roles import PUBLISH, SUBSCRIBE, add_role_arguments, announced, role_config, token
 from headrace.launch.stopping import Stop
 from headrace.paramserver.options import Options
 from headrace.paramserver.server import ParamServer
@@ -26,7 +25,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     config = role_config(args)
     stop, metrics = Stop(args.supervised), Metrics("paramserver")
-    _remove_dead_socket(config.weights.address)
     server = ParamServer(config.weights.address, options(config), metrics)
     with announced(args, metrics, "paramserver"):
         server.start()
@@ -41,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
 def options(config: Config) -> Options:
     """Lockstep where nothing may be stale: leases then go to the workers in turn."""
-    secret, weights = token(config), config.weights
+    weights = config.weights
     return Options(
         run_id=config.run.id,
         workers=config.workers if config.learner.max_staleness == 0 else 0,
@@ -49,16 +47,10 @@ def options(config: Config) -> Options:
         delivery_s=weights.delivery_s,
         lease_max_s=weights.lease_max_s,
         leases_per_peer=weights.leases_per_peer or max(1, config.leases_at_once // 2),
-        publish_token=secret,
-        subscribe_token=secret,
+        publish_token=token(config, PUBLISH),
+        subscribe_token=token(config, SUBSCRIBE),
         insecure=weights.insecure,
         tls_cert=weights.tls_cert,
         tls_key=weights.tls_key,
         tls_client_ca=weights.tls_client_ca,
     )
-
-
-def _remove_dead_socket(address: str) -> None:
-    """A server that was killed leaves its socket behind, and binding it again would fail."""
-    if address.startswith("unix:"):
-        Path(address.removeprefix("unix:")).unlink(missing_ok=True)

@@ -9,6 +9,7 @@ server.stop(grace_s=5)
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from typing import Any
 
@@ -18,8 +19,10 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 from headrace.common.errors import UsageError
 from headrace.common.metrics import Metrics
+from headrace.common.unix_socket import claimed
+from headrace.common.weights.address import socket_path
 from headrace.common.weights.chunks import MESSAGE_BYTES, Blob
-from headrace.paramserver.auth import TokenInterceptor
+from headrace.paramserver.auth import Access
 from headrace.paramserver.options import Options
 from headrace.paramserver.service import SERVICE, Service
 from headrace.paramserver.store import Store
@@ -34,6 +37,8 @@ CHANNEL_OPTIONS = [
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.so_reuseport", 0),
+    # Every stream of an actor has a connection of its own; one connection has no use for more calls at once.
+    ("grpc.max_concurrent_streams", 16),
 ]
 TICK_S = 0.25
 
@@ -45,12 +50,12 @@ class ParamServer:
         options.check(address)
         self.address, self._options, self._metrics = address, options, metrics
         self.store: Store[Blob] = Store(options.ledger(), options.run_id)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="paramserver", daemon=True)
         self._stopped = False
 
     def start(self) -> None:
         """Listen. Raises :class:`UsageError` when the address cannot be had."""
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="paramserver", daemon=True)
         self._thread.start()
         try:
             self._run(self._start(), timeout_s=10.0)
@@ -87,10 +92,9 @@ class ParamServer:
         self._health = health.aio.HealthServicer()
         await self._set_health(HealthCheckResponse.NOT_SERVING)
         self._service = Service(self.store, self._options, self._metrics, self._now_serving)
-        interceptors = []
-        if self._options.publish_token:
-            interceptors.append(TokenInterceptor(SERVICE, self._options.publish_token, self._options.subscribe_token))
-        self._server = grpc.aio.server(options=CHANNEL_OPTIONS, interceptors=interceptors)
+        options = self._options
+        access = Access(SERVICE, options.publish_token, options.subscribe_token, options.tls_client_ca is not None)
+        self._server = grpc.aio.server(options=CHANNEL_OPTIONS, interceptors=[access])
         self._server.add_generic_rpc_handlers((self._service.handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self.address = self._bind()
@@ -98,6 +102,14 @@ class ParamServer:
         self._ticking = asyncio.create_task(self._service.tick(TICK_S))
 
     def _bind(self) -> str:
+        path = socket_path(self.address)
+        if path is None:
+            return self._add_port()
+        # gRPC would remove a socket that is there, whoever answers on it.
+        with claimed(path, socket.SOCK_STREAM, f"parameter server: {self.address}"):
+            return self._add_port()
+
+    def _add_port(self) -> str:
         credentials = _credentials(self._options)
         try:
             if credentials is None:

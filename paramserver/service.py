@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -47,6 +48,7 @@ class Service:
         self._line: dict[asyncio.Future[LeaseGrant[Blob] | None], LeaseRequest] = {}  # who waits, longest first
         self._new_version = asyncio.Event()
         self._subscribers = 0
+        self._of_host = Counter[str]()
         self._counted = (0, 0)
         self._draining = False
         self._called_s = clock()
@@ -125,7 +127,7 @@ class Service:
             have = (request.have_epoch, request.have_version)
             who = (request.run_id, request.actor_id, request.incarnation)
             ask = LeaseRequest(*who, received, have, machine(context))
-            with self._subscriber():
+            with self._subscriber(context):
                 grant = await self._lease(ask, min(request.timeout_ms / 1e3, self._options.max_poll_s))
                 header = pb.Header(granted=grant is not None, finished=self._store.finished)
                 if grant is not None:
@@ -137,7 +139,7 @@ class Service:
             request = pb.SubscribeRequest.FromString(message)
             self._store.check_run(request.run_id)
             have = (request.have_epoch, request.have_version)
-            with self._subscriber():
+            with self._subscriber(context):
                 while True:
                     version = self._store.newer_than(have)
                     if version is None:
@@ -209,15 +211,23 @@ class Service:
         self._metrics.inc("weights_bytes_total", version.content.content.total_bytes)
 
     @contextmanager
-    def _subscriber(self) -> Iterator[None]:
+    def _subscriber(self, context: Context) -> Iterator[None]:
+        """Bounded in all, and per host: no machine can take every slot. (Unix sockets have one.)"""
+        host = machine(context)
         if self._subscribers >= self._options.max_subscribers:
             raise Busy(f"{self._subscribers} subscribers are being served; try again")
+        if host and self._of_host[host] >= self._options.max_subscribers_per_host:
+            raise Busy(f"{self._of_host[host]} subscribers of {host} are being served; try again")
         self._subscribers += 1
+        self._of_host[host] += 1
         try:
             yield
         finally:
             self._subscribers -= 1
             self._called_s = self._clock()
+            self._of_host[host] -= 1
+            if not self._of_host[host]:
+                del self._of_host[host]
 
     # --- upkeep ----------------------------------------------------------------------------------------------------
 

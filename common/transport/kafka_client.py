@@ -95,7 +95,8 @@ def parse(url: str) -> Address:
         raise UsageError("kafka address: no login in the address; set KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD")
     brokers = tuple(parts.netloc.split(","))
     for broker in brokers:
-        if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[\w.-]+):\d{1,5}", broker):
+        host = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[\w.-]+):(\d{1,5})", broker)
+        if not host or not 0 < int(host[2]) < 65536:
             raise UsageError(f"kafka address {url!r}: {broker!r} is no host:port; the form is {form}")
     topic = unquote(parts.path.strip("/"))
     if not re.fullmatch(r"[a-zA-Z0-9._-]{1,200}", topic) or topic in (".", ".."):

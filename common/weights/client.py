@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import grpc
 
 from headrace.common.errors import Fenced, HeadraceError, TransportError, UsageError
+from headrace.common.weights.address import split
 from headrace.common.weights.chunks import MESSAGE_BYTES
+from headrace.common.weights.tls import Tls, refusal
 
 SERVICE = "headrace.v1.ParamServer"
 #: The clients' half of the keepalive agreement; the server's half is in paramserver/server.py.
@@ -32,18 +33,24 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
 #: Slowest network a publication is given time for, on top of SLACK_S.
 MIN_BYTES_PER_S = 1 << 20
 SLACK_S = 10.0
+PROBE_EVERY_S = 5.0
 
 
 class Client:
-    """One channel to ``address``. ``token`` goes with every call; ``ca`` (PEM file) turns TLS on."""
+    """One channel to ``address``. ``token`` goes with every call; ``tls`` turns TLS on.
 
-    def __init__(self, address: str, token: str, ca: Path | None) -> None:
-        self.address = address
+    Raises :class:`UsageError` for an address or a TLS file that cannot be right.
+    """
+
+    def __init__(self, address: str, token: str, tls: Tls | None) -> None:
+        split(address)
+        self.address, self._tls = address, tls
         self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
-        if ca is None:
+        self._probe_at_s = 0.0
+        if tls is None:
             self._channel = grpc.insecure_channel(address, CHANNEL_OPTIONS)
         else:
-            self._channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(ca.read_bytes()), CHANNEL_OPTIONS)
+            self._channel = grpc.secure_channel(address, tls.credentials(), CHANNEL_OPTIONS)
 
     def unary(self, method: str) -> Any:
         return self._channel.unary_unary(f"/{SERVICE}/{method}")
@@ -57,13 +64,27 @@ class Client:
     def close(self) -> None:
         self._channel.close()
 
+    def refusal(self) -> UsageError | None:
+        """Asked while nothing is heard: what is wrong between us and a server that is there. gRPC does not tell a TLS
+        that cannot work from a server that is away, so it is tried by hand, now and then."""
+        now_s = time.monotonic()
+        if now_s < self._probe_at_s:
+            return None
+        why = refusal(self.address, self._tls)
+        self._probe_at_s = time.monotonic() + PROBE_EVERY_S
+        return UsageError(f"parameter server {self.address}: {why}") if why else None
+
     def final(self, error: grpc.RpcError) -> HeadraceError | None:
         """What ``error`` means if trying again cannot help; None if it can."""
         details = f"parameter server {self.address}: {error.details()}"
         match error.code():
             case grpc.StatusCode.ABORTED:
                 return Fenced(details)
-            case grpc.StatusCode.FAILED_PRECONDITION | grpc.StatusCode.UNAUTHENTICATED:
+            case (
+                grpc.StatusCode.FAILED_PRECONDITION
+                | grpc.StatusCode.UNAUTHENTICATED
+                | grpc.StatusCode.PERMISSION_DENIED
+            ):
                 return UsageError(details)
             case grpc.StatusCode.UNIMPLEMENTED:
                 return UsageError(f"{details}; another service listens there, or one of another version")

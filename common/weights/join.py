@@ -60,6 +60,6 @@ def _ask(client: Client, request: bytes) -> pb.JoinReply:
     try:
         return pb.JoinReply.FromString(client.unary("Join")(request, timeout=5.0, metadata=client.metadata))
     except grpc.RpcError as error:
-        if (final := client.final(error)) is not None:
+        if (final := client.final(error) or client.refusal()) is not None:
             raise final from error
         raise _Away from error

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -27,6 +26,7 @@ from headrace.common.weights.base import LedgerState, Progress
 from headrace.common.weights.chunks import Blob, pack
 from headrace.common.weights.client import Backoff, Client, transfer_s
 from headrace.common.weights.known_ledger import KnownLedger
+from headrace.common.weights.tls import Tls
 from headrace.common.wire import paramserver_pb2 as pb
 
 CHECK_S = 1.0
@@ -48,12 +48,12 @@ class GrpcPublisher:
         token: str,
         metrics: Metrics,
         *,
-        ca: Path | None = None,
+        tls: Tls | None = None,
         down_timeout_s: float = 60.0,
         max_weights_bytes: int = 2 << 30,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._client, self._run_id, self._metrics = Client(address, token, ca), run_id, metrics
+        self._client, self._run_id, self._metrics = Client(address, token, tls), run_id, metrics
         self._down_timeout_s, self._cap_bytes, self._stopping = down_timeout_s, max_weights_bytes, stop
         self._writer = secrets.randbits(63)
         self._blob: Blob | None = None
@@ -234,10 +234,10 @@ class GrpcPublisher:
         """Whether to try again."""
         if self._stop.is_set():
             return False
+        final = self._client.final(error) or self._client.refusal()
         with self._changed:
             self._last_failure = error
             self._down_since_s = min(self._down_since_s, time.monotonic())
-            final = self._client.final(error)
             if final is not None:
                 final.__cause__ = error
                 self._error = final

@@ -13,7 +13,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -27,6 +26,7 @@ from headrace.common.weights.base import REPORTED_LEASES
 from headrace.common.weights.chunks import Assembler
 from headrace.common.weights.client import Backoff, Client
 from headrace.common.weights.heart import Heart
+from headrace.common.weights.tls import Tls
 from headrace.common.wire import paramserver_pb2 as pb
 
 #: A header later than the timeout by this much is not waited for.
@@ -42,14 +42,15 @@ class _Reader:
     """Makes one call after another until one gives something or time is up."""
 
     def __init__(
-        self, address: str, run_id: str, token: str, metrics: Metrics, ca: Path | None, max_weights_bytes: int
+        self, address: str, run_id: str, token: str, metrics: Metrics, tls: Tls | None, max_weights_bytes: int
     ) -> None:
-        self._client, self._run_id, self._cap_bytes = Client(address, token, ca), run_id, max_weights_bytes
+        self._client, self._run_id, self._cap_bytes = Client(address, token, tls), run_id, max_weights_bytes
         self._metrics = metrics
         self._backoff, self._stop, self._buffers = Backoff(), threading.Event(), Buffers(KEPT_VERSIONS)
         self._call: Any = None
         self._have = (-1, -1)
         self._refused = 0
+        self._answered = False  # by a server that had no objection to us
 
     def close(self) -> None:
         """End a call that waits in another thread, and release everything. Idempotent."""
@@ -66,6 +67,7 @@ class _Reader:
                 given = try_once(max(0.0, until_s - time.monotonic()))
             except grpc.RpcError as e:
                 self._raise_if_closed()
+                self._answered = False
                 final = self._client.final(e)
                 if final is not None:
                     raise final from e
@@ -98,11 +100,14 @@ class _Reader:
         timer = threading.Timer(wait_s + HEADER_SLACK_S, give_up)
         timer.start()
         try:
-            return call, pb.Piece.FromString(next(call, b"")).header
+            header = pb.Piece.FromString(next(call, b"")).header
+            self._answered = True
+            return call, header
         except DecodeError as e:
             raise Rejected("malformed", f"{self._client.address} answers in another format: {e}") from e
         except grpc.RpcError:
             if too_late.is_set():
+                self._raise_if_refused()
                 return None
             raise
         finally:
@@ -131,6 +136,10 @@ class _Reader:
         if self._refused >= REFUSED_IN_A_ROW:
             raise TransportError(f"weights refused {self._refused} times in a row: {error}") from error
 
+    def _raise_if_refused(self) -> None:
+        if not self._answered and (refused := self._client.refusal()) is not None:
+            raise refused
+
     def _raise_if_closed(self) -> None:
         if self._stop.is_set():
             raise Closed("the subscriber is closed")
@@ -148,10 +157,10 @@ class GrpcSubscriber(_Reader):
         token: str,
         metrics: Metrics,
         *,
-        ca: Path | None = None,
+        tls: Tls | None = None,
         max_weights_bytes: int = 2 << 30,
     ) -> None:
-        super().__init__(address, run_id, token, metrics, ca, max_weights_bytes)
+        super().__init__(address, run_id, token, metrics, tls, max_weights_bytes)
         self._actor_id, self._incarnation = actor_id, incarnation
         self._received: deque[int] = deque(maxlen=REPORTED_LEASES)
         self._heart = Heart(self._client, run_id, actor_id, incarnation)
@@ -206,10 +215,10 @@ class GrpcFollower(_Reader):
         token: str,
         metrics: Metrics,
         *,
-        ca: Path | None = None,
+        tls: Tls | None = None,
         max_weights_bytes: int = 2 << 30,
     ) -> None:
-        super().__init__(address, run_id, token, metrics, ca, max_weights_bytes)
+        super().__init__(address, run_id, token, metrics, tls, max_weights_bytes)
 
     def newest(self, have_version: int, timeout_s: float) -> Weights | None:
         """The newest version after ``have_version`` (-1: none yet), as soon as there is one; None at the timeout."""

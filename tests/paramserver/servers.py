@@ -72,8 +72,8 @@ class Rig:
         self._stack.callback(subscriber.close)
         return subscriber
 
-    def follower(self, address: str, token: str = "") -> GrpcFollower:
-        follower = GrpcFollower(address, RUN, token, Metrics("evaluator"))
+    def follower(self, address: str, token: str = "", **options: Any) -> GrpcFollower:
+        follower = GrpcFollower(address, RUN, token, Metrics("evaluator"), **options)
         self._stack.callback(follower.close)
         return follower
 

@@ -130,3 +130,12 @@ def start(*arguments: str) -> subprocess.Popen[str]:
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
+
+
+def test_a_file_at_the_address_survives_a_server_that_wants_to_listen_there(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "results.csv").write_text("mine")
+    said = refused(capsys, "paramserver", *RUN, *settings(address=f"unix:{tmp_path}/results.csv"))
+    assert "no socket" in said
+    assert (tmp_path / "results.csv").read_text() == "mine"

@@ -42,6 +42,8 @@ _MIN_COST_BYTES = 4096  # what the objects around the smallest record take, roug
 class LocalSource:
     """The reading half; owns the address. Raises :class:`UsageError` when another learner listens there."""
 
+    log_id = ""
+
     def __init__(self, url: str, limits: Limits, metrics: Metrics, dead_letter: Path) -> None:
         self._path = socket_path(url)
         self._limits = limits
@@ -76,6 +78,9 @@ class LocalSource:
             received = self._queue.popleft()
             self._count(-_cost(received))
             return received
+
+    def position(self) -> Position:
+        return {}
 
     def seek(self, position: Position) -> None:
         """There is no log to go back in."""

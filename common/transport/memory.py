@@ -16,6 +16,8 @@ from headrace.common.types import Trajectory
 class Memory:
     """Both halves of the carrier (:class:`Sink` and :class:`Source`)."""
 
+    log_id = ""
+
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._queue: deque[Trajectory] = deque()
@@ -47,6 +49,9 @@ class Memory:
 
     def backlog(self) -> int:
         return len(self._queue)
+
+    def position(self) -> Position:
+        return {}
 
     def seek(self, position: Position) -> None:
         """There is no log to go back in."""

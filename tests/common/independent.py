@@ -7,6 +7,8 @@ import time
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
     ConfigResource,
     NewTopic,
     ScramCredentialInfo,
@@ -18,6 +20,7 @@ __all__ = [
     "NewTopic",
     "admin",
     "allow_login",
+    "alter_topic",
     "committed",
     "consume",
     "delete_before",
@@ -76,6 +79,15 @@ def topic_settings(server: str, topic: str) -> dict[str, str]:
     client = admin(server)
     (described,) = client.describe_configs([resource]).values()
     return {name: entry.value for name, entry in described.result(WAIT_S).items()}
+
+
+def alter_topic(server: str, topic: str, settings: dict[str, str]) -> None:
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+    for key, value in settings.items():
+        resource.add_incremental_config(ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET))
+    client = admin(server)
+    for done in client.incremental_alter_configs([resource]).values():
+        done.result(WAIT_S)
 
 
 def delete_topic(server: str, topic: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from headrace.common import codec
 from headrace.common.errors import TransportError, UsageError
 from headrace.common.transport import Limits
-from headrace.common.transport.kafka_client import parse
+from headrace.common.transport.kafka_address import parse
 from headrace.common.transport.kafka_topics import prepare
 
 from . import independent
@@ -21,8 +21,8 @@ from .samples import trajectory
 # --- a broker that goes away -----------------------------------------------------------------------------------------
 
 
-def test_kill_9_of_the_broker_loses_nothing_and_bounds_what_waits(own_broker: Served) -> None:
-    stream = Stream(own_broker.bootstrap)
+def test_kill_9_of_the_broker_loses_nothing_and_bounds_what_waits(own_broker: Served, client: str) -> None:
+    stream = Stream(own_broker.bootstrap, client=client)
     source, sink = stream.source(), stream.sink()
     put(sink, *range(10), T=500)
     early = receive(source, 5)
@@ -46,8 +46,8 @@ def test_kill_9_of_the_broker_loses_nothing_and_bounds_what_waits(own_broker: Se
     stream.close()
 
 
-def test_a_broker_that_stays_away_ends_both_halves_in_time(own_broker: Served) -> None:
-    stream = Stream(own_broker.bootstrap, options="&patience_s=4")
+def test_a_broker_that_stays_away_ends_both_halves_in_time(own_broker: Served, client: str) -> None:
+    stream = Stream(own_broker.bootstrap, options="&patience_s=4", client=client)
     source, sink = stream.source(), stream.sink()
     put(sink, 0)
     receive(source, 1)
@@ -70,8 +70,8 @@ def test_a_broker_that_stays_away_ends_both_halves_in_time(own_broker: Served) -
         own_broker.start()
 
 
-def test_closing_a_sink_whose_broker_is_away_counts_what_is_lost(own_broker: Served) -> None:
-    stream = Stream(own_broker.bootstrap)
+def test_closing_a_sink_whose_broker_is_away_counts_what_is_lost(own_broker: Served, client: str) -> None:
+    stream = Stream(own_broker.bootstrap, client=client)
     stream.source()
     sink = stream.sink()
     put(sink, 0)
@@ -87,8 +87,8 @@ def test_closing_a_sink_whose_broker_is_away_counts_what_is_lost(own_broker: Ser
         own_broker.start()
 
 
-def test_a_batch_whose_bytes_changed_in_the_log_is_stepped_over(own_broker: Served) -> None:
-    stream = Stream(own_broker.bootstrap)
+def test_a_batch_whose_bytes_changed_in_the_log_is_stepped_over(own_broker: Served, client: str) -> None:
+    stream = Stream(own_broker.bootstrap, client=client)
     stream.source().close()
     sink = stream.sink()
     for seq in range(3):
@@ -106,8 +106,8 @@ def test_a_batch_whose_bytes_changed_in_the_log_is_stepped_over(own_broker: Serv
     stream.close()
 
 
-def test_a_broker_with_a_smaller_limit_is_refused(own_broker: Served) -> None:
-    stream = Stream(own_broker.bootstrap)
+def test_a_broker_with_a_smaller_limit_is_refused(own_broker: Served, client: str) -> None:
+    stream = Stream(own_broker.bootstrap, client=client)
     with pytest.raises(
         UsageError, match=r"takes requests up to 1048576 bytes.*set socket\.request\.max\.bytes"
     ) as caught:
@@ -116,11 +116,11 @@ def test_a_broker_with_a_smaller_limit_is_refused(own_broker: Served) -> None:
 
 
 def test_a_login_is_used_and_a_refused_one_is_one_line(
-    own_broker: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    own_broker: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, client: str
 ) -> None:
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("KAFKA_SASL_USERNAME", USER)
-    stream = Stream(own_broker.login, options="&security=SASL_PLAINTEXT&sasl=PLAIN")
+    stream = Stream(own_broker.login, options="&security=SASL_PLAINTEXT&sasl=PLAIN", client=client)
     monkeypatch.setenv("KAFKA_SASL_PASSWORD", "wrong horse")
     with pytest.raises(UsageError, match="the broker refuses the login of 'actor'") as caught:
         stream.source()
@@ -134,11 +134,15 @@ def test_a_login_is_used_and_a_refused_one_is_one_line(
 
 
 @pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "SCRAM-SHA-512"])
-def test_a_login_by_scram_over_tls(own_broker: Served, monkeypatch: pytest.MonkeyPatch, mechanism: str) -> None:
+def test_a_login_by_scram_over_tls(
+    own_broker: Served, monkeypatch: pytest.MonkeyPatch, mechanism: str, client: str
+) -> None:
     independent.allow_login(own_broker.bootstrap, USER, PASSWORD, mechanism)
     monkeypatch.setenv("KAFKA_SASL_USERNAME", USER)
     monkeypatch.setenv("KAFKA_SASL_PASSWORD", "wrong horse")
-    stream = Stream(own_broker.secure, options=f"&security=SASL_SSL&sasl={mechanism}&cafile={own_broker.cert}")
+    stream = Stream(
+        own_broker.secure, options=f"&security=SASL_SSL&sasl={mechanism}&cafile={own_broker.cert}", client=client
+    )
     with pytest.raises(UsageError, match="the broker refuses the login of 'actor'") as caught:
         stream.source()
     assert "\n" not in str(caught.value)
@@ -150,29 +154,31 @@ def test_a_login_by_scram_over_tls(own_broker: Served, monkeypatch: pytest.Monke
 
 
 def test_a_broker_whose_certificate_nobody_vouches_for_is_one_line(
-    own_broker: Served, monkeypatch: pytest.MonkeyPatch
+    own_broker: Served, monkeypatch: pytest.MonkeyPatch, client: str
 ) -> None:
-    monkeypatch.setattr("headrace.common.transport.kafka_client.CONNECT_TIMEOUT_S", 2.0)
+    monkeypatch.setattr("headrace.common.transport.kafka_python.CONNECT_TIMEOUT_S", 2.0)
     monkeypatch.setenv("KAFKA_SASL_USERNAME", USER)
     monkeypatch.setenv("KAFKA_SASL_PASSWORD", PASSWORD)
     with pytest.raises(UsageError, match="security=SASL_SSL") as caught:
-        Stream(own_broker.secure, options="&security=SASL_SSL").source()
+        Stream(own_broker.secure, options="&security=SASL_SSL", client=client).source()
     assert "\n" not in str(caught.value)
 
 
-def test_a_listener_of_another_kind_is_one_line(own_broker: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headrace.common.transport.kafka_client.CONNECT_TIMEOUT_S", 2.0)
+def test_a_listener_of_another_kind_is_one_line(
+    own_broker: Served, monkeypatch: pytest.MonkeyPatch, client: str
+) -> None:
+    monkeypatch.setattr("headrace.common.transport.kafka_python.CONNECT_TIMEOUT_S", 2.0)
     for server, options in ((own_broker.login, ""), (own_broker.bootstrap, "&security=SSL")):
         with pytest.raises(UsageError, match="security") as caught:
-            Stream(server, options=options).source()
+            Stream(server, options=options, client=client).source()
         assert "\n" not in str(caught.value)
 
 
-def test_the_topics_are_made_once_however_many_ranks_start_together(real_kafka: str) -> None:
-    stream = Stream(real_kafka, partitions=2)
+def test_the_topics_are_made_once_however_many_ranks_start_together(real_kafka: str, client: str) -> None:
+    stream = Stream(real_kafka, partitions=2, client=client)
     counts: list[int] = []
     threads = [
-        threading.Thread(target=lambda: counts.append(prepare(parse(stream.url), LIMITS, create=True)))
+        threading.Thread(target=lambda: counts.append(prepare(parse(stream.url), LIMITS, create=True).partitions))
         for _ in range(3)
     ]
     for thread in threads:

@@ -80,8 +80,8 @@ def test_batches_of_another_client_are_read(stream: Stream, compression: str) ->
     assert seqs(receive(source, 10)) == list(range(10))
 
 
-def test_a_batch_that_swells_beyond_all_limits_is_stepped_over(real_kafka: str) -> None:
-    stream = Stream(real_kafka)
+def test_a_batch_that_swells_beyond_all_limits_is_stepped_over(real_kafka: str, client: str) -> None:
+    stream = Stream(real_kafka, client=client)
     source, sink = stream.source(), stream.sink()
     put(sink, 0)
     independent.produce(stream.server, stream.topic, [bytes(32 << 20)], **{"compression.type": "lz4"})

@@ -37,6 +37,8 @@ from headrace.common.transport.kafka_client import (
 #: At DEBUG these print every request, the one with the password too; with a login they stay at INFO.
 LOGGERS_OF_REQUESTS = ("kafka.protocol.parser", "kafka.net.connection")
 
+NOWHERE = 2**62  # an offset that no log reaches
+
 _AWAY = (errors.RetriableError, errors.KafkaTimeoutError, errors.KafkaConnectionError)
 _OUT_OF_RANGE = (errors.OffsetOutOfRangeError, errors.LogTruncationError)
 #: What reading a batch raises whose bytes changed, wherever they did.
@@ -88,6 +90,7 @@ class PythonConsumer:
 
     def __init__(self, address: Address, limits: Limits, group: str) -> None:
         self._address = address
+        self._damaged = False
         fetch_bytes = max(FETCH_BYTES, 2 * message_bytes(limits))
         self._consumer = connect(
             KafkaConsumer,
@@ -105,6 +108,13 @@ class PythonConsumer:
     def assign(self, position: Position) -> None:
         with self._asking():
             self._consumer.assign([self._tp(p) for p in position])
+            if self._damaged:
+                # The library goes on with the half-read answer of an offset that it is at: it must have been elsewhere.
+                for p in position:
+                    self._consumer.seek(self._tp(p), NOWHERE)
+                with contextlib.suppress(errors.KafkaError):
+                    self._consumer.poll(timeout_ms=0)
+                self._damaged = False
             for p, offset in position.items():
                 self._consumer.seek(self._tp(p), offset)
 
@@ -113,6 +123,7 @@ class PythonConsumer:
             with self._asking():
                 polled = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=max_records)
         except _DAMAGED as error:
+            self._damaged = True
             raise Damaged(_line(error)) from error
         return [
             Record(tp.partition, r.offset, r.key or b"", r.value or b"", r.headers)
@@ -225,23 +236,19 @@ class _Overheard(logging.Handler):
 
 
 def _no_contact(address: Address, heard: list[Exception]) -> str:
-    login = address.login.get("sasl_plain_username")
-    check = "check KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
+    right = f"is security={address.login['security_protocol']} right?"
+    login = f"the login of {address.login.get('sasl_plain_username')!r}"
+    if address.login["security_protocol"].startswith("SASL"):
+        right = f"check {login} (KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD), and {right}"
+    said = " ".join(map(str, heard))
     if any(isinstance(e, errors.SaslAuthenticationFailedError) for e in heard):
-        return f"the broker refuses the login of {login!r}; {check}"
-    if any("CERTIFICATE_VERIFY_FAILED" in str(e) for e in heard):
-        return (
-            "the broker's certificate is not trusted: nobody in "
-            f"{address.login.get('ssl_cafile', 'the system’s list')} vouches for it; set cafile= (or KAFKA_SSL_CAFILE)"
-        )
-    protocol = address.login["security_protocol"]
-    if any("disconnected" in str(e) or "Handshake failed" in str(e) for e in heard):
-        who = f" and the login of {login!r}" if login else ""
-        return f"something answers and ends the connection; is security={protocol}{who} right? {check if login else ''}"
-    return (
-        f"no broker answers within {CONNECT_TIMEOUT_S:.0f} s; is it running (headrace broker status), and is "
-        f"security={protocol} right?"
-    )
+        return f"the broker refuses {login}; check KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        trusted = address.login.get("ssl_cafile", "the authorities that this system trusts")
+        return f"the broker's certificate is not trusted: {trusted} did not sign it; set cafile= or KAFKA_SSL_CAFILE"
+    if "disconnected" in said or "Handshake failed" in said:
+        return f"the broker ends the connection; {right}"
+    return f"no broker answers within {CONNECT_TIMEOUT_S:.0f} s; is it running (headrace broker status), and {right}"
 
 
 def _undelivered(error: BaseException) -> Undelivered:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import (
@@ -32,12 +33,22 @@ __all__ = [
 WAIT_S = 30.0
 
 
-def produce(server: str, topic: str, values: list[bytes | None], key: bytes | None = b"0", **settings: object) -> None:
+def produce(
+    server: str,
+    topic: str,
+    values: Sequence[bytes | None],
+    key: bytes | None = b"0",
+    partition: int = -1,
+    headers: list[tuple[str, bytes]] | None = None,
+    **settings: object,
+) -> None:
     """Put raw values; all are acknowledged on return."""
     producer = Producer({"bootstrap.servers": server, "message.max.bytes": 64 << 20, **settings})
     lost: list[object] = []
     for value in values:
-        producer.produce(topic, value, key, on_delivery=lambda error, _: lost.append(error) if error else None)
+        producer.produce(
+            topic, value, key, partition, lambda error, _: lost.append(error) if error else None, headers=headers or []
+        )
     assert producer.flush(WAIT_S) == 0
     assert not lost, lost
 

@@ -19,6 +19,7 @@ from headrace.common.transport.kafka_reader import Reader
 
 from . import independent
 from .kafka_streams import DEADLINE_S, LIMITS, PASSWORD, USER, Stream, put, receive, seqs, wait_for
+from .samples import trajectory
 
 # --- addresses -----------------------------------------------------------------------------------------------------
 
@@ -213,20 +214,25 @@ def test_what_retention_removed_is_counted_exactly(
 
 
 def test_retention_that_overtakes_a_reader_is_counted_exactly(real_kafka: str, client: str) -> None:
+    """More than a client fetches ahead, of which retention removes most."""
     stream = Stream(real_kafka, client=client)
     stream.source().close()
-    put(stream.sink(), *range(10))
+    sink = stream.sink()
+    for seq in range(200):
+        sink.put(trajectory(seq, T=2300), timeout_s=10)
+    sink.flush(timeout_s=30)
     address = parse(stream.url)
     dead = DeadLetters(address, LIMITS, stream.metrics, LIMITS.record_bytes)
     reader = Reader(address, LIMITS, stream.metrics, "test", lambda p: True, dead)
     reader.seek({0: 1})
-    independent.delete_before(stream.server, stream.topic, 0, 4)
-    got: list[Received] = []
-    wait_for(lambda: got.extend(reader.poll(0.2, 1 << 20)) or len(got) == 6)
+    independent.delete_before(stream.server, stream.topic, 0, 190)
+    got: list[int] = []
+    wait_for(lambda: got.extend(r.trajectory.seq for r in reader.poll(0.2, 1 << 20)) or got[-1:] == [199])
     reader.close(5)
     stream.close()
-    assert seqs(got) == [4, 5, 6, 7, 8, 9]
-    assert stream.metrics.value("transport_gap_records_total") == 3
+    fetched = len(got) - 10
+    assert got == [*range(1, 1 + fetched), *range(190, 200)]
+    assert stream.metrics.value("transport_gap_records_total") == 190 - 1 - fetched > 0
 
 
 def test_lag_is_a_metric(stream: Stream) -> None:

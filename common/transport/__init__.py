@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -9,7 +10,15 @@ from headrace.common.errors import UsageError
 from headrace.common.metrics import Metrics
 from headrace.common.transport.base import Limits, Position, Received, Sink, Source
 
-__all__ = ["Limits", "Position", "Received", "Sink", "Source", "check_url", "open_sink", "open_source"]
+__all__ = ["Limits", "Position", "Received", "Sink", "Source", "check_url", "for_run", "open_sink", "open_source"]
+
+
+def for_run(url: str, run_id: str) -> str:
+    """``url`` with what it leaves to the run: a Kafka address without a topic means one topic per run."""
+    parts = urlsplit(url)
+    if parts.scheme != "kafka" or parts.path.strip("/"):
+        return url
+    return parts._replace(path="/headrace-" + re.sub(r"[^a-zA-Z0-9._-]", "-", run_id)[:180]).geturl()
 
 
 def check_url(url: str) -> None:

@@ -63,11 +63,11 @@ class Source(Protocol):
         """Where reading begins: every partition of this source, as soon as it is opened (at the end of the log) and
         after a ``seek``. Make it durable before anything is published, then go on with each ``next_offset`` applied."""
 
-    def seek(self, position: Position) -> None:
+    def seek(self, position: Position, log_id: str = "") -> None:
         """Go on from ``position`` (a checkpoint's). Partitions not named start at their oldest record: one that was
         there when the position was begun is named, one that was added since holds nothing older than the run.
 
-        Raises :class:`LogLost` where the log does not reach so far."""
+        Raises :class:`LogLost` where the log does not reach so far, or is not the one that was called ``log_id``."""
 
     def commit(self, position: Position) -> None:
         """Make the consumer's progress visible to others. Never the authority: the checkpoint is."""

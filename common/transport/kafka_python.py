@@ -37,6 +37,7 @@ from headrace.common.transport.kafka_client import (
 #: At DEBUG these print every request, the one with the password too; with a login they stay at INFO.
 LOGGERS_OF_REQUESTS = ("kafka.protocol.parser", "kafka.net.connection")
 
+METADATA_MAX_AGE_MS = 30_000  # partitions that are added to the topic are seen so soon
 NOWHERE = 2**62  # an offset that no log reaches
 
 _AWAY = (errors.RetriableError, errors.KafkaTimeoutError, errors.KafkaConnectionError)
@@ -100,7 +101,7 @@ class PythonConsumer:
             auto_offset_reset="none",
             max_partition_fetch_bytes=fetch_bytes,
             fetch_max_bytes=fetch_bytes,
-            metadata_max_age_ms=30_000,  # partitions that are added to the topic are seen so soon
+            metadata_max_age_ms=METADATA_MAX_AGE_MS,
             allow_auto_create_topics=False,
             metrics_enabled=False,
         )

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from threading import Condition, Thread
 
 from headrace.common.codec import encode
-from headrace.common.errors import Closed, HeadraceError, TransportError, UsageError
+from headrace.common.errors import Closed, HeadraceError, LogLost, TransportError, UsageError
 from headrace.common.metrics import Metrics
 from headrace.common.transport.base import Limits, Position, Received
 from headrace.common.transport.kafka_address import parse
@@ -78,7 +78,12 @@ class KafkaSource:
             self._raise_if_over()
             return None
 
-    def seek(self, position: Position) -> None:
+    def seek(self, position: Position, log_id: str = "") -> None:
+        if log_id and self.log_id and log_id != self.log_id:
+            raise LogLost(
+                f"{self._address.where}: the topic was made anew since that position was taken (it is {self.log_id}, "
+                f"the position's was {log_id})"
+            )
         with self._changed:
             self._raise_if_over()
             self._wanted = dict(position)

@@ -82,7 +82,7 @@ class LocalSource:
     def position(self) -> Position:
         return {}
 
-    def seek(self, position: Position) -> None:
+    def seek(self, position: Position, log_id: str = "") -> None:
         """There is no log to go back in."""
 
     def commit(self, position: Position) -> None:

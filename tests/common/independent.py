@@ -11,6 +11,7 @@ from confluent_kafka.admin import (
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
+    NewPartitions,
     NewTopic,
     ScramCredentialInfo,
     ScramMechanism,
@@ -19,6 +20,7 @@ from confluent_kafka.admin import (
 
 __all__ = [
     "NewTopic",
+    "add_partitions",
     "admin",
     "allow_login",
     "alter_topic",
@@ -98,6 +100,12 @@ def alter_topic(server: str, topic: str, settings: dict[str, str]) -> None:
         resource.add_incremental_config(ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET))
     client = admin(server)
     for done in client.incremental_alter_configs([resource]).values():
+        done.result(WAIT_S)
+
+
+def add_partitions(server: str, topic: str, total: int) -> None:
+    client = admin(server)
+    for done in client.create_partitions([NewPartitions(topic, total)]).values():
         done.result(WAIT_S)
 
 

@@ -133,9 +133,10 @@ class KafkaSource:
         return begin
 
     def _ensure_started(self) -> None:
-        if self._thread.ident is None:
-            self._raise_if_over()
-            self._thread.start()
+        with self._changed:  # the learner and its intake both ask first
+            if self._thread.ident is None:
+                self._raise_if_over()
+                self._thread.start()
 
     def _raise_if_over(self) -> None:
         if self._closing:

@@ -235,6 +235,28 @@ def test_retention_that_overtakes_a_reader_is_counted_exactly(real_kafka: str, c
     assert stream.metrics.value("transport_gap_records_total") == 190 - 1 - fetched > 0
 
 
+def test_two_threads_may_ask_first(stream: Stream) -> None:
+    source = stream.source()
+    errors: list[BaseException] = []
+    together = threading.Barrier(8)
+
+    def ask() -> None:
+        together.wait()
+        try:
+            source.backlog()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    put(stream.sink(), 0)
+    assert seqs(receive(source, 1)) == [0]
+
+
 def test_lag_is_a_metric(stream: Stream) -> None:
     source, sink = stream.source(limits=replace(LIMITS, queue_bytes=1)), stream.sink()
     put(sink, *range(8))

@@ -58,7 +58,7 @@ class Address:
     """A parsed address. ``patience_s``: how long a broker that was there may be away before we give up on it.
 
     ``replication`` -1 leaves it to the broker. ``retention_s`` and ``retention_bytes`` (per partition) are used when
-    the topic is made. ``client``: kafka-python or confluent. ``login``: its settings, the secret ones included.
+    the topic is made. ``client``: the file of its library. ``login``: its settings, the secret ones included.
     """
 
     brokers: tuple[str, ...]
@@ -69,7 +69,7 @@ class Address:
     retention_bytes: int = 2 << 30
     compression: bool = True
     patience_s: int = 120
-    client: str = "kafka-python"
+    client: str = "kafka_python"
     login: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -103,13 +103,13 @@ def parse(url: str) -> Address:
         elif key == "compression":
             own[key] = _choice(key, value, {"lz4": True, "none": False})
         elif key == "client":
-            own[key] = _choice(key, value, {"kafka-python": value, "confluent": value})
+            own[key] = _choice(key, value, {"kafka-python": "kafka_python", "confluent": "kafka_confluent"})
         elif key in ("partitions", "replication", "retention_s", "retention_bytes", "patience_s"):
             own[key] = _positive(key, value)
         else:
             known = ", ".join(sorted({*_QUERY, *Address.__dataclass_fields__} - {"brokers", "topic", "login"}))
             raise UsageError(f"kafka address: unknown option {key!r}; known are {known}")
-    if own.get("client") == "confluent" and importlib.util.find_spec("confluent_kafka") is None:
+    if own.get("client") == "kafka_confluent" and importlib.util.find_spec("confluent_kafka") is None:
         raise UsageError("kafka address: client=confluent needs confluent-kafka: pip install 'headrace[confluent]'")
     return Address(brokers, topic, login=_checked_login(login), **own)
 

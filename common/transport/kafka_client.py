@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from threading import Thread
+from types import ModuleType
 from typing import Protocol
 
 from headrace.common.transport.base import Limits, Position
@@ -94,23 +96,17 @@ class Consumer(Protocol):
 
 def open_producer(address: Address, limits: Limits, letters: bool = False) -> Producer:
     """``letters``: records that stand for themselves; one that fails costs no other, and one may arrive twice."""
-    if address.client == "confluent":
-        from headrace.common.transport.kafka_confluent import ConfluentProducer
-
-        return ConfluentProducer(address, limits, letters)
-    from headrace.common.transport.kafka_python import PythonProducer
-
-    return PythonProducer(address, limits, letters)
+    made: Producer = _library(address).Producer(address, limits, letters)
+    return made
 
 
 def open_consumer(address: Address, limits: Limits, group: str) -> Consumer:
-    if address.client == "confluent":
-        from headrace.common.transport.kafka_confluent import ConfluentConsumer
+    made: Consumer = _library(address).Consumer(address, limits, group)
+    return made
 
-        return ConfluentConsumer(address, limits, group)
-    from headrace.common.transport.kafka_python import PythonConsumer
 
-    return PythonConsumer(address, limits, group)
+def _library(address: Address) -> ModuleType:
+    return import_module("headrace.common.transport." + address.client)
 
 
 def close_within(close: Callable[[], object], timeout_s: float) -> bool:

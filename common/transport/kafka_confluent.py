@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from threading import Event, Thread
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+import confluent_kafka
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from headrace.common.errors import TransportError
+from headrace.common.transport import kafka_client
 from headrace.common.transport.base import Limits, Position
 from headrace.common.transport.kafka_address import (
     LINGER_MS,
@@ -19,18 +21,6 @@ from headrace.common.transport.kafka_address import (
     REQUEST_TIMEOUT_MS,
     Address,
     message_bytes,
-)
-from headrace.common.transport.kafka_client import (
-    ASK_TIMEOUT_S,
-    BATCH_BYTES,
-    FETCH_BYTES,
-    Damaged,
-    Headers,
-    OutOfRange,
-    Record,
-    Undelivered,
-    Unreachable,
-    close_within,
 )
 
 #: Our settings (kafka-python's names) under the names of librdkafka.
@@ -44,11 +34,7 @@ _SETTINGS = {
     "ssl_keyfile": "ssl.key.location",
     "ssl_password": "ssl.key.password",
 }
-_KINDS = {
-    KafkaError.MSG_SIZE_TOO_LARGE: "too_large",
-    KafkaError.RECORD_LIST_TOO_LARGE: "too_large",
-    KafkaError.INVALID_TIMESTAMP: "timestamp",
-}
+_KINDS = {KafkaError.MSG_SIZE_TOO_LARGE: "too_large", KafkaError.INVALID_TIMESTAMP: "timestamp"}
 _OUT_OF_RANGE = (KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET, KafkaError._LOG_TRUNCATION)
 _DAMAGED = (KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION, KafkaError.INVALID_MSG, KafkaError._NOT_IMPLEMENTED)
 _REFUSED = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
@@ -56,18 +42,16 @@ _REFUSED = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATIO
 logger = logging.getLogger(__name__)
 
 
-class ConfluentProducer:
-    """See :class:`headrace.common.transport.kafka_client.Producer`."""
-
+class Producer:
     def __init__(self, address: Address, limits: Limits, letters: bool) -> None:
-        self._producer = Producer(
+        self._producer = confluent_kafka.Producer(
             {
                 **_settings(address),
                 "acks": "all",
                 "enable.idempotence": not letters,
                 "compression.type": "none",
                 "linger.ms": 0 if letters else LINGER_MS,
-                "batch.size": 1 if letters else min(BATCH_BYTES, message_bytes(limits)),
+                "batch.size": 1 if letters else min(kafka_client.BATCH_BYTES, message_bytes(limits)),
                 "message.max.bytes": message_bytes(limits) + OVERHEAD_BYTES,
                 "delivery.timeout.ms": address.patience_s * 1000,
                 "request.timeout.ms": REQUEST_TIMEOUT_MS,
@@ -83,7 +67,12 @@ class ConfluentProducer:
         self._thread.start()
 
     def send(
-        self, topic: str, key: bytes, value: bytes, headers: Headers, done: Callable[[Undelivered | None], None]
+        self,
+        topic: str,
+        key: bytes,
+        value: bytes,
+        headers: kafka_client.Headers,
+        done: Callable[[kafka_client.Undelivered | None], None],
     ) -> None:
         def delivered(error: KafkaError | None, message: Message) -> None:
             done(None if error is None else _undelivered(error))
@@ -103,13 +92,11 @@ class ConfluentProducer:
             self._producer.poll(0.1)
 
 
-class ConfluentConsumer:
-    """See :class:`headrace.common.transport.kafka_client.Consumer`."""
-
+class Consumer:
     def __init__(self, address: Address, limits: Limits, group: str) -> None:
         self._address = address
-        fetch_bytes = max(FETCH_BYTES, 2 * message_bytes(limits))
-        self._consumer = Consumer(
+        fetch_bytes = max(kafka_client.FETCH_BYTES, 2 * message_bytes(limits))
+        self._consumer = confluent_kafka.Consumer(
             {
                 **_settings(address),
                 "group.id": group,
@@ -121,7 +108,8 @@ class ConfluentConsumer:
                 "fetch.max.bytes": fetch_bytes,
                 "max.partition.fetch.bytes": fetch_bytes,
                 "receive.message.max.bytes": fetch_bytes + (1 << 20),
-                "queued.max.messages.kbytes": fetch_bytes >> 10,
+                "queued.max.messages.kbytes": 2 * fetch_bytes >> 10,
+                "fetch.queue.backoff.ms": 10,
                 "allow.auto.create.topics": False,
             },
             logger=logger,
@@ -133,7 +121,7 @@ class ConfluentConsumer:
         with self._asking():
             self._consumer.assign([self._tp(p, offset) for p, offset in position.items()])
 
-    def poll(self, timeout_s: float, max_records: int) -> list[Record]:
+    def poll(self, timeout_s: float, max_records: int) -> list[kafka_client.Record]:
         with self._asking():
             if not self._polled and (first := self._consumer.poll(timeout_s)) is not None:
                 self._polled += [first, *(self._consumer.consume(max_records - 1, 0) if max_records > 1 else [])]
@@ -156,7 +144,9 @@ class ConfluentConsumer:
 
     def has_topic(self) -> bool:
         with self._asking():
-            topic = self._consumer.list_topics(self._address.topic, timeout=ASK_TIMEOUT_S).topics[self._address.topic]
+            topic = self._consumer.list_topics(self._address.topic, timeout=kafka_client.ASK_TIMEOUT_S).topics[
+                self._address.topic
+            ]
             return topic.error is None or topic.error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART
 
     def commit(self, position: Position) -> None:
@@ -164,18 +154,20 @@ class ConfluentConsumer:
             self._consumer.commit(offsets=[self._tp(p, o) for p, o in position.items()], asynchronous=False)
 
     def close(self, timeout_s: float) -> None:
-        close_within(self._consumer.close, timeout_s)
+        kafka_client.close_within(self._consumer.close, timeout_s)
 
     def _tp(self, partition: int, offset: int = -1) -> TopicPartition:
         return TopicPartition(self._address.topic, partition, offset)
 
     def _watermarks(self) -> dict[int, tuple[int, int]]:
         with self._asking():
-            found = self._consumer.list_topics(self._address.topic, timeout=ASK_TIMEOUT_S).topics[self._address.topic]
+            found = self._consumer.list_topics(self._address.topic, timeout=kafka_client.ASK_TIMEOUT_S).topics[
+                self._address.topic
+            ]
             if not found.partitions:
-                raise Unreachable("the broker does not say what partitions the topic has")
+                raise kafka_client.Unreachable("the broker does not say what partitions the topic has")
             return {
-                p: self._consumer.get_watermark_offsets(self._tp(p), timeout=ASK_TIMEOUT_S)
+                p: self._consumer.get_watermark_offsets(self._tp(p), timeout=kafka_client.ASK_TIMEOUT_S)
                 for p in sorted(found.partitions)
             }
 
@@ -186,12 +178,12 @@ class ConfluentConsumer:
         except KafkaException as raised:
             error = raised.args[0]
             if error.code() in _DAMAGED:
-                raise Damaged(error.str()) from raised
+                raise kafka_client.Damaged(error.str()) from raised
             if error.code() in _OUT_OF_RANGE:
-                raise OutOfRange(error.str()) from raised
+                raise kafka_client.OutOfRange(error.str()) from raised
             if error.code() in _REFUSED or error.fatal():
                 raise TransportError(f"{self._address.where}: {error.name()}: {error.str()}") from raised
-            raise Unreachable(f"{error.name()}: {error.str()}") from raised
+            raise kafka_client.Unreachable(f"{error.name()}: {error.str()}") from raised
 
 
 def _settings(address: Address) -> dict[str, Any]:
@@ -202,11 +194,11 @@ def _settings(address: Address) -> dict[str, Any]:
     }
 
 
-def _record(m: Message) -> Record:
-    return Record(m.partition(), m.offset(), m.key() or b"", m.value() or b"", m.headers() or [])
+def _record(m: Message) -> kafka_client.Record:
+    return kafka_client.Record(m.partition(), m.offset(), m.key() or b"", m.value() or b"", m.headers() or [])
 
 
-def _undelivered(error: Any) -> Undelivered:
+def _undelivered(error: Any) -> kafka_client.Undelivered:
     if not isinstance(error, KafkaError):
-        return Undelivered(type(error).__name__, str(error))
-    return Undelivered(_KINDS.get(error.code(), error.name()), f"{error.name()}: {error.str()}")
+        return kafka_client.Undelivered(type(error).__name__, str(error))
+    return kafka_client.Undelivered(_KINDS.get(error.code(), error.name()), f"{error.name()}: {error.str()}")

@@ -14,16 +14,9 @@ from collections.abc import Callable, Iterator, Mapping
 from headrace.common.codec import decode
 from headrace.common.errors import HeadraceError, LogLost, Rejected, TransportError, UsageError
 from headrace.common.metrics import Metrics
+from headrace.common.transport import kafka_client
 from headrace.common.transport.base import Limits, Position, Received
 from headrace.common.transport.kafka_address import Address
-from headrace.common.transport.kafka_client import (
-    ASK_TIMEOUT_S,
-    Damaged,
-    OutOfRange,
-    Record,
-    Unreachable,
-    open_consumer,
-)
 from headrace.common.transport.kafka_dead import DeadLetters
 from headrace.common.transport.kafka_sink import RUN_HEADER
 
@@ -59,7 +52,7 @@ class Reader:
         self._lost_since_s: float | None = None
         self._damaged_at: tuple[int, int] = (-1, -1)  # partition and offset stepped over last
         self.ends: Mapping[int, int] = {}
-        self._consumer = open_consumer(address, limits, group)
+        self._consumer = kafka_client.open_consumer(address, limits, group)
 
     def seek(self, position: Position | None) -> Position | None:
         """Go on from ``position``, or from the end of the log without one. Returns where each partition starts, or None
@@ -83,7 +76,7 @@ class Reader:
                     )
                 self._move(p, max(offset, begins[p]), gap=max(0, begins[p] - offset))
             self._consumer.assign(self._next)
-        except Unreachable as error:
+        except kafka_client.Unreachable as error:
             self._away(error)
             return None
         self._saw_ends(ends)
@@ -94,7 +87,7 @@ class Reader:
         fit = room_bytes // self._record_bytes if self._record_bytes else 1
         try:
             records = self._consumer.poll(timeout_s, min(500, max(1, fit)))
-        except (Damaged, OutOfRange, Unreachable) as error:
+        except (kafka_client.Damaged, kafka_client.OutOfRange, kafka_client.Unreachable) as error:
             self._recover(error)
             return
         if records:
@@ -126,7 +119,7 @@ class Reader:
             beyond = [(p, at) for p, at in self._next.items() if at > ends.get(p, -1)]
             self._lost("".join(f"position {at} of partition {p} is beyond its end ({ends.get(p)}): the topic was made "
                                "anew, or its log was cut" for p, at in beyond[:1]))  # fmt: skip
-        except Unreachable as error:
+        except kafka_client.Unreachable as error:
             self._away(error)
 
     def unread(self) -> int:
@@ -136,7 +129,7 @@ class Reader:
     def commit(self, position: Position) -> None:
         try:
             self._consumer.commit({p: offset for p, offset in position.items() if p in self._next})
-        except (Unreachable, OutOfRange, HeadraceError) as error:
+        except (kafka_client.Unreachable, kafka_client.OutOfRange, HeadraceError) as error:
             self._metrics.inc("transport_errors_total", kind="commit")
             logger.warning("%s: progress was not committed: %s", self._address.where, error)
 
@@ -146,7 +139,7 @@ class Reader:
     def _ours(self, offsets: Mapping[int, int]) -> dict[int, int]:
         return {p: offset for p, offset in offsets.items() if self._mine(p)}
 
-    def _decoded(self, record: Record) -> Received | None:
+    def _decoded(self, record: kafka_client.Record) -> Received | None:
         run = dict(record.headers).get(RUN_HEADER)
         if self._run and run is not None and run != self._run:
             self._metrics.inc("transport_foreign_records_total")
@@ -170,11 +163,11 @@ class Reader:
 
     # --- what goes wrong ----------------------------------------------------------------------------------------------
 
-    def _recover(self, error: Damaged | OutOfRange | Unreachable) -> None:
+    def _recover(self, error: kafka_client.Damaged | kafka_client.OutOfRange | kafka_client.Unreachable) -> None:
         try:
-            if isinstance(error, Unreachable):
+            if isinstance(error, kafka_client.Unreachable):
                 raise error
-            if isinstance(error, Damaged):
+            if isinstance(error, kafka_client.Damaged):
                 self._step_over(error)
             else:  # retention was faster than we, or the log is another one: refresh_ends says so
                 for p, begin in self._ours(self._consumer.begins()).items():
@@ -182,10 +175,10 @@ class Reader:
                         self._move(p, begin, gap=begin - self._next[p])
                 time.sleep(PAUSE_S)
             self._consumer.assign(self._next)
-        except Unreachable as away:
+        except kafka_client.Unreachable as away:
             self._away(away)
 
-    def _step_over(self, error: Damaged) -> None:
+    def _step_over(self, error: kafka_client.Damaged) -> None:
         """Leave out one record of a batch whose bytes changed in the log; going back would read the same bytes, and no
         client says where the next batch begins. Which partition it is in shows when each is read alone."""
         ends = self._ours(self._consumer.ends())
@@ -200,16 +193,16 @@ class Reader:
 
     def _readable(self, partition: int) -> bool:
         self._consumer.assign({partition: self._next[partition]})
-        until = time.monotonic() + ASK_TIMEOUT_S
+        until = time.monotonic() + kafka_client.ASK_TIMEOUT_S
         while time.monotonic() < until:
             try:
                 if self._consumer.poll(PAUSE_S, 1):
                     return True
-            except Damaged:
+            except kafka_client.Damaged:
                 return False
-        raise Unreachable(f"no record of partition {partition} within {ASK_TIMEOUT_S:.0f} s")
+        raise kafka_client.Unreachable(f"no record of partition {partition} within {kafka_client.ASK_TIMEOUT_S:.0f} s")
 
-    def _away(self, error: Unreachable) -> None:
+    def _away(self, error: kafka_client.Unreachable) -> None:
         now = time.monotonic()
         self._ends_at_s = now
         self._metrics.inc("transport_errors_total", kind="unreachable")
@@ -219,7 +212,7 @@ class Reader:
         try:
             there = self._consumer.has_topic()
             self._lost("" if there else "the topic is not there any more: it was deleted, or the broker lost its disk")
-        except Unreachable:
+        except kafka_client.Unreachable:
             pass
         time.sleep(PAUSE_S)
 

@@ -13,7 +13,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from headrace.common.errors import UsageError
 from headrace.common.transport.base import Limits
 from headrace.common.transport.kafka_address import OVERHEAD_BYTES, Address, message_bytes
-from headrace.common.transport.kafka_python import connect, translated
+from headrace.common.transport.kafka_contact import connect, translated
 
 TOPIC_TIMEOUT_S = 30.0
 DEAD_RETENTION_S = 7 * 24 * 3600

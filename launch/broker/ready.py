@@ -11,7 +11,7 @@ from kafka import KafkaAdminClient
 
 from headrace.common.errors import HeadraceError, TransportError
 from headrace.common.transport.kafka_address import Address
-from headrace.common.transport.kafka_python import connect
+from headrace.common.transport.kafka_contact import connect
 
 
 def wait(bootstrap: str, deadline: float, still: Callable[[], None]) -> None:

@@ -65,7 +65,7 @@ def test_a_client_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyPa
     with pytest.raises(UsageError, match=r"needs confluent-kafka: pip install 'headrace\[confluent\]'") as caught:
         parse("kafka://host:9092/topic?client=confluent")
     assert "\n" not in str(caught.value)
-    assert parse("kafka://host:9092/topic").client == "kafka-python"
+    assert parse("kafka://host:9092/topic").client == "kafka_python"
 
 
 def test_no_broker_is_one_line_and_soon() -> None:

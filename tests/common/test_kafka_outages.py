@@ -127,7 +127,7 @@ def test_a_broker_with_a_smaller_limit_is_refused(own_broker: Served, client: st
 
 @pytest.fixture
 def short_contact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headrace.common.transport.kafka_python.CONNECT_TIMEOUT_S", 2.0)
+    monkeypatch.setattr("headrace.common.transport.kafka_contact.CONNECT_TIMEOUT_S", 2.0)
     monkeypatch.setenv("KAFKA_SASL_USERNAME", USER)
 
 

@@ -13,13 +13,14 @@ TESTS ?=
 
 EXTRAS := dev,envpool
 BIN := .venv/bin
+OLDEST := .venv/kafka-oldest
 UV := $(BIN)/uv
 INSTALL := $(UV) pip install --quiet --python $(BIN)/python -c constraints.txt -b constraints.txt
 # Every top-level folder that is a package, by its import name (tests are not shipped).
 PACKAGES := $(patsubst %/__init__.py,headrace.%,$(filter-out tests/%,$(wildcard */__init__.py)))
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lint types format proto bench constraints clean
+.PHONY: help demo test kafka-oldest check lint types format proto bench constraints clean
 
 help:  ## these lines
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +30,15 @@ demo: .venv/.run  ## train LunarLander on this machine: live table, learning cur
 
 test: .venv/.dev  ## every test
 	$(BIN)/pytest $(TESTS)
+
+kafka-oldest: $(UV)  ## the Kafka contract with the lowest kafka-python that pyproject.toml allows
+	@rm -rf $(OLDEST) && $(UV) venv --quiet --python $(BIN)/python $(OLDEST)
+	grep -v '^kafka-python==' constraints.txt > $(OLDEST)/constraints.txt
+	$(UV) pip install --quiet --python $(OLDEST)/bin/python -c $(OLDEST)/constraints.txt \
+	    "$$(sed -n 's/.*"\(kafka-python.*\)>=\([0-9.]*\),.*/\1==\2/p' pyproject.toml)" \
+	    annotated-types confluent-kafka hypothesis lz4 numpy prometheus-client protobuf psutil pytest pytest-timeout
+	$(UV) pip install --quiet --python $(OLDEST)/bin/python --no-deps -e .
+	$(OLDEST)/bin/python -m pytest tests/common/test_transport_contract.py -k 'kafka and not confluent'
 
 check: lint types  ## lint, format and types
 

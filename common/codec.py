@@ -3,34 +3,39 @@
     prefix                 24 bytes, little-endian: magic "HRTJ" | frame version u16 | reserved u16, 0
                            | header bytes u32 | payload bytes u64 | crc32c u32 of all other bytes of the frame
     header                 protobuf TrajectoryHeader (proto/trajectory.proto), then zeros up to a multiple of 64
-    payload                raw little-endian arrays in C order, each at a multiple of 64
+    payload                little-endian arrays in C order, each at a multiple of 64, as they are or (from version 2)
+                           as an lz4 block (compress.py): then ``packed_bytes`` of its description is not 0
 
-Version rule. A reader takes exactly the frame versions it knows (so far 1) and refuses others under ``version``. A new
-field in the protobuf header keeps the version: readers ignore fields they do not know. Anything an old reader must not
-ignore (another prefix, another layout of the payload, a new meaning of a field) gets the next frame version. The golden
-bytes under tests/common/golden/ must decode for ever.
+A record's size is that of its unpacked frame, whatever travels: the cap bounds memory.
+
+Version rule. A reader takes exactly the frame versions it knows (so far 1 and 2) and refuses others under ``version``.
+A new field in the protobuf header keeps the version: readers ignore fields they do not know. Anything an old reader
+must not ignore (another prefix, another layout of the payload, a new meaning of a field) gets the next frame version.
+The golden bytes under tests/common/golden/ must decode for ever.
 
 Nothing is parsed, and nothing is allocated, before its size has been checked against a cap. ``decode`` copies no array:
-what it returns are read-only views of the bytes it was given.
+what it returns are read-only views of the bytes it was given, or of the block it unpacked.
 """
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
 from crc32c import crc32c
 from google.protobuf.message import DecodeError
 
+from headrace.common.compress import pack, unpack
 from headrace.common.errors import Rejected
 from headrace.common.types import DTYPES, Array, Episode, Trajectory
 from headrace.common.wire import trajectory_pb2 as pb
 
 MAGIC = b"HRTJ"
-VERSION = 1
+VERSION = 2
+READS = (1, 2)
 MAX_HEADER_BYTES = 256 << 10
 MAX_ARRAYS = 64
 MAX_TEXT_BYTES = 256
@@ -49,29 +54,30 @@ _ZEROS = bytes(ALIGN)
 Buffer = bytes | memoryview
 
 
-def encode(trajectory: Trajectory, cap_bytes: int) -> bytes:
+def encode(trajectory: Trajectory, cap_bytes: int, compress: bool = False) -> bytes:
     """The frame of one trajectory. Raises :class:`Rejected` for what ``decode`` would refuse, over the cap included."""
-    return b"".join(encode_parts(trajectory, cap_bytes))
+    return b"".join(encode_parts(trajectory, cap_bytes, compress))
 
 
-def encode_parts(trajectory: Trajectory, cap_bytes: int) -> list[Buffer]:
+def encode_parts(trajectory: Trajectory, cap_bytes: int, compress: bool = False) -> list[Buffer]:
     """The same frame as pieces in order, arrays not copied: for carriers that gather (``sendmsg``, ``writelines``)."""
     if trajectory.nbytes > cap_bytes:
         raise Rejected("size", f"arrays of {trajectory.nbytes} bytes are over the cap of {cap_bytes} bytes a record")
-    header, arrays = _header(trajectory)
+    arrays = {name: _plain(name, array) for name, array in trajectory.arrays.items()}
+    stored: list[Buffer] = [array.reshape(-1).view(np.uint8).data for array in arrays.values()]
+    if compress:
+        stored = [pack(memoryview(raw)) or raw for raw in stored]
+    header = _header(trajectory, arrays, stored)
     head = header.SerializeToString()
     if len(head) > MAX_HEADER_BYTES:
         raise Rejected("size", f"header of {len(head)} bytes is over {MAX_HEADER_BYTES}: too many episodes")
-    parts: list[Buffer] = [head, _ZEROS[: -(PREFIX_BYTES + len(head)) % ALIGN]]
-    payload_bytes = 0
-    for array in arrays:
-        parts.append(array.reshape(-1).view(np.uint8).data)
-        parts.append(_ZEROS[: -array.nbytes % ALIGN])
-        payload_bytes += _aligned(array.nbytes)
-    total = _aligned(PREFIX_BYTES + len(head)) + payload_bytes
+    total = _aligned(PREFIX_BYTES + len(head)) + sum(_aligned(array.nbytes) for array in arrays.values())
     if total > cap_bytes:
         raise Rejected("size", f"record of {total} bytes is over the cap of {cap_bytes} bytes")
-    prefix = PREFIX.pack(MAGIC, VERSION, 0, len(head), payload_bytes)
+    parts: list[Buffer] = [head, _ZEROS[: -(PREFIX_BYTES + len(head)) % ALIGN]]
+    for piece in stored:
+        parts += [piece, _ZEROS[: -len(piece) % ALIGN]]
+    prefix = PREFIX.pack(MAGIC, VERSION, 0, len(head), sum(_aligned(len(piece)) for piece in stored))
     crc = crc32c(prefix)
     for part in parts:
         crc = crc32c(part, crc)
@@ -84,12 +90,16 @@ def decode(data: Buffer, cap_bytes: int) -> Trajectory:
     Raises :class:`Rejected` with reason size, malformed, version, crc, dtype, shape or empty; never anything else.
     """
     view = memoryview(data)
-    head_bytes, payload_at = _check_frame(view, cap_bytes)
+    version, head_bytes, payload_at = _check_frame(view, cap_bytes)
     try:
         header = pb.TrajectoryHeader.FromString(bytes(view[PREFIX_BYTES : PREFIX_BYTES + head_bytes]))
     except DecodeError as e:
         raise Rejected("malformed", f"the header is no TrajectoryHeader: {e}") from e
     _check_header(header)
+    if (unpacked := sum(a.nbytes for a in header.arrays)) > cap_bytes:
+        raise Rejected("size", f"arrays of {unpacked} bytes are over the cap of {cap_bytes} bytes a record")
+    if version == 1 and any(a.packed_bytes for a in header.arrays):
+        raise Rejected("malformed", "an array of a frame of version 1 says that it is packed")
     payload = view[payload_at:]
     arrays = {a.name: _view(a, payload) for a in header.arrays}
     if len(arrays) != len(header.arrays):
@@ -115,18 +125,25 @@ def _aligned(nbytes: int) -> int:
     return nbytes + -nbytes % ALIGN
 
 
-def _header(trajectory: Trajectory) -> tuple[pb.TrajectoryHeader, list[Array]]:
+def _plain(name: str, array: Array) -> Array:
+    number = _NUMBER.get(array.dtype.name)
+    if number is None:
+        raise Rejected("dtype", f"array {name!r} is {array.dtype}; may travel: {', '.join(DTYPES)}")
+    return np.ascontiguousarray(array, dtype=_DTYPE[number]).reshape(array.shape)
+
+
+def _header(trajectory: Trajectory, arrays: Mapping[str, Array], stored: Sequence[Buffer]) -> pb.TrajectoryHeader:
     described: list[pb.Array] = []
-    arrays: list[Array] = []
     offset = 0
-    for name, array in trajectory.arrays.items():
-        number = _NUMBER.get(array.dtype.name)
-        if number is None:
-            raise Rejected("dtype", f"array {name!r} is {array.dtype}; may travel: {', '.join(DTYPES)}")
-        array = np.ascontiguousarray(array, dtype=_DTYPE[number]).reshape(array.shape)
-        described.append(pb.Array(name=name, dtype=number, shape=array.shape, offset=offset, nbytes=array.nbytes))
-        arrays.append(array)
-        offset += _aligned(array.nbytes)
+    for (name, array), piece in zip(arrays.items(), stored, strict=True):
+        packed = len(piece) if len(piece) < array.nbytes else 0
+        described.append(
+            pb.Array(
+                name=name, dtype=_NUMBER[array.dtype.name], shape=array.shape,
+                offset=offset, nbytes=array.nbytes, packed_bytes=packed,
+            )
+        )  # fmt: skip
+        offset += _aligned(len(piece))
     try:
         header = pb.TrajectoryHeader(
             run_id=trajectory.run_id,
@@ -147,11 +164,11 @@ def _header(trajectory: Trajectory) -> tuple[pb.TrajectoryHeader, list[Array]]:
     except (ValueError, TypeError) as e:
         raise Rejected("malformed", f"a stamp does not fit its field: {e}") from e
     _check_header(header)
-    return header, arrays
+    return header
 
 
-def _check_frame(view: memoryview, cap_bytes: int) -> tuple[int, int]:
-    """Sizes, version and CRC of a frame; returns the length of its header and where its payload starts."""
+def _check_frame(view: memoryview, cap_bytes: int) -> tuple[int, int, int]:
+    """Sizes, version and CRC of a frame; returns its version, its header's length, and where its payload starts."""
     if view.nbytes > cap_bytes:
         raise Rejected("size", f"record of {view.nbytes} bytes is over the cap of {cap_bytes} bytes")
     if view.nbytes < PREFIX_BYTES:
@@ -159,8 +176,8 @@ def _check_frame(view: memoryview, cap_bytes: int) -> tuple[int, int]:
     magic, version, reserved, head_bytes, payload_bytes = PREFIX.unpack_from(view)
     if magic != MAGIC:
         raise Rejected("malformed", f"record starts with {magic!r}, not {MAGIC!r}")
-    if version != VERSION or reserved != 0:
-        raise Rejected("version", f"frame version {version}.{reserved}; this reader knows {VERSION}.0")
+    if version not in READS or reserved != 0:
+        raise Rejected("version", f"frame version {version}.{reserved}; this reader knows 1.0 and 2.0")
     if head_bytes > MAX_HEADER_BYTES:
         raise Rejected("size", f"header of {head_bytes} bytes is over {MAX_HEADER_BYTES}")
     payload_at = _aligned(PREFIX_BYTES + head_bytes)
@@ -169,7 +186,7 @@ def _check_frame(view: memoryview, cap_bytes: int) -> tuple[int, int]:
     (crc,) = CRC.unpack_from(view, PREFIX.size)
     if crc32c(view[PREFIX_BYTES:], crc32c(view[: PREFIX.size])) != crc:
         raise Rejected("crc", "the record's crc32c does not match its bytes")
-    return head_bytes, payload_at
+    return version, head_bytes, payload_at
 
 
 def _check_header(header: pb.TrajectoryHeader) -> None:
@@ -191,20 +208,25 @@ def _check_header(header: pb.TrajectoryHeader) -> None:
 
 
 def _view(described: pb.Array, payload: memoryview) -> Array:
-    """One array as a read-only view of the payload. Python's integers do not overflow, so neither do the checks."""
+    """One array as a read-only view of the payload, or of the block unpacked from it. Python's integers do not
+    overflow, so neither do the checks."""
     name, start, nbytes = described.name, described.offset, described.nbytes
+    stored = described.packed_bytes or nbytes
     dtype = _DTYPE.get(described.dtype)
     if dtype is None:
         raise Rejected("dtype", f"array {name!r} has the unknown dtype number {described.dtype}")
     shape: Sequence[int] = tuple(described.shape)
     if math.prod(shape) * dtype.itemsize != nbytes:
         raise Rejected("shape", f"array {name!r} of shape {shape} and dtype {dtype} is not {nbytes} bytes long")
-    if start % ALIGN or start + nbytes > payload.nbytes:
-        raise Rejected("shape", f"array {name!r} ({nbytes} bytes at {start}) is not inside the payload")
+    if start % ALIGN or start + stored > payload.nbytes:
+        raise Rejected("shape", f"array {name!r} ({stored} bytes at {start}) is not inside the payload")
     # An axis of 0 makes any other axis fit; numpy still multiplies the others.
     if math.prod(max(1, n) for n in shape) > np.iinfo(np.int64).max // dtype.itemsize:
         raise Rejected("shape", f"array {name!r} of shape {shape}: axes too large")
-    raw = np.frombuffer(payload[start : start + nbytes], np.uint8) if nbytes else np.empty(0, np.uint8)
+    piece: Buffer = payload[start : start + stored]
+    if described.packed_bytes:
+        piece = unpack(memoryview(piece), nbytes)
+    raw = np.frombuffer(piece, np.uint8) if nbytes else np.empty(0, np.uint8)
     if dtype == np.bool_ and nbytes and raw.max() > 1:
         raise Rejected("malformed", f"array {name!r} of bool holds a byte that is neither 0 nor 1")
     array = raw.view(dtype).reshape(shape)

@@ -72,6 +72,7 @@ TABLE: tuple[Metric, ...] = (
     Metric("transport_errors_total", "counter", "Errors of the carrier's client, by kind", ("kind",)),
     Metric("transport_lag_records", "gauge", "Records in the log that were not read yet", ("partition",)),
     Metric("transport_gap_records_total", "counter", "Records that retention removed before they were read"),
+    Metric("transport_foreign_records_total", "counter", "Records of other runs on the same topic, skipped"),
     # learner
     Metric("learner_updates_total", "counter", "Versions made"),
     Metric("learner_samples_total", "counter", "Samples used in gradient steps"),

@@ -21,7 +21,7 @@ from headrace.algorithms.base import Algorithm, Experience, Groups
 from headrace.common.errors import UsageError
 from headrace.common.metrics import Metrics
 from headrace.common.seeding import reset_seeds, stream
-from headrace.common.transport import Limits, Sink, check_url
+from headrace.common.transport import Limits, Sink, check_url, for_run
 from headrace.common.types import Schema, Spaces, Trajectory
 from headrace.common.validation import Expected, validate
 from headrace.common.weights.address import split
@@ -145,12 +145,14 @@ def new_incarnation() -> int:
 
 
 def with_addresses(config: Config) -> Config:
-    """Fill in what was left empty: a run id, and private addresses of this machine (short: sockets allow 107 bytes)."""
+    """Fill in what was left empty: a run id, a topic, and private addresses of this machine (short: sockets allow 107
+    bytes)."""
     run = config.run if config.run.id else config.run.model_copy(update={"id": secrets.token_hex(6)})
     folder = socket_dir(run.id)
     transport, weights = config.transport, config.weights
     if transport.url in _ANY_LOCAL:
         transport = transport.model_copy(update={"url": f"local://{folder}/trajectories"})
+    transport = transport.model_copy(update={"url": for_run(transport.url, run.id)})
     if not weights.address:
         weights = weights.model_copy(update={"address": f"unix:{folder}/weights"})
     split(weights.address)  # refused here if it is no address, before anything is written or started

@@ -93,7 +93,8 @@ class Transport(BaseModel):
 
     model_config = _STRICT
     url: str = "local://"
-    """local:// (this machine) or kafka://host:port/topic. local:// without a path gets a private one."""
+    """local:// (this machine) or kafka://host:port[/topic]. local:// without a path gets a private one, kafka://
+    without a topic one of the run's own, headrace-<run.id>."""
     record_bytes: int = Field(default=8 << 20, ge=1 << 16)
     """Largest encoded fragment; every other size limit follows from it."""
     queue_bytes: int = Field(default=64 << 20, ge=1 << 20)

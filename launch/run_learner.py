@@ -94,6 +94,7 @@ def make_learner(
         metrics=metrics,
         dead_letter=run_dir / "dead_letter",
         group=f"headrace-{config.run.id}",
+        run_id=config.run.id,
     )
     return Learner(
         Identity(config.run.id, epoch),

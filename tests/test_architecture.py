@@ -6,6 +6,7 @@ Everything is found by walking the folders, so a new package, module or file is 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -33,6 +34,8 @@ CODE_LOADERS = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal",
 CODE_RUNNERS = {"eval", "exec"}
 PICKLING_CALLS = {"torch.load", "torch.save", "multiprocessing.Queue", "multiprocessing.SimpleQueue"}
 MAX_LINES = 400
+#: Client libraries of Kafka: what their documentation names may be imported, below it nothing.
+KAFKA_PUBLIC = {"kafka", "kafka.errors", "kafka.admin", "kafka.structs", "confluent_kafka", "confluent_kafka.admin"}
 
 
 def folders() -> list[Path]:
@@ -214,6 +217,50 @@ def test_nothing_can_run_code_from_the_wire() -> None:
 )
 def test_running_code_is_seen(source: str, caught: bool) -> None:
     assert bool(code_running(source)) == caught
+
+
+def private_parts(source: str) -> list[str]:
+    """Where ``source`` reaches into an object that is not its own, or into the insides of a Kafka client."""
+    tree = ast.parse(source)
+    found = []
+    for name in imported(tree, "headrace"):
+        parts = name.split(".")
+        inside = parts[0] in {"kafka", "confluent_kafka"} and not {name, name.rpartition(".")[0]} & KAFKA_PUBLIC
+        if inside or any(part[0] == "_" and not part.startswith("__") for part in parts if part):
+            found.append(f"imports {name}")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and re.match("_[a-z]", node.attr):
+            if not (isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"}):
+                found.append(f"reads {ast.unparse(node)} in line {node.lineno}")
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch("_[a-z]+", node.value):
+            found.append(f"names {node.value!r} in line {node.lineno}")
+    return found
+
+
+def test_carriers_use_no_private_part_of_a_library() -> None:
+    files = [f for f in sources(tests=False) if f.parent == ROOT / "common" / "transport"]
+    assert len(files) > 10
+    found = [f"{f.name} {what}" for f in files for what in private_parts(f.read_text())]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("source", "caught"),
+    [
+        ("self._producer._sender.force_close()", True),
+        ("consumer._fetcher.fetch_records = fetch", True),
+        ("getattr(consumer, '_fetcher')", True),
+        ("from kafka.net.manager import KafkaConnectionManager", True),
+        ("import kafka.record.util", True),
+        ("from kafka.record import memory_records", True),
+        ("from confluent_kafka import _model", True),
+        ("from kafka import KafkaConsumer, errors\nfrom kafka.admin import ConfigResource", False),
+        ("from kafka.structs import OffsetAndMetadata", False),
+        ("self._consumer.poll()\nKafkaError._BAD_MSG\nx.__class__", False),
+    ],
+)
+def test_a_private_part_is_seen(source: str, caught: bool) -> None:
+    assert bool(private_parts(source)) == caught
 
 
 def test_files_stay_small() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -9,7 +10,15 @@ from headrace.common.errors import UsageError
 from headrace.common.metrics import Metrics
 from headrace.common.transport.base import Limits, Position, Received, Sink, Source
 
-__all__ = ["Limits", "Position", "Received", "Sink", "Source", "check_url", "open_sink", "open_source"]
+__all__ = ["Limits", "Position", "Received", "Sink", "Source", "check_url", "for_run", "open_sink", "open_source"]
+
+
+def for_run(url: str, run_id: str) -> str:
+    """``url`` with what it leaves to the run: a Kafka address without a topic means one topic per run."""
+    parts = urlsplit(url)
+    if parts.scheme != "kafka" or parts.path.strip("/"):
+        return url
+    return parts._replace(path="/headrace-" + re.sub(r"[^a-zA-Z0-9._-]", "-", run_id)[:180]).geturl()
 
 
 def check_url(url: str) -> None:
@@ -20,7 +29,7 @@ def check_url(url: str) -> None:
 
             socket_path(url)
         case "kafka":
-            from headrace.common.transport.kafka_client import parse
+            from headrace.common.transport.kafka_address import parse
 
             parse(url)
         case _:
@@ -38,17 +47,26 @@ def open_sink(url: str, *, limits: Limits, metrics: Metrics, key: str) -> Sink:
 
             return LocalSink(url, limits, metrics, key)
         case "kafka":
-            from headrace.common.transport.kafka import KafkaSink
+            from headrace.common.transport.kafka_sink import KafkaSink
 
             return KafkaSink(url, limits, metrics, key)
     raise _unknown(url)
 
 
 def open_source(
-    url: str, *, limits: Limits, metrics: Metrics, dead_letter: Path, group: str, rank: int = 0, world: int = 1
+    url: str,
+    *,
+    limits: Limits,
+    metrics: Metrics,
+    dead_letter: Path,
+    group: str,
+    run_id: str = "",
+    rank: int = 0,
+    world: int = 1,
 ) -> Source:
     """The reading half behind ``url`` for learner ``rank`` of ``world``; ``group`` names it where progress is shown.
 
+    Records that say they are of another run than ``run_id`` are skipped where several may share a log ("" skips none).
     What cannot be decoded, or is rejected, is kept under ``dead_letter`` (a carrier with a log uses its own topic).
     """
     match urlsplit(url).scheme:
@@ -57,9 +75,9 @@ def open_source(
 
             return LocalSource(url, limits, metrics, dead_letter)
         case "kafka":
-            from headrace.common.transport.kafka import KafkaSource
+            from headrace.common.transport.kafka_source import KafkaSource
 
-            return KafkaSource(url, limits, metrics, group, rank, world)
+            return KafkaSource(url, limits, metrics, group, run_id, rank, world)
     raise _unknown(url)
 
 

@@ -25,7 +25,8 @@ Position = Mapping[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A decoded record and where the carrier had it. ``next_offset`` is where to go on after applying it."""
+    """A decoded record and where the carrier had it. ``next_offset`` is where to go on after applying it, ``nbytes``
+    the memory that it takes."""
 
     trajectory: Trajectory
     partition: int = 0
@@ -48,13 +49,25 @@ class Sink(Protocol):
 
 
 class Source(Protocol):
-    """The reading half: decodes, and sends what it cannot decode to ``dead_letter``."""
+    """The reading half: decodes, and sends what it cannot decode to ``dead_letter``.
+
+    ``log_id``: names this life of the log, another one after it was deleted and made anew; "" without a log.
+    """
+
+    log_id: str
 
     def get(self, timeout_s: float) -> Received | None:
         """The next record, or None when ``timeout_s`` passed without one. Raises :class:`Closed`."""
 
-    def seek(self, position: Position) -> None:
-        """Go on from ``position`` (a checkpoint's). Partitions not named start at their oldest record."""
+    def position(self) -> Position:
+        """Where reading begins: every partition of this source, as soon as it is opened (at the end of the log) and
+        after a ``seek``. Make it durable before anything is published, then go on with each ``next_offset`` applied."""
+
+    def seek(self, position: Position, log_id: str = "") -> None:
+        """Go on from ``position`` (a checkpoint's). Partitions not named start at their oldest record: one that was
+        there when the position was begun is named, one that was added since holds nothing older than the run.
+
+        Raises :class:`LogLost` where the log does not reach so far, or is not the one that was called ``log_id``."""
 
     def commit(self, position: Position) -> None:
         """Make the consumer's progress visible to others. Never the authority: the checkpoint is."""

@@ -1,37 +1,37 @@
-"""Reading the log from offsets of our own: poll, decode, and what to do when an offset or a batch is bad.
+"""Reading the log from offsets of our own: poll, decode, and what to do when an offset, a batch or the log is bad.
 
 Used by one thread (kafka_source.py), but for ``ends``.
 
-Memory beside the caller's queue: two fetch answers per broker (``FETCH_BYTES`` each, or one record where it is larger):
-one being decoded, one on its way.
+Memory beside the caller's queue: what the client fetched ahead, about ``FETCH_BYTES`` a broker.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
-
-from kafka import KafkaConsumer, TopicPartition, errors
-from kafka.structs import OffsetAndMetadata
+from collections.abc import Callable, Iterator, Mapping
 
 from headrace.common.codec import decode
-from headrace.common.errors import Rejected, TransportError, UsageError
+from headrace.common.errors import HeadraceError, LogLost, Rejected, TransportError, UsageError
 from headrace.common.metrics import Metrics
+from headrace.common.transport import kafka_client
 from headrace.common.transport.base import Limits, Position, Received
-from headrace.common.transport.kafka_client import Address, connect, message_bytes
+from headrace.common.transport.kafka_address import Address
 from headrace.common.transport.kafka_dead import DeadLetters
-from headrace.common.transport.kafka_records import DamagedBatch, fetch_ahead, hand_out_views
+from headrace.common.transport.kafka_sink import RUN_HEADER
 
 logger = logging.getLogger(__name__)
 
-FETCH_BYTES = 48 << 20
-ASK_TIMEOUT_S = 5.0
+PAUSE_S = 0.1  # after a failure that comes at once
+LOST_AFTER_S = 5.0  # a broker that has just started, or taken over a partition, may know less for a moment
 
 
 class Reader:
-    """``ends``: partition -> end of the log as last seen (replaced as a whole, so any thread may read it)."""
+    """Reads the partitions that ``mine`` accepts, those added later included.
+
+    ``ends``: partition -> end of the log as last seen (replaced as a whole, so any thread may read it).
+    ``run``: records that say they are of another run are skipped; "" skips none.
+    """
 
     def __init__(
         self,
@@ -39,55 +39,46 @@ class Reader:
         limits: Limits,
         metrics: Metrics,
         group: str,
-        partitions: Sequence[int],
+        mine: Callable[[int], bool],
         dead: DeadLetters,
+        run: str = "",
     ) -> None:
-        self._address, self._limits, self._metrics, self._dead = address, limits, metrics, dead
-        self._tps = {p: TopicPartition(address.topic, p) for p in partitions}
+        self._address, self._limits, self._metrics, self._mine, self._dead = address, limits, metrics, mine, dead
+        self._run = run.encode()
         self._next: dict[int, int] = {}  # partition -> offset of the next record to read
         self._record_bytes = 0  # of the largest record seen
         self._ends_at_s = 0.0
         self._away_since_s: float | None = None
+        self._lost_since_s: float | None = None
+        self._damaged_at: tuple[int, int] = (-1, -1)  # partition and offset stepped over last
         self.ends: Mapping[int, int] = {}
-        fetch_bytes = max(FETCH_BYTES, 2 * message_bytes(limits))
-        self._consumer = connect(
-            KafkaConsumer,
-            address,
-            group_id=group,
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            max_partition_fetch_bytes=fetch_bytes,
-            fetch_max_bytes=fetch_bytes,
-            allow_auto_create_topics=False,
-            metrics_enabled=False,
-        )
-        hand_out_views(self._consumer, cap_bytes=4 * message_bytes(limits))
-        fetch_ahead(self._consumer)
-        self._consumer.assign(list(self._tps.values()))
+        self._consumer = kafka_client.open_consumer(address, limits, group)
 
-    def seek(self, position: Position) -> Position | None:
-        """Go on from ``position``; partitions it does not name start at their oldest record. Returns where each starts,
-        or None when the broker is away.
+    def seek(self, position: Position | None) -> Position | None:
+        """Go on from ``position``, or from the end of the log without one. Returns where each partition starts, or None
+        when the broker is away.
 
-        Offsets below the start of the log jump to it, counted as a gap. Raises :class:`UsageError` for an offset
-        beyond the end: that position belongs to another log.
+        Partitions that ``position`` does not name start at their oldest record. Offsets below the start of the log jump
+        to it, counted as a gap. Raises :class:`LogLost` for an offset beyond the end: that position belongs to another
+        log.
         """
-        strange = sorted(set(position) - set(self._tps))
-        if strange:
-            raise UsageError(f"{self._address.where}: position names partitions {strange}, not read by this rank")
         try:
-            begins, ends = self._ask("beginning_offsets"), self._ask("end_offsets")
-        except errors.RetriableError as error:
+            begins, ends = self._ours(self._consumer.begins()), self._ours(self._consumer.ends())
+            position = ends if position is None else position
+            if strange := sorted(set(position) - set(ends)):
+                raise UsageError(f"{self._address.where}: position names partitions {strange}, not read by this rank")
+            for p in ends:
+                offset = position.get(p, begins[p])
+                if offset > ends[p]:
+                    raise LogLost(
+                        f"{self._address.where}: position {offset} of partition {p} is beyond the end of the log "
+                        f"({ends[p]}); is this the topic of that checkpoint?"
+                    )
+                self._move(p, max(offset, begins[p]), gap=max(0, begins[p] - offset))
+            self._consumer.assign(self._next)
+        except kafka_client.Unreachable as error:
             self._away(error)
             return None
-        for p in self._tps:
-            offset = position.get(p, begins[p])
-            if offset > ends[p]:
-                raise UsageError(
-                    f"{self._address.where}: position {offset} of partition {p} is beyond the end of the log "
-                    f"({ends[p]}); is this the topic of that checkpoint?"
-                )
-            self._go_to(p, max(offset, begins[p]), gap=max(0, begins[p] - offset))
         self._saw_ends(ends)
         return dict(self._next)
 
@@ -95,36 +86,40 @@ class Reader:
         """Decoded records, about ``room_bytes`` of them at most; none when there are none within ``timeout_s``."""
         fit = room_bytes // self._record_bytes if self._record_bytes else 1
         try:
-            polled = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=min(500, max(1, fit)))
-        except DamagedBatch as error:
-            self._skip(error)
-            return
-        except (errors.RetriableError, errors.OffsetOutOfRangeError) as error:
+            records = self._consumer.poll(timeout_s, min(500, max(1, fit)))
+        except (kafka_client.Damaged, kafka_client.OutOfRange, kafka_client.Unreachable) as error:
             self._recover(error)
             return
-        if polled:
-            self._saw_ends({**self.ends, **{tp.partition: self._consumer.highwater(tp) for tp in polled}})
+        if records:
             self._away_since_s = None
-        for tp, records in polled.items():
-            for record in records:
-                self._next[tp.partition] = record.offset + 1
-                self._record_bytes = max(self._record_bytes, len(record.value))
-                received = self._decoded(record)
-                if received is not None:
-                    yield received
+        for record in records:
+            self._next[record.partition] = record.offset + 1
+            received = self._decoded(record)
+            if received is not None:
+                self._record_bytes = max(self._record_bytes, received.nbytes)
+                yield received
 
     def refresh_ends(self, every_s: float) -> None:
-        """Look where the log ends, at most once in ``every_s``: for the lag, and to see that the broker is there.
+        """Look where the log ends, at most once in ``every_s``: for the lag, for partitions that were added, and to see
+        that broker and topic are there, since clients hide from ``poll`` that they are not.
 
-        The client hides a broker that is away from ``poll``; raises :class:`TransportError` when it stays away longer
-        than the address's ``patience_s``.
+        Raises :class:`TransportError` when the broker stays away longer than the address's ``patience_s``, and
+        :class:`LogLost` when the topic is not the one that was read so far.
         """
         if time.monotonic() - self._ends_at_s < every_s:
-            return  # records that come in tell it as well
+            return
         try:
-            self._saw_ends(self._ask("end_offsets"))
+            ends = self._ours(self._consumer.ends())
             self._away_since_s = None
-        except errors.RetriableError as error:
+            self._saw_ends(ends)
+            if added := sorted(set(ends) - set(self._next)):
+                begins = self._consumer.begins()
+                self._next |= {p: begins[p] for p in added}
+                self._consumer.assign(self._next)
+            beyond = [(p, at) for p, at in self._next.items() if at > ends.get(p, -1)]
+            self._lost("".join(f"position {at} of partition {p} is beyond its end ({ends.get(p)}): the topic was made "
+                               "anew, or its log was cut" for p, at in beyond[:1]))  # fmt: skip
+        except kafka_client.Unreachable as error:
             self._away(error)
 
     def unread(self) -> int:
@@ -132,17 +127,23 @@ class Reader:
         return sum(max(0, end - self._next.get(p, end)) for p, end in self.ends.items())
 
     def commit(self, position: Position) -> None:
-        offsets = {self._tps[p]: OffsetAndMetadata(o, "", -1) for p, o in position.items() if p in self._tps}
         try:
-            self._consumer.commit(offsets, timeout_ms=int(ASK_TIMEOUT_S * 1000))
-        except errors.KafkaError as error:
+            self._consumer.commit({p: offset for p, offset in position.items() if p in self._next})
+        except (kafka_client.Unreachable, kafka_client.OutOfRange, HeadraceError) as error:
             self._metrics.inc("transport_errors_total", kind="commit")
             logger.warning("%s: progress was not committed: %s", self._address.where, error)
 
     def close(self, timeout_s: float) -> None:
-        self._consumer.close(autocommit=False, timeout_ms=int(timeout_s * 1000))
+        self._consumer.close(timeout_s)
 
-    def _decoded(self, record: Any) -> Received | None:
+    def _ours(self, offsets: Mapping[int, int]) -> dict[int, int]:
+        return {p: offset for p, offset in offsets.items() if self._mine(p)}
+
+    def _decoded(self, record: kafka_client.Record) -> Received | None:
+        run = dict(record.headers).get(RUN_HEADER)
+        if self._run and run is not None and run != self._run:
+            self._metrics.inc("transport_foreign_records_total")
+            return None
         data = record.value
         self._metrics.inc("transport_records_total", direction="got")
         self._metrics.inc("transport_bytes_total", len(data), direction="got")
@@ -150,15 +151,9 @@ class Reader:
             trajectory = decode(data, self._limits.record_bytes)
         except Rejected as rejected:
             self._metrics.inc("learner_rejected_total", reason=rejected.reason)
-            self._dead.bury(
-                bytes(data), bytes(record.key), record.partition, record.offset, rejected.reason, str(rejected)
-            )
+            self._dead.bury(data, record.key, record.partition, record.offset, rejected.reason, str(rejected))
             return None
-        return Received(trajectory, record.partition, record.offset + 1, len(data))
-
-    def _ask(self, question: str) -> dict[int, int]:
-        answer = getattr(self._consumer, question)(list(self._tps.values()), timeout_ms=int(ASK_TIMEOUT_S * 1000))
-        return {tp.partition: offset for tp, offset in answer.items()}
+        return Received(trajectory, record.partition, record.offset + 1, max(len(data), trajectory.nbytes))
 
     def _saw_ends(self, ends: Mapping[int, int]) -> None:
         self._ends_at_s = time.monotonic()
@@ -166,26 +161,69 @@ class Reader:
         for p, end in ends.items():
             self._metrics.set("transport_lag_records", max(0, end - self._next.get(p, end)), partition=str(p))
 
-    def _away(self, error: Exception) -> None:
+    # --- what goes wrong ----------------------------------------------------------------------------------------------
+
+    def _recover(self, error: kafka_client.Damaged | kafka_client.OutOfRange | kafka_client.Unreachable) -> None:
+        try:
+            if isinstance(error, kafka_client.Unreachable):
+                raise error
+            if isinstance(error, kafka_client.Damaged):
+                self._step_over(error)
+            else:  # retention was faster than we, or the log is another one: refresh_ends says so
+                for p, begin in self._ours(self._consumer.begins()).items():
+                    if self._next[p] < begin:
+                        self._move(p, begin, gap=begin - self._next[p])
+                time.sleep(PAUSE_S)
+            self._consumer.assign(self._next)
+        except kafka_client.Unreachable as away:
+            self._away(away)
+
+    def _step_over(self, error: kafka_client.Damaged) -> None:
+        """Leave out one record of a batch whose bytes changed in the log; going back would read the same bytes, and no
+        client says where the next batch begins. Which partition it is in shows when each is read alone."""
+        ends = self._ours(self._consumer.ends())
+        for p in sorted(self._next, key=lambda p: p != self._damaged_at[0]):
+            if self._next[p] < ends[p] and not self._readable(p):
+                if self._damaged_at != (p, self._next[p] - 1):
+                    logger.warning("%s: stepping over a damaged batch: %s", self._address.where, error)
+                self._metrics.inc("learner_rejected_total", reason="crc")
+                self._damaged_at = (p, self._next[p])
+                self._next[p] += 1
+                return
+
+    def _readable(self, partition: int) -> bool:
+        self._consumer.assign({partition: self._next[partition]})
+        until = time.monotonic() + kafka_client.ASK_TIMEOUT_S
+        while time.monotonic() < until:
+            try:
+                if self._consumer.poll(PAUSE_S, 1):
+                    return True
+            except kafka_client.Damaged:
+                return False
+        raise kafka_client.Unreachable(f"no record of partition {partition} within {kafka_client.ASK_TIMEOUT_S:.0f} s")
+
+    def _away(self, error: kafka_client.Unreachable) -> None:
         now = time.monotonic()
         self._ends_at_s = now
-        self._metrics.inc("transport_errors_total", kind=type(error).__name__)
+        self._metrics.inc("transport_errors_total", kind="unreachable")
         self._away_since_s = since = self._away_since_s or now
         if now - since > self._address.patience_s:
             raise TransportError(f"{self._address.where}: no broker for {now - since:.0f} s: {error}") from error
-
-    def _recover(self, error: Exception) -> None:
         try:
-            if not isinstance(error, errors.OffsetOutOfRangeError):
-                raise error
-            # Offsets are not in the log any more: retention was faster than we.
-            for p, begin in self._ask("beginning_offsets").items():
-                if self._next[p] < begin:
-                    self._go_to(p, begin, gap=begin - self._next[p])
-        except errors.RetriableError as away:
-            self._away(away)
+            there = self._consumer.has_topic()
+            self._lost("" if there else "the topic is not there any more: it was deleted, or the broker lost its disk")
+        except kafka_client.Unreachable:
+            pass
+        time.sleep(PAUSE_S)
 
-    def _go_to(self, partition: int, offset: int, gap: int) -> None:
+    def _lost(self, problem: str) -> None:
+        """Raises :class:`LogLost` once there has been a problem for a while."""
+        now = time.monotonic()
+        self._lost_since_s = (self._lost_since_s or now) if problem else None
+        if problem and now - (self._lost_since_s or now) > LOST_AFTER_S:
+            raise LogLost(f"{self._address.where}: {problem}")
+
+    def _move(self, partition: int, offset: int, gap: int) -> None:
         if gap:
             self._metrics.inc("transport_gap_records_total", gap)
             logger.warning(
@@ -193,11 +231,3 @@ class Reader:
                 self._address.where, gap, partition, offset,
             )  # fmt: skip
         self._next[partition] = offset
-        self._consumer.seek(self._tps[partition], offset)
-
-    def _skip(self, batch: DamagedBatch) -> None:
-        """Step over a batch whose bytes changed in the log: going back to it would read the same bytes."""
-        lost = batch.next_offset - self._next[batch.partition]
-        self._metrics.inc("learner_rejected_total", lost, reason="crc")
-        logger.warning("%s: stepping over %d records: %s", self._address.where, lost, batch)
-        self._go_to(batch.partition, batch.next_offset, gap=0)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from headrace.common.codec import encode
 from headrace.common.metrics import Metrics
 from headrace.common.transport.base import Limits
-from headrace.common.transport.kafka_client import parse
+from headrace.common.transport.kafka_address import parse
 from headrace.common.transport.kafka_producer import BoundedProducer
 from headrace.common.transport.kafka_topics import prepare
 from headrace.common.types import Trajectory
+
+#: Names the run of a record, so that other runs on the topic need not decode it.
+RUN_HEADER = "run"
 
 
 class KafkaSink:
@@ -22,8 +25,9 @@ class KafkaSink:
         self._producer = BoundedProducer(self._address, limits, metrics)
 
     def put(self, trajectory: Trajectory, timeout_s: float | None = None) -> None:
-        record = encode(trajectory, self._limits.record_bytes)
-        self._producer.send(self._address.topic, self._key, record, [], timeout_s)
+        record = encode(trajectory, self._limits.record_bytes, self._address.compression)
+        headers = [(RUN_HEADER, trajectory.run_id.encode())]
+        self._producer.send(self._address.topic, self._key, record, headers, timeout_s)
 
     @property
     def unacked_bytes(self) -> int:

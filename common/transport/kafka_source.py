@@ -1,7 +1,11 @@
-"""The reading half: a learner's view of the log.
+"""kafka://, the reading half: the topic is a durable log, and this is a learner's view of it.
 
-    poll thread (kafka_reader.py): topic -> decode -> _Queue, bounded in bytes      learner: get()
-                                            └> dead letters
+    put -> codec -> BoundedProducer -> topic                       kafka_sink.py, kafka_producer.py
+    topic -> poll thread -> codec -> queue, bounded in bytes -> get       kafka_reader.py, this file
+                     └> what cannot be decoded -> topic.dead               kafka_dead.py
+
+kafka_address.py knows addresses, login and sizes, kafka_topics.py makes and checks the topics; kafka_client.py says
+what is asked of a client library. Nothing outside these files sees an error of one.
 
 Progress lives in the learner's checkpoint: ``seek`` starts there. What is committed to Kafka only shows the lag.
 """
@@ -14,10 +18,10 @@ from collections.abc import Iterator
 from threading import Condition, Thread
 
 from headrace.common.codec import encode
-from headrace.common.errors import Closed, HeadraceError, TransportError, UsageError
+from headrace.common.errors import Closed, HeadraceError, LogLost, TransportError, UsageError
 from headrace.common.metrics import Metrics
 from headrace.common.transport.base import Limits, Position, Received
-from headrace.common.transport.kafka_client import parse
+from headrace.common.transport.kafka_address import parse
 from headrace.common.transport.kafka_dead import DeadLetters
 from headrace.common.transport.kafka_reader import Reader
 from headrace.common.transport.kafka_topics import prepare
@@ -35,18 +39,20 @@ class KafkaSource:
     ``limits``, or there is no partition for this rank.
     """
 
-    def __init__(self, url: str, limits: Limits, metrics: Metrics, group: str, rank: int, world: int) -> None:
+    def __init__(
+        self, url: str, limits: Limits, metrics: Metrics, group: str, run: str = "", rank: int = 0, world: int = 1
+    ) -> None:
         self._address = address = parse(url)
         self._limits, self._metrics = limits, metrics
-        partitions = prepare(address, limits, create=True)
-        mine = [p for p in range(partitions) if p % world == rank]
-        if not mine:
+        topic = prepare(address, limits, create=True)
+        if rank >= topic.partitions:
             raise UsageError(
-                f"{address.where}: nothing to read for rank {rank} of {world}, the topic has {partitions} partitions; "
-                f"it needs at least {world}"
+                f"{address.where}: nothing to read for rank {rank} of {world}, the topic has {topic.partitions} "
+                f"partitions; it needs at least {world}"
             )
-        self._dead = DeadLetters(address, limits, metrics)
-        self._reader = Reader(address, limits, metrics, group, mine, self._dead)
+        self.log_id = topic.id
+        self._dead = DeadLetters(address, limits, metrics, topic.letter_bytes)
+        self._reader = Reader(address, limits, metrics, group, lambda p: p % world == rank, self._dead, run)
         self._changed = Condition()
         self._queue: deque[Received] = deque()
         self._queue_bytes = 0
@@ -57,12 +63,12 @@ class KafkaSource:
         self._error: BaseException | None = None
         self._closing = False
         self._thread = Thread(target=self._run, name="kafka-source", daemon=True)
+        self._position = self._begin_at_end()
 
     # --- the learner's side ---------------------------------------------------------------------------------------
 
     def get(self, timeout_s: float) -> Received | None:
-        if self._thread.ident is None:
-            self._begin()
+        self._ensure_started()
         with self._changed:
             self._changed.wait_for(lambda: self._queue or self._error or self._closing, timeout_s)
             if self._queue and not self._closing:
@@ -72,7 +78,12 @@ class KafkaSource:
             self._raise_if_over()
             return None
 
-    def seek(self, position: Position) -> None:
+    def seek(self, position: Position, log_id: str = "") -> None:
+        if log_id and self.log_id and log_id != self.log_id:
+            raise LogLost(
+                f"{self._address.where}: the topic was made anew since that position was taken (it is {self.log_id}, "
+                f"the position's was {log_id})"
+            )
         with self._changed:
             self._raise_if_over()
             self._wanted = dict(position)
@@ -85,19 +96,21 @@ class KafkaSource:
             if not done:
                 raise TransportError(f"{self._address.where}: no answer to a seek within {SEEK_TIMEOUT_S:.0f} s")
 
+    def position(self) -> Position:
+        return self._position
+
     def commit(self, position: Position) -> None:
         """Returns at once; the thread commits, and a failure is only counted: the checkpoint is the authority."""
         with self._changed:
             self._commits = dict(position)
 
     def backlog(self) -> int:
-        if self._thread.ident is None:
-            self._begin()
+        self._ensure_started()
         with self._changed:
             return self._reader.unread() + len(self._queue) + (self._held is not None)
 
     def reject(self, received: Received, reason: str, detail: str) -> None:
-        record = encode(received.trajectory, self._limits.record_bytes)
+        record = encode(received.trajectory, self._limits.record_bytes, self._address.compression)
         self._dead.bury(record, b"", received.partition, received.next_offset - 1, reason, detail)
 
     def close(self, timeout_s: float = 5.0) -> None:
@@ -111,10 +124,19 @@ class KafkaSource:
         self._reader.close(max(0.1, (deadline - time.monotonic()) / 2))
         self._dead.close(max(0.1, deadline - time.monotonic()))
 
-    def _begin(self) -> None:
-        """Without a seek, reading starts at the oldest record."""
-        self._raise_if_over()
-        self.seek({})
+    def _begin_at_end(self) -> Position:
+        until = time.monotonic() + SEEK_TIMEOUT_S
+        while (begin := self._reader.seek(None)) is None:
+            if time.monotonic() > until:
+                self._reader.close(1.0)
+                raise TransportError(f"{self._address.where}: no answer within {SEEK_TIMEOUT_S:.0f} s to where it ends")
+        return begin
+
+    def _ensure_started(self) -> None:
+        with self._changed:  # the learner and its intake both ask first
+            if self._thread.ident is None:
+                self._raise_if_over()
+                self._thread.start()
 
     def _raise_if_over(self) -> None:
         if self._closing:
@@ -164,6 +186,7 @@ class KafkaSource:
         if starts is None:
             return  # the broker is away; again at the next step
         with self._changed:
+            self._position = starts
             if self._wanted is wanted:
                 self._wanted = None
             self._changed.notify_all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from kafka import KafkaAdminClient, errors
@@ -11,25 +12,42 @@ from kafka.admin import ConfigResource, ConfigResourceType
 
 from headrace.common.errors import UsageError
 from headrace.common.transport.base import Limits
-from headrace.common.transport.kafka_client import OVERHEAD_BYTES, Address, connect, message_bytes, translated
+from headrace.common.transport.kafka_address import OVERHEAD_BYTES, Address, message_bytes
+from headrace.common.transport.kafka_contact import connect, translated
 
 TOPIC_TIMEOUT_S = 30.0
 DEAD_RETENTION_S = 7 * 24 * 3600
 DEAD_RETENTION_BYTES = 256 << 20
+#: Without the first a batch of 100 kB may unpack to gigabytes, in the reader; with it the broker unpacks, and refuses
+#: what is over max.message.bytes. Without the second an actor's clock decides whether a record is taken and when
+#: retention removes it; with it the broker's does.
+INSISTED = {"compression.type": "uncompressed", "message.timestamp.type": "LogAppendTime"}
 
 
-def prepare(address: Address, limits: Limits, create: bool) -> int:
-    """Return the number of partitions of ``address.topic``, once it is there and can carry ``limits``.
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """``id``: the broker's for this life of the topic ("" where it has none). ``letter_bytes``: the largest value that
+    its dead-letter topic takes."""
+
+    partitions: int
+    id: str
+    letter_bytes: int
+
+
+def prepare(address: Address, limits: Limits, create: bool) -> Topic:
+    """What is known of ``address.topic``, once it is there and can carry ``limits``.
 
     ``create``: make it, and its dead-letter topic, when missing. Otherwise wait up to :data:`TOPIC_TIMEOUT_S` for it.
-    Raises :class:`UsageError` when no broker answers, the topic does not appear, or a size limit is too small.
+    Raises :class:`UsageError` when no broker answers, the topic does not appear, a size limit is too small, or its
+    settings are not those of :data:`INSISTED`.
     """
     with contextlib.closing(connect(KafkaAdminClient, address)) as admin, translated(address):
         if create:
             _create(admin, address, limits)
-        leaders = _wait(admin, address)
-        _check(admin, address, leaders, message_bytes(limits))
-        return len(leaders)
+        topic = _wait(admin, address)
+        dead = _check(admin, address, topic, message_bytes(limits), create) or message_bytes(limits) + OVERHEAD_BYTES
+        letter_bytes = max(min(dead - OVERHEAD_BYTES, message_bytes(limits)), 512)
+        return Topic(len(topic["partitions"]), str(topic.get("topic_id") or ""), letter_bytes)
 
 
 def _create(admin: KafkaAdminClient, address: Address, limits: Limits) -> None:
@@ -62,23 +80,22 @@ def _new(address: Address, partitions: int, max_message: int, retention_s: int, 
             "retention.bytes": str(retention_bytes),
             # Retention removes whole segments: small enough to be removed in time, large enough to be few.
             "segment.bytes": str(max(max_message, min(128 << 20, retention_bytes // 8), 1 << 20)),
-            "compression.type": "producer",
             "cleanup.policy": "delete",
+            **INSISTED,
         },
     }
 
 
-def _wait(admin: KafkaAdminClient, address: Address) -> list[int]:
-    """The leader of every partition, once they all have one."""
+def _wait(admin: KafkaAdminClient, address: Address) -> dict[str, Any]:
+    """The topic's metadata, once every partition has a leader."""
     deadline = time.monotonic() + TOPIC_TIMEOUT_S
     while True:
         (topic,) = admin.describe_topics([address.topic])
-        partitions = topic["partitions"] if _found(topic) else []
-        leaders = [int(p["leader_id"]) for p in partitions]
+        leaders = [int(p["leader_id"]) for p in topic["partitions"]] if _found(topic) else []
         if leaders and min(leaders) >= 0:
-            return leaders
+            return dict(topic)
         if time.monotonic() > deadline:
-            problem = "has partitions without a leader" if partitions else "is not there; the learner makes it"
+            problem = "has partitions without a leader" if leaders else "is not there; the learner makes it"
             raise UsageError(f"{address.where}: the topic {problem} (waited {TOPIC_TIMEOUT_S:.0f} s)")
         time.sleep(0.1)
 
@@ -87,30 +104,42 @@ def _found(topic: dict[str, Any]) -> bool:
     return bool(topic["error_code"] == 0)
 
 
-def _check(admin: KafkaAdminClient, address: Address, leaders: list[int], need: int) -> None:
-    """Compare the limits in force at topic and brokers with what a record may need."""
-    if "api_version" in address.client:
-        return  # what cannot be asked for its version is no whole broker, and cannot be asked for its limits
-    brokers = sorted({str(leader) for leader in leaders})
+def _check(admin: KafkaAdminClient, address: Address, topic: dict[str, Any], need: int, create: bool) -> int | None:
+    """Compare the settings in force at topic and brokers with what a record may need. Returns the dead-letter topic's
+    limit where it may be asked."""
+    if "api_version" in address.login:
+        return None  # what cannot be asked for its version is no whole broker, and cannot be asked for its limits
+    brokers = sorted({str(p["leader_id"]) for p in topic["partitions"]})
     try:
-        topic = _values(admin, ConfigResourceType.TOPIC, address.topic, "max.message.bytes")
+        found = _values(admin, ConfigResourceType.TOPIC, address.topic, "max.message.bytes", *INSISTED)
         nodes = [_values(admin, ConfigResourceType.BROKER, node, "socket.request.max.bytes") for node in brokers]
+        dead = _values(admin, ConfigResourceType.TOPIC, address.dead_topic, "max.message.bytes") if create else {}
     except (errors.AuthorizationError, errors.UnsupportedVersionError, errors.IncompatibleBrokerVersion):
-        return  # not everybody may ask; then the first record that is too large says it
-    if topic is not None and topic < need:
+        return None  # not everybody may ask; then the first record that is too large says it
+    if int(found.get("max.message.bytes", need)) < need:
         raise UsageError(
-            f"{address.where}: the topic takes messages up to {topic} bytes, a record may need {need}; set "
-            f"max.message.bytes={need} at the topic (or message.max.bytes at the broker), or make records smaller"
+            f"{address.where}: the topic takes messages up to {found['max.message.bytes']} bytes, a record may need "
+            f"{need}; set max.message.bytes={need} at the topic (or message.max.bytes at the broker), or make records "
+            "smaller"
         )
-    for node, value in zip(brokers, nodes, strict=True):
-        if value is not None and value < need:
+    for node, values in zip(brokers, nodes, strict=True):
+        if int(values.get("socket.request.max.bytes", need)) < need:
             raise UsageError(
-                f"{address.where}: broker {node} takes requests up to {value} bytes, a record may need {need}; "
-                f"set socket.request.max.bytes above {need}, or make records smaller"
+                f"{address.where}: broker {node} takes requests up to {values['socket.request.max.bytes']} bytes, a "
+                f"record may need {need}; set socket.request.max.bytes above {need}, or make records smaller"
             )
+    if wrong := {key: found[key] for key, value in INSISTED.items() if found.get(key, value) != value}:
+        has = ", ".join(f"{key}={value}" for key, value in wrong.items())
+        wanted = ",".join(f"{key}={INSISTED[key]}" for key in wrong)
+        raise UsageError(
+            f"{address.where}: the topic has {has}, by which an actor could end or starve the learner; alter it: "
+            f"kafka-configs.sh --bootstrap-server {address.brokers[0]} --alter --entity-type topics "
+            f"--entity-name {address.topic} --add-config {wanted}"
+        )
+    return int(dead["max.message.bytes"]) if "max.message.bytes" in dead else None
 
 
-def _values(admin: KafkaAdminClient, kind: Any, name: str, key: str) -> int | None:
-    described = admin.describe_configs([ConfigResource(kind, name, {key: None})], config_filter="all")
-    value = described[kind.name.lower()][name].get(key, {}).get("value")
-    return None if value is None else int(value)
+def _values(admin: KafkaAdminClient, kind: Any, name: str, *keys: str) -> dict[str, str]:
+    described = admin.describe_configs([ConfigResource(kind, name, dict.fromkeys(keys))], config_filter="all")
+    values = {key: described[kind.name.lower()][name].get(key, {}).get("value") for key in keys}
+    return {key: value for key, value in values.items() if value is not None}

@@ -51,6 +51,8 @@ _HEARD_OUT = 16
 class LocalSource:
     """The reading half; owns the address. Raises :class:`UsageError` when it cannot be had."""
 
+    log_id = ""
+
     def __init__(self, url: str, limits: Limits, metrics: Metrics, dead_letter: Path) -> None:
         self._path = socket_path(url)
         self._limits = limits
@@ -87,7 +89,10 @@ class LocalSource:
             self._count(-_cost(received))
             return received
 
-    def seek(self, position: Position) -> None:
+    def position(self) -> Position:
+        return {}
+
+    def seek(self, position: Position, log_id: str = "") -> None:
         """There is no log to go back in."""
 
     def commit(self, position: Position) -> None:

@@ -16,6 +16,8 @@ from headrace.common.types import Trajectory
 class Memory:
     """Both halves of the carrier (:class:`Sink` and :class:`Source`)."""
 
+    log_id = ""
+
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._queue: deque[Trajectory] = deque()
@@ -48,7 +50,10 @@ class Memory:
     def backlog(self) -> int:
         return len(self._queue)
 
-    def seek(self, position: Position) -> None:
+    def position(self) -> Position:
+        return {}
+
+    def seek(self, position: Position, log_id: str = "") -> None:
         """There is no log to go back in."""
 
     def commit(self, position: Position) -> None:

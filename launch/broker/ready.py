@@ -10,7 +10,8 @@ from collections.abc import Callable
 from kafka import KafkaAdminClient
 
 from headrace.common.errors import HeadraceError, TransportError
-from headrace.common.transport.kafka_client import Address, connect
+from headrace.common.transport.kafka_address import Address
+from headrace.common.transport.kafka_contact import connect
 
 
 def wait(bootstrap: str, deadline: float, still: Callable[[], None]) -> None:
@@ -32,7 +33,7 @@ def wait(bootstrap: str, deadline: float, still: Callable[[], None]) -> None:
 
 
 def _answers(bootstrap: str, timeout_s: float) -> bool:
-    address = Address((bootstrap,), "", client={"security_protocol": "PLAINTEXT"})
+    address = Address((bootstrap,), "", login={"security_protocol": "PLAINTEXT"})
     host, port = bootstrap.split(":")
     try:
         socket.create_connection((host, int(port)), timeout=max(0.01, timeout_s)).close()

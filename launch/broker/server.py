@@ -70,7 +70,8 @@ def start(
         config = _write_config(data_dir, port, controller_port, settings or {})
         base = [str(java), "-cp", f"{libs}/*", f"-Dlog4j2.configurationFile={HERE / 'log4j2.xml'}"]
         cluster_id = _cluster_of(data_dir) or _format(base, data_dir, config)
-        heap = [f"-Xms{min(heap_mb, 128)}m", f"-Xmx{heap_mb}m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError"]
+        # Out of memory is no reason to end it: one batch that unpacks to gigabytes is refused with it, and forgotten.
+        heap = [f"-Xms{min(heap_mb, 128)}m", f"-Xmx{heap_mb}m", "-XX:+UseSerialGC"]
         child = _spawn([*base[:1], *heap, *base[1:], "kafka.Kafka", str(config)], data_dir)
         info = BrokerInfo(data_dir, port, controller_port, child.pid, child.create_time(), cluster_id)
         try:

@@ -54,7 +54,12 @@ class Carrier(ABC):
 
     def source(self, limits: Limits = LIMITS) -> Source:
         source = open_source(
-            self.url, limits=limits, metrics=self.source_metrics, dead_letter=self.folder / "dead_letter", group="test"
+            self.url,
+            limits=limits,
+            metrics=self.source_metrics,
+            dead_letter=self.folder / "dead_letter",
+            group="test",
+            run_id="run",
         )
         self._sources.append(source)
         return source
@@ -101,9 +106,11 @@ class KafkaCarrier(Carrier):
             for topic in (self.topic, f"{self.topic}.dead"):
                 independent.admin(server).list_topics(topic, timeout=30)  # the mock makes what it is asked for
 
+    client = "kafka-python"
+
     @property
     def url(self) -> str:
-        return f"kafka://{self.server}/{self.topic}?partitions=3"
+        return f"kafka://{self.server}/{self.topic}?partitions=3&client={self.client}"
 
     def poison(self, data: bytes) -> None:
         independent.produce(self.server, self.topic, [data], key=b"0")
@@ -116,4 +123,8 @@ class KafkaCarrier(Carrier):
         independent.delete_topic(self.server, self.topic)
 
 
-CARRIERS: dict[str, type[Carrier]] = {"local": LocalCarrier, "kafka": KafkaCarrier}
+class ConfluentCarrier(KafkaCarrier):
+    client = "confluent"
+
+
+CARRIERS: dict[str, type[Carrier]] = {"local": LocalCarrier, "kafka": KafkaCarrier, "kafka-confluent": ConfluentCarrier}

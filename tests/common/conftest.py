@@ -9,9 +9,15 @@ import pytest
 from .kafka_streams import Served, Stream, free_ports
 
 
+@pytest.fixture(params=["kafka-python", "confluent"])
+def client(request: pytest.FixtureRequest) -> str:
+    """Both clients of kafka://, one after the other."""
+    return str(request.param)
+
+
 @pytest.fixture
-def stream(real_kafka: str) -> Iterator[Stream]:
-    made = Stream(real_kafka)
+def stream(real_kafka: str, client: str) -> Iterator[Stream]:
+    made = Stream(real_kafka, client=client)
     yield made
     made.close()
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
     ConfigResource,
+    NewPartitions,
     NewTopic,
     ScramCredentialInfo,
     ScramMechanism,
@@ -16,8 +20,10 @@ from confluent_kafka.admin import (
 
 __all__ = [
     "NewTopic",
+    "add_partitions",
     "admin",
     "allow_login",
+    "alter_topic",
     "committed",
     "consume",
     "delete_before",
@@ -29,12 +35,22 @@ __all__ = [
 WAIT_S = 30.0
 
 
-def produce(server: str, topic: str, values: list[bytes | None], key: bytes | None = b"0", **settings: object) -> None:
+def produce(
+    server: str,
+    topic: str,
+    values: Sequence[bytes | None],
+    key: bytes | None = b"0",
+    partition: int = -1,
+    headers: list[tuple[str, bytes]] | None = None,
+    **settings: object,
+) -> None:
     """Put raw values; all are acknowledged on return."""
     producer = Producer({"bootstrap.servers": server, "message.max.bytes": 64 << 20, **settings})
     lost: list[object] = []
     for value in values:
-        producer.produce(topic, value, key, on_delivery=lambda error, _: lost.append(error) if error else None)
+        producer.produce(
+            topic, value, key, partition, lambda error, _: lost.append(error) if error else None, headers=headers or []
+        )
     assert producer.flush(WAIT_S) == 0
     assert not lost, lost
 
@@ -76,6 +92,21 @@ def topic_settings(server: str, topic: str) -> dict[str, str]:
     client = admin(server)
     (described,) = client.describe_configs([resource]).values()
     return {name: entry.value for name, entry in described.result(WAIT_S).items()}
+
+
+def alter_topic(server: str, topic: str, settings: dict[str, str]) -> None:
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+    for key, value in settings.items():
+        resource.add_incremental_config(ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET))
+    client = admin(server)
+    for done in client.incremental_alter_configs([resource]).values():
+        done.result(WAIT_S)
+
+
+def add_partitions(server: str, topic: str, total: int) -> None:
+    client = admin(server)
+    for done in client.create_partitions([NewPartitions(topic, total)]).values():
+        done.result(WAIT_S)
 
 
 def delete_topic(server: str, topic: str) -> None:

@@ -24,18 +24,16 @@ USER, PASSWORD = "actor", "correct horse"
 class Stream:
     """One topic of its own, and what the test opened on it."""
 
-    def __init__(self, server: str, partitions: int = 1, options: str = "") -> None:
+    def __init__(self, server: str, partitions: int = 1, options: str = "", client: str = "kafka-python") -> None:
         self.server, self.topic = server, f"test-{uuid.uuid4().hex[:12]}"
-        self.url = f"kafka://{server}/{self.topic}?partitions={partitions}{options}"
+        self.url = f"kafka://{server}/{self.topic}?partitions={partitions}&client={client}{options}"
         self.metrics = Metrics("learner")
         self.sink_metrics = Metrics("actor")
         self._opened: list[Source | Sink] = []
 
-    def source(self, rank: int = 0, world: int = 1, limits: Limits = LIMITS) -> Source:
-        unused = Path("unused")
-        made = open_source(
-            self.url, limits=limits, metrics=self.metrics, dead_letter=unused, group="test", rank=rank, world=world
-        )
+    def source(self, rank: int = 0, world: int = 1, limits: Limits = LIMITS, run_id: str = "") -> Source:
+        given = {"dead_letter": Path("unused"), "group": "test", "run_id": run_id, "rank": rank, "world": world}
+        made = open_source(self.url, limits=limits, metrics=self.metrics, **given)  # type: ignore[arg-type]
         self._opened.append(made)
         return made
 

@@ -25,7 +25,7 @@ from headrace.common.wire import trajectory_pb2 as pb
 from .samples import SCHEMA, assert_same, trajectory
 
 CAP = 1 << 20
-GOLDEN = Path(__file__).parent / "golden" / "trajectory-1.bin"
+GOLDEN = Path(__file__).parent / "golden"
 
 arrays = hnp.arrays(
     dtype=st.sampled_from(DTYPES).map(np.dtype),
@@ -50,10 +50,10 @@ trajectories = st.builds(
 )
 
 
-@given(trajectories)
-@settings(max_examples=150, deadline=None)
-def test_roundtrip(sent: Trajectory) -> None:
-    data = codec.encode(sent, CAP)
+@given(trajectories, st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_roundtrip(sent: Trajectory, compress: bool) -> None:
+    data = codec.encode(sent, CAP, compress)
     assert_same(codec.decode(data, CAP), sent)
     assert_same(codec.decode(memoryview(bytearray(data)), CAP), sent)
 
@@ -74,7 +74,7 @@ def test_arrays_in_any_memory_order_travel_in_c_order() -> None:
     assert got.dtype == np.dtype("int32")
 
 
-def golden() -> Trajectory:
+def golden(**more: np.ndarray) -> Trajectory:
     """What golden/trajectory-1.bin holds: every dtype once, values easy to write down."""
     return Trajectory(
         run_id="run-ü",
@@ -91,13 +91,26 @@ def golden() -> Trajectory:
         arrays={
             **{name: np.arange(6).astype(name).reshape(3, 2) for name in DTYPES},
             "final_obs": np.empty((0, 8), np.float32),
+            **more,
         },
         episodes=(Episode(-12.5, 97), Episode(250.25, 1000)),
     )
 
 
+def golden_2() -> Trajectory:
+    """What golden/trajectory-2.bin holds: the same, and an array that was packed."""
+    return golden(frames=np.repeat(np.arange(6, dtype=np.uint8), 1024).reshape(3, 2, 1024))
+
+
 def test_golden_bytes_still_decode() -> None:
-    assert_same(codec.decode(GOLDEN.read_bytes(), CAP), golden())
+    assert_same(codec.decode((GOLDEN / "trajectory-1.bin").read_bytes(), CAP), golden())
+    assert_same(codec.decode((GOLDEN / "trajectory-2.bin").read_bytes(), CAP), golden_2())
+
+
+def test_the_golden_frames_are_of_their_versions() -> None:
+    assert [(GOLDEN / f"trajectory-{n}.bin").read_bytes()[4] for n in (1, 2)] == [1, 2]
+    assert len((GOLDEN / "trajectory-2.bin").read_bytes()) < golden_2().nbytes, "nothing is packed"
+    assert codec.encode(golden_2(), CAP)[4] == codec.VERSION == 2
 
 
 def frame(header: pb.TrajectoryHeader | bytes, payload: bytes = b"", **prefix: Any) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 import time
 from collections.abc import Iterator
@@ -12,12 +13,13 @@ import pytest
 from headrace.common.errors import TransportError, UsageError
 from headrace.common.metrics import Metrics
 from headrace.common.transport import Received, open_sink
-from headrace.common.transport.kafka_client import Secret, message_bytes, parse
+from headrace.common.transport.kafka_address import Secret, message_bytes, parse
 from headrace.common.transport.kafka_dead import DeadLetters
 from headrace.common.transport.kafka_reader import Reader
 
 from . import independent
 from .kafka_streams import DEADLINE_S, LIMITS, PASSWORD, USER, Stream, put, receive, seqs, wait_for
+from .samples import trajectory
 
 # --- addresses -----------------------------------------------------------------------------------------------------
 
@@ -32,6 +34,7 @@ from .kafka_streams import DEADLINE_S, LIMITS, PASSWORD, USER, Stream, put, rece
         ("kafka://host:9092/topic?partitions=0", "partitions=0 must be a whole number above 0"),
         ("kafka://host:9092/topic?colour=red", "unknown option 'colour'; known are api_version, cafile"),
         ("kafka://host:9092/topic?compression=zip", "must be one of lz4, none"),
+        ("kafka://host:9092/topic?client=java", "client=java must be one of kafka-python, confluent"),
         ("kafka://host:9092/topic?security=SASL_SSL", "set KAFKA_SASL_USERNAME in the environment"),
         ("kafka://host:9092/topic?security=TLS", "must be one of PLAINTEXT, SSL"),
         ("kafka://host:9092/topic?security=SSL&cafile=/none.pem", "ssl_cafile '/none.pem' is no file"),
@@ -50,10 +53,19 @@ def test_an_address_is_completed_from_the_environment(monkeypatch: pytest.Monkey
     monkeypatch.setenv("KAFKA_SASL_PASSWORD", PASSWORD)
     address = parse("kafka://a:1,b:2/t?sasl=SCRAM-SHA-256&partitions=8")
     assert (address.brokers, address.topic, address.partitions) == (("a:1", "b:2"), "t", 8)
-    assert address.client["security_protocol"] == "SASL_SSL"
-    assert address.client["sasl_plain_password"] == PASSWORD
-    assert PASSWORD not in f"{address!r} {dict(address.client)}"
-    assert isinstance(address.client["sasl_plain_password"], Secret)
+    assert address.login["security_protocol"] == "SASL_SSL"
+    assert address.login["sasl_plain_password"] == PASSWORD
+    assert PASSWORD not in f"{address!r} {dict(address.login)}"
+    assert isinstance(address.login["sasl_plain_password"], Secret)
+
+
+def test_a_client_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "confluent_kafka" else real(name))
+    with pytest.raises(UsageError, match=r"needs confluent-kafka: pip install 'headrace\[confluent\]'") as caught:
+        parse("kafka://host:9092/topic?client=confluent")
+    assert "\n" not in str(caught.value)
+    assert parse("kafka://host:9092/topic").client == "kafka_python"
 
 
 def test_no_broker_is_one_line_and_soon() -> None:
@@ -67,8 +79,8 @@ def test_no_broker_is_one_line_and_soon() -> None:
 # --- topics --------------------------------------------------------------------------------------------------------
 
 
-def test_the_learner_makes_the_topics_with_limits_that_fit(real_kafka: str) -> None:
-    stream = Stream(real_kafka, partitions=3, options="&retention_s=60&retention_bytes=123456789")
+def test_the_learner_makes_the_topics_with_limits_that_fit(real_kafka: str, client: str) -> None:
+    stream = Stream(real_kafka, partitions=3, options="&retention_s=60&retention_bytes=123456789", client=client)
     stream.source()
     made = independent.topic_settings(stream.server, stream.topic)
     dead = independent.topic_settings(stream.server, f"{stream.topic}.dead")
@@ -76,10 +88,39 @@ def test_the_learner_makes_the_topics_with_limits_that_fit(real_kafka: str) -> N
     assert int(made["max.message.bytes"]) == message_bytes(LIMITS) > LIMITS.record_bytes
     assert (made["retention.ms"], made["retention.bytes"]) == ("60000", "123456789")
     assert int(dead["max.message.bytes"]) > message_bytes(LIMITS)
+    for topic in (made, dead):
+        assert (topic["compression.type"], topic["message.timestamp.type"]) == ("uncompressed", "LogAppendTime")
 
 
-def test_an_actor_waits_for_the_topic_and_goes_on_when_it_is_there(real_kafka: str) -> None:
-    stream = Stream(real_kafka)
+@pytest.mark.parametrize(
+    "settings",
+    [{"compression.type": "producer"}, {"message.timestamp.type": "CreateTime"}, {"compression.type": "lz4"}],
+    ids=str,
+)
+def test_a_topic_that_lets_actors_compress_or_stamp_is_refused_with_the_command_that_alters_it(
+    stream: Stream, settings: dict[str, str]
+) -> None:
+    stream.source().close()
+    independent.alter_topic(stream.server, stream.topic, settings)
+    for half in (stream.source, stream.sink):
+        with pytest.raises(UsageError) as caught:
+            half()
+        said = str(caught.value)
+        assert "\n" not in said
+        command = said.partition("alter it: ")[2].split()
+        assert command[0] == "kafka-configs.sh"
+        assert command[command.index("--bootstrap-server") + 1] == stream.server
+        assert command[command.index("--entity-name") + 1] == stream.topic
+    wanted = dict(pair.split("=") for pair in command[-1].split(","))
+    assert wanted.keys() == settings.keys()
+    independent.alter_topic(stream.server, stream.topic, wanted)
+    source, sink = stream.source(), stream.sink()
+    put(sink, 0)
+    assert seqs(receive(source, 1)) == [0]
+
+
+def test_an_actor_waits_for_the_topic_and_goes_on_when_it_is_there(real_kafka: str, client: str) -> None:
+    stream = Stream(real_kafka, client=client)
     opened = threading.Thread(target=stream.sink)
     opened.start()
     opened.join(0.5)
@@ -90,14 +131,14 @@ def test_an_actor_waits_for_the_topic_and_goes_on_when_it_is_there(real_kafka: s
     assert not opened.is_alive()
 
 
-def test_an_actor_without_a_topic_says_so(real_kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_actor_without_a_topic_says_so(real_kafka: str, monkeypatch: pytest.MonkeyPatch, client: str) -> None:
     monkeypatch.setattr("headrace.common.transport.kafka_topics.TOPIC_TIMEOUT_S", 0.3)
     with pytest.raises(UsageError, match="the topic is not there; the learner makes it"):
-        Stream(real_kafka).sink()
+        Stream(real_kafka, client=client).sink()
 
 
-def test_a_topic_with_a_smaller_limit_is_refused_on_both_sides(real_kafka: str) -> None:
-    stream = Stream(real_kafka)
+def test_a_topic_with_a_smaller_limit_is_refused_on_both_sides(real_kafka: str, client: str) -> None:
+    stream = Stream(real_kafka, client=client)
     stream.source(limits=replace(LIMITS, record_bytes=1000))
     for half in (stream.source, stream.sink):
         with pytest.raises(UsageError, match=f"set max.message.bytes={message_bytes(LIMITS)}") as caught:
@@ -106,8 +147,8 @@ def test_a_topic_with_a_smaller_limit_is_refused_on_both_sides(real_kafka: str) 
     stream.close()
 
 
-def test_ranks_share_the_partitions(real_kafka: str) -> None:
-    stream = Stream(real_kafka, partitions=3)
+def test_ranks_share_the_partitions(real_kafka: str, client: str) -> None:
+    stream = Stream(real_kafka, partitions=3, client=client)
     ranks = [stream.source(rank, world=2) for rank in range(2)]
     for k in range(12):
         put(stream.sink(key=str(k)), k)
@@ -158,8 +199,10 @@ def test_a_position_of_another_log_is_refused(stream: Stream, position: dict[int
         source.seek(position)
 
 
-def test_what_retention_removed_is_counted_exactly(real_kafka: str, caplog: pytest.LogCaptureFixture) -> None:
-    stream = Stream(real_kafka)
+def test_what_retention_removed_is_counted_exactly(
+    real_kafka: str, caplog: pytest.LogCaptureFixture, client: str
+) -> None:
+    stream = Stream(real_kafka, client=client)
     source = stream.source()
     put(stream.sink(), *range(10))
     independent.delete_before(stream.server, stream.topic, 0, 7)
@@ -170,21 +213,48 @@ def test_what_retention_removed_is_counted_exactly(real_kafka: str, caplog: pyte
     stream.close()
 
 
-def test_retention_that_overtakes_a_reader_is_counted_exactly(real_kafka: str) -> None:
-    stream = Stream(real_kafka)
+def test_retention_that_overtakes_a_reader_is_counted_exactly(real_kafka: str, client: str) -> None:
+    """More than a client fetches ahead, of which retention removes most."""
+    stream = Stream(real_kafka, client=client)
     stream.source().close()
-    put(stream.sink(), *range(10))
+    sink = stream.sink()
+    for seq in range(200):
+        sink.put(trajectory(seq, T=2300), timeout_s=10)
+    sink.flush(timeout_s=30)
     address = parse(stream.url)
-    dead = DeadLetters(address, LIMITS, stream.metrics)
-    reader = Reader(address, LIMITS, stream.metrics, "test", [0], dead)
+    dead = DeadLetters(address, LIMITS, stream.metrics, LIMITS.record_bytes)
+    reader = Reader(address, LIMITS, stream.metrics, "test", lambda p: True, dead)
     reader.seek({0: 1})
-    independent.delete_before(stream.server, stream.topic, 0, 4)
-    got: list[Received] = []
-    wait_for(lambda: got.extend(reader.poll(0.2, 1 << 20)) or len(got) == 6)
+    independent.delete_before(stream.server, stream.topic, 0, 190)
+    got: list[int] = []
+    wait_for(lambda: got.extend(r.trajectory.seq for r in reader.poll(0.2, 1 << 20)) or got[-1:] == [199])
     reader.close(5)
     stream.close()
-    assert seqs(got) == [4, 5, 6, 7, 8, 9]
-    assert stream.metrics.value("transport_gap_records_total") == 3
+    fetched = len(got) - 10
+    assert got == [*range(1, 1 + fetched), *range(190, 200)]
+    assert stream.metrics.value("transport_gap_records_total") == 190 - 1 - fetched > 0
+
+
+def test_two_threads_may_ask_first(stream: Stream) -> None:
+    source = stream.source()
+    errors: list[BaseException] = []
+    together = threading.Barrier(8)
+
+    def ask() -> None:
+        together.wait()
+        try:
+            source.backlog()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    put(stream.sink(), 0)
+    assert seqs(receive(source, 1)) == [0]
 
 
 def test_lag_is_a_metric(stream: Stream) -> None:

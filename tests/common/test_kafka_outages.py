@@ -11,7 +11,7 @@ import pytest
 from headrace.common import codec
 from headrace.common.errors import TransportError, UsageError
 from headrace.common.transport import Limits
-from headrace.common.transport.kafka_client import parse
+from headrace.common.transport.kafka_address import parse
 from headrace.common.transport.kafka_topics import prepare
 
 from . import independent
@@ -21,8 +21,8 @@ from .samples import trajectory
 # --- a broker that goes away -----------------------------------------------------------------------------------------
 
 
-def test_kill_9_of_the_broker_loses_nothing_and_bounds_what_waits(own_broker: Served) -> None:
-    stream = Stream(own_broker.bootstrap)
+def test_kill_9_of_the_broker_loses_nothing_and_bounds_what_waits(own_broker: Served, client: str) -> None:
+    stream = Stream(own_broker.bootstrap, client=client)
     source, sink = stream.source(), stream.sink()
     put(sink, *range(10), T=500)
     early = receive(source, 5)
@@ -46,8 +46,8 @@ def test_kill_9_of_the_broker_loses_nothing_and_bounds_what_waits(own_broker: Se
     stream.close()
 
 
-def test_a_broker_that_stays_away_ends_both_halves_in_time(own_broker: Served) -> None:
-    stream = Stream(own_broker.bootstrap, options="&patience_s=4")
+def test_a_broker_that_stays_away_ends_both_halves_in_time(own_broker: Served, client: str) -> None:
+    stream = Stream(own_broker.bootstrap, options="&patience_s=4", client=client)
     source, sink = stream.source(), stream.sink()
     put(sink, 0)
     receive(source, 1)
@@ -55,7 +55,7 @@ def test_a_broker_that_stays_away_ends_both_halves_in_time(own_broker: Served) -
     try:
         began = time.monotonic()
         sink.put(trajectory(1), timeout_s=5)
-        with pytest.raises(TransportError, match="a record was not delivered: KafkaTimeoutError"):
+        with pytest.raises(TransportError, match=r"a record was not delivered: .*[Tt]imed? ?out"):
             sink.flush(timeout_s=30)
         with pytest.raises(TransportError, match="a record was not delivered"):
             sink.put(trajectory(2), timeout_s=5)
@@ -70,8 +70,8 @@ def test_a_broker_that_stays_away_ends_both_halves_in_time(own_broker: Served) -
         own_broker.start()
 
 
-def test_closing_a_sink_whose_broker_is_away_counts_what_is_lost(own_broker: Served) -> None:
-    stream = Stream(own_broker.bootstrap)
+def test_closing_a_sink_whose_broker_is_away_counts_what_is_lost(own_broker: Served, client: str) -> None:
+    stream = Stream(own_broker.bootstrap, client=client)
     stream.source()
     sink = stream.sink()
     put(sink, 0)
@@ -87,27 +87,37 @@ def test_closing_a_sink_whose_broker_is_away_counts_what_is_lost(own_broker: Ser
         own_broker.start()
 
 
-def test_a_batch_whose_bytes_changed_in_the_log_is_stepped_over(own_broker: Served) -> None:
-    stream = Stream(own_broker.bootstrap)
+def test_batches_whose_bytes_changed_in_the_log_are_stepped_over(own_broker: Served, client: str) -> None:
+    """A batch of one record and one of several; another partition is whole. kafka-python checks batches, so that one
+    bad byte costs the batch; with confluent-kafka the codec checks, and it costs the record."""
+    lost = [1, *range(3, 10)] if client == "kafka-python" else [1, 5]
+    stream = Stream(own_broker.bootstrap, partitions=2, client=client)
     stream.source().close()
-    sink = stream.sink()
-    for seq in range(3):
-        put(sink, seq)  # a batch each
-    stream.close()
+    records = [codec.encode(trajectory(seq), LIMITS.record_bytes) for seq in range(20)]
+    for batch in (records[:1], records[1:2], records[2:3], records[3:10], records[10:11]):
+        produce = {"linger.ms": 200, "batch.num.messages": 100}
+        independent.produce(stream.server, stream.topic, list(batch), partition=0, **produce)
+    independent.produce(stream.server, stream.topic, list(records[11:]), partition=1)
     own_broker.stop()
     segment = own_broker.data_dir / "log" / f"{stream.topic}-0" / f"{0:020d}.log"
     data = bytearray(segment.read_bytes())
-    data[len(data) // 2] ^= 1
+    for seq in (1, 5):
+        data[data.index(records[seq]) + 100] ^= 1
     segment.write_bytes(data)
     own_broker.start()
     source = stream.source()
-    assert seqs(receive(source, 2)) == [0, 2]
-    assert stream.metrics.value("learner_rejected_total", reason="crc") == 1
+    source.seek({})
+    cpu_s = time.process_time()
+    assert sorted(seqs(receive(source, 20 - len(lost)))) == sorted({*range(20)} - {*lost})
+    put(stream.sink(), 20)
+    assert seqs(receive(source, 1)) == [20]
+    assert stream.metrics.value("learner_rejected_total", reason="crc") == len(lost)
+    assert time.process_time() - cpu_s < 5, "it spins"
     stream.close()
 
 
-def test_a_broker_with_a_smaller_limit_is_refused(own_broker: Served) -> None:
-    stream = Stream(own_broker.bootstrap)
+def test_a_broker_with_a_smaller_limit_is_refused(own_broker: Served, client: str) -> None:
+    stream = Stream(own_broker.bootstrap, client=client)
     with pytest.raises(
         UsageError, match=r"takes requests up to 1048576 bytes.*set socket\.request\.max\.bytes"
     ) as caught:
@@ -115,14 +125,20 @@ def test_a_broker_with_a_smaller_limit_is_refused(own_broker: Served) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_login_is_used_and_a_refused_one_is_one_line(
-    own_broker: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.DEBUG)
+@pytest.fixture
+def short_contact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.common.transport.kafka_contact.CONNECT_TIMEOUT_S", 2.0)
     monkeypatch.setenv("KAFKA_SASL_USERNAME", USER)
-    stream = Stream(own_broker.login, options="&security=SASL_PLAINTEXT&sasl=PLAIN")
+
+
+def test_a_login_is_used_and_a_refused_one_is_one_line(
+    own_broker: Served, short_contact: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    client: str,
+) -> None:  # fmt: skip
+    caplog.set_level(logging.DEBUG)
+    stream = Stream(own_broker.login, options="&security=SASL_PLAINTEXT&sasl=PLAIN", client=client)
     monkeypatch.setenv("KAFKA_SASL_PASSWORD", "wrong horse")
-    with pytest.raises(UsageError, match="the broker refuses the login of 'actor'") as caught:
+    with pytest.raises(UsageError, match="the login of 'actor'") as caught:
         stream.source()
     assert "\n" not in str(caught.value)
     monkeypatch.setenv("KAFKA_SASL_PASSWORD", PASSWORD)
@@ -134,12 +150,14 @@ def test_a_login_is_used_and_a_refused_one_is_one_line(
 
 
 @pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "SCRAM-SHA-512"])
-def test_a_login_by_scram_over_tls(own_broker: Served, monkeypatch: pytest.MonkeyPatch, mechanism: str) -> None:
+def test_a_login_by_scram_over_tls(
+    own_broker: Served, short_contact: None, monkeypatch: pytest.MonkeyPatch, mechanism: str, client: str
+) -> None:
     independent.allow_login(own_broker.bootstrap, USER, PASSWORD, mechanism)
-    monkeypatch.setenv("KAFKA_SASL_USERNAME", USER)
     monkeypatch.setenv("KAFKA_SASL_PASSWORD", "wrong horse")
-    stream = Stream(own_broker.secure, options=f"&security=SASL_SSL&sasl={mechanism}&cafile={own_broker.cert}")
-    with pytest.raises(UsageError, match="the broker refuses the login of 'actor'") as caught:
+    options = f"&security=SASL_SSL&sasl={mechanism}&cafile={own_broker.cert}"
+    stream = Stream(own_broker.secure, options=options, client=client)
+    with pytest.raises(UsageError, match="the login of 'actor'") as caught:
         stream.source()
     assert "\n" not in str(caught.value)
     monkeypatch.setenv("KAFKA_SASL_PASSWORD", PASSWORD)
@@ -150,29 +168,26 @@ def test_a_login_by_scram_over_tls(own_broker: Served, monkeypatch: pytest.Monke
 
 
 def test_a_broker_whose_certificate_nobody_vouches_for_is_one_line(
-    own_broker: Served, monkeypatch: pytest.MonkeyPatch
+    own_broker: Served, short_contact: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("headrace.common.transport.kafka_client.CONNECT_TIMEOUT_S", 2.0)
-    monkeypatch.setenv("KAFKA_SASL_USERNAME", USER)
     monkeypatch.setenv("KAFKA_SASL_PASSWORD", PASSWORD)
-    with pytest.raises(UsageError, match="security=SASL_SSL") as caught:
+    with pytest.raises(UsageError, match=r"certificate is not trusted.*set cafile=") as caught:
         Stream(own_broker.secure, options="&security=SASL_SSL").source()
     assert "\n" not in str(caught.value)
 
 
-def test_a_listener_of_another_kind_is_one_line(own_broker: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headrace.common.transport.kafka_client.CONNECT_TIMEOUT_S", 2.0)
+def test_a_listener_of_another_kind_is_one_line(own_broker: Served, short_contact: None) -> None:
     for server, options in ((own_broker.login, ""), (own_broker.bootstrap, "&security=SSL")):
-        with pytest.raises(UsageError, match="security") as caught:
+        with pytest.raises(UsageError, match="the broker ends the connection; is security=") as caught:
             Stream(server, options=options).source()
         assert "\n" not in str(caught.value)
 
 
-def test_the_topics_are_made_once_however_many_ranks_start_together(real_kafka: str) -> None:
-    stream = Stream(real_kafka, partitions=2)
+def test_the_topics_are_made_once_however_many_ranks_start_together(real_kafka: str, client: str) -> None:
+    stream = Stream(real_kafka, partitions=2, client=client)
     counts: list[int] = []
     threads = [
-        threading.Thread(target=lambda: counts.append(prepare(parse(stream.url), LIMITS, create=True)))
+        threading.Thread(target=lambda: counts.append(prepare(parse(stream.url), LIMITS, create=True).partitions))
         for _ in range(3)
     ]
     for thread in threads:

@@ -48,7 +48,7 @@ def test_what_is_put_is_got_bit_for_bit_and_read_only(carrier: Carrier) -> None:
     sink.put(sent, timeout_s=5)
     (received,) = receive(source, 1)
     assert_same(received.trajectory, sent)
-    assert received.nbytes == len(codec.encode(sent, LIMITS.record_bytes))
+    assert sent.nbytes <= received.nbytes <= len(codec.encode(sent, LIMITS.record_bytes)), "what waits is unpacked"
     assert not any(a.flags.writeable for a in received.trajectory.arrays.values())
 
 
@@ -90,7 +90,7 @@ def test_memory_is_bounded_in_bytes_and_a_blocked_put_goes_on(carrier: Carrier) 
             blocked = str(e)
         assert carrier.sink_metrics.value("transport_unacked_bytes") <= LIMITS.queue_bytes
         assert carrier.source_metrics.value("transport_queue_bytes") <= LIMITS.queue_bytes
-    assert ("timed out" in blocked) is not carrier.has_log
+    assert blocked == "" if carrier.has_log else "timed out" in blocked
     assert carrier.has_log or most - 2 <= count <= most
     assert [r.trajectory.seq for r in receive(source, count)] == list(range(count))
     sink.put(replace(big, seq=99), timeout_s=5)
@@ -154,13 +154,13 @@ def test_poison_is_kept_with_its_reason_and_its_neighbours_survive(
 
 def test_a_record_that_validation_refused_is_kept(carrier: Carrier) -> None:
     source, sink = carrier.source(), carrier.sink()
-    sent = trajectory(run_id="another run")
+    sent = trajectory(schema_hash="another")
     sink.put(sent, timeout_s=5)
     (received,) = receive(source, 1)
-    source.reject(received, "run", "of another run")
+    source.reject(received, "schema", "of another schema")
     wait_for(lambda: len(carrier.dead_letters()) == 1)
     ((reason, data),) = carrier.dead_letters()
-    assert reason == "run"
+    assert reason == "schema"
     assert_same(codec.decode(data, LIMITS.record_bytes), sent)
 
 

@@ -21,7 +21,7 @@ from headrace.common import codec
 from headrace.common.errors import Rejected
 from headrace.common.metrics import Metrics
 from headrace.common.seeding import stream
-from headrace.common.transport.kafka_client import parse
+from headrace.common.transport.kafka_address import parse
 from headrace.common.transport.kafka_dead import LINES
 from headrace.common.transport.kafka_topics import prepare
 from headrace.common.transport.local_sink import LocalSink

@@ -14,11 +14,12 @@ from tests.broker import OwnBroker
 from tests.common import independent
 from tests.faults.run import Run, assert_nothing_twice_nothing_late
 
-BOTH = pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
+#: Both kinds of experience and both clients, in two cases instead of four.
+BOTH = pytest.mark.parametrize(("algorithm", "client"), [("ppo", "kafka-python"), ("dqn", "confluent")])
 
 
-def url(server: str) -> str:
-    return f"kafka://{server}/faults-{uuid.uuid4().hex[:12]}?partitions=3"
+def url(server: str, client: str) -> str:
+    return f"kafka://{server}/faults-{uuid.uuid4().hex[:12]}?partitions=3&client={client}"
 
 
 class Log:
@@ -48,9 +49,9 @@ class Log:
 
 @BOTH
 def test_a_killed_learner_takes_up_the_log_where_its_checkpoint_was(
-    new_run: Callable[..., Run], algorithm: str, kafka_bootstrap: str
+    new_run: Callable[..., Run], algorithm: str, client: str, kafka_bootstrap: str
 ) -> None:
-    run = new_run(algorithm, f"transport.url='{url(kafka_bootstrap)}'", "run.checkpoint_every_s=2")
+    run = new_run(algorithm, f"transport.url='{url(kafka_bootstrap, client)}'", "run.checkpoint_every_s=2")
     run.role("paramserver")
     for index in range(2):
         run.role("actor", "--index", str(index))
@@ -86,9 +87,9 @@ def own_broker(tmp_path: Path, kafka_jars: None) -> Iterator[OwnBroker]:
 
 @BOTH
 def test_a_killed_broker_comes_back_and_everybody_goes_on(
-    new_run: Callable[..., Run], algorithm: str, own_broker: OwnBroker
+    new_run: Callable[..., Run], algorithm: str, client: str, own_broker: OwnBroker
 ) -> None:
-    run = new_run(algorithm, f"transport.url='{url(own_broker.info.bootstrap)}'")
+    run = new_run(algorithm, f"transport.url='{url(own_broker.info.bootstrap, client)}'")
     train = run.train()
     run.wait_for_version(20)
     lives = [run.pid(role, index) for role, index in (("learner", 0), ("actor", 0), ("actor", 1))]

@@ -1,0 +1,154 @@
+"""``kafka://host:port/topic?option=value``: what every Kafka client of ours is made from, the login and sizes included.
+
+What is secret comes from the environment (:data:`ENVIRONMENT`) and is never part of an address, a log line or an error
+message. Settings have kafka-python's names; kafka_confluent.py translates them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from headrace.common.errors import UsageError
+from headrace.common.transport.base import Limits
+
+#: Room beside the encoded record: batch and record headers, the key, and the headers of a dead letter.
+OVERHEAD_BYTES = 64 << 10
+#: How long the first contact with a broker may take.
+CONNECT_TIMEOUT_S = 8.0
+REQUEST_TIMEOUT_MS = 15_000
+LINGER_MS = 5
+
+#: Client settings that come from the environment: variable -> setting.
+ENVIRONMENT = {
+    "KAFKA_SECURITY_PROTOCOL": "security_protocol",
+    "KAFKA_SASL_MECHANISM": "sasl_mechanism",
+    "KAFKA_SASL_USERNAME": "sasl_plain_username",
+    "KAFKA_SASL_PASSWORD": "sasl_plain_password",
+    "KAFKA_SSL_CAFILE": "ssl_cafile",
+    "KAFKA_SSL_CERTFILE": "ssl_certfile",
+    "KAFKA_SSL_KEYFILE": "ssl_keyfile",
+    "KAFKA_SSL_PASSWORD": "ssl_password",
+    "KAFKA_API_VERSION": "api_version",
+}
+_QUERY = {
+    "security": "security_protocol",
+    "sasl": "sasl_mechanism",
+    "cafile": "ssl_cafile",
+    "certfile": "ssl_certfile",
+    "keyfile": "ssl_keyfile",
+    "api_version": "api_version",
+}
+
+
+class Secret(str):
+    """Text that does not show itself: the client library prints its whole configuration when it logs at DEBUG."""
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+@dataclass(frozen=True)
+class Address:
+    """A parsed address. ``patience_s``: how long a broker that was there may be away before we give up on it.
+
+    ``replication`` -1 leaves it to the broker. ``retention_s`` and ``retention_bytes`` (per partition) are used when
+    the topic is made. ``client``: the file of its library. ``login``: its settings, the secret ones included.
+    """
+
+    brokers: tuple[str, ...]
+    topic: str
+    partitions: int = 4
+    replication: int = -1
+    retention_s: int = 1800
+    retention_bytes: int = 2 << 30
+    compression: bool = True
+    patience_s: int = 120
+    client: str = "kafka_python"
+    login: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def dead_topic(self) -> str:
+        return f"{self.topic}.dead"
+
+    @property
+    def where(self) -> str:
+        """For messages: brokers and topic, nothing secret."""
+        return f"kafka://{','.join(self.brokers)}/{self.topic}"
+
+
+def parse(url: str) -> Address:
+    """The address in ``url``, completed from the environment. Raises :class:`UsageError` saying what is wrong."""
+    parts = urlsplit(url)
+    form = "kafka://host:port[,host:port]/topic[?partitions=N]"
+    if "@" in parts.netloc:
+        raise UsageError("kafka address: no login in the address; set KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD")
+    brokers = tuple(parts.netloc.split(","))
+    for broker in brokers:
+        host = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[\w.-]+):(\d{1,5})", broker)
+        if not host or not 0 < int(host[2]) < 65536:
+            raise UsageError(f"kafka address {url!r}: {broker!r} is no host:port; the form is {form}")
+    topic = unquote(parts.path.strip("/"))
+    if not re.fullmatch(r"[a-zA-Z0-9._-]{1,200}", topic) or topic in (".", ".."):
+        raise UsageError(f"kafka address {url!r}: {topic!r} is no topic name; the form is {form}")
+    login: dict[str, Any] = {key: os.environ[name] for name, key in ENVIRONMENT.items() if name in os.environ}
+    own: dict[str, Any] = {}
+    for key, value in parse_qsl(parts.query, keep_blank_values=True):
+        if key in _QUERY:
+            login[_QUERY[key]] = value
+        elif key == "compression":
+            own[key] = _choice(key, value, {"lz4": True, "none": False})
+        elif key == "client":
+            own[key] = _choice(key, value, {"kafka-python": "kafka_python", "confluent": "kafka_confluent"})
+        elif key in ("partitions", "replication", "retention_s", "retention_bytes", "patience_s"):
+            own[key] = _positive(key, value)
+        else:
+            known = ", ".join(sorted({*_QUERY, *Address.__dataclass_fields__} - {"brokers", "topic", "login"}))
+            raise UsageError(f"kafka address: unknown option {key!r}; known are {known}")
+    if own.get("client") == "kafka_confluent" and importlib.util.find_spec("confluent_kafka") is None:
+        raise UsageError("kafka address: client=confluent needs confluent-kafka: pip install 'headrace[confluent]'")
+    return Address(brokers, topic, login=_checked_login(login), **own)
+
+
+def _positive(key: str, value: str) -> int:
+    if not value.isdecimal() or int(value) < 1:
+        raise UsageError(f"kafka address: {key}={value} must be a whole number above 0")
+    return int(value)
+
+
+def _choice(key: str, value: str, choices: Mapping[str, Any]) -> Any:
+    if value not in choices:
+        raise UsageError(f"kafka address: {key}={value} must be one of {', '.join(choices)}")
+    return choices[value]
+
+
+def _checked_login(login: dict[str, Any]) -> dict[str, Any]:
+    if (version := login.get("api_version")) is not None:
+        if not re.fullmatch(r"\d+(\.\d+){1,2}", version):
+            raise UsageError(f"kafka: api_version {version!r} must look like 2.8")
+        login["api_version"] = tuple(map(int, version.split(".")))
+    protocol = login.setdefault("security_protocol", "SASL_SSL" if "sasl_mechanism" in login else "PLAINTEXT")
+    _choice("security", protocol, dict.fromkeys(("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")))
+    if protocol.startswith("SASL"):
+        mechanism = login.setdefault("sasl_mechanism", "SCRAM-SHA-512")
+        _choice("sasl", mechanism, dict.fromkeys(("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")))
+        for name in ("KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD"):
+            if ENVIRONMENT[name] not in login:
+                raise UsageError(f"kafka: {protocol} needs a login; set {name} in the environment")
+    for key in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
+        if key in login and not os.path.isfile(login[key]):
+            raise UsageError(f"kafka: {key} {login[key]!r} is no file")
+    for key in ("sasl_plain_password", "ssl_password"):
+        if key in login:
+            login[key] = Secret(login[key])
+    return login
+
+
+def message_bytes(limits: Limits) -> int:
+    """The largest record batch that may travel; the one number all limits of clients, topics and brokers follow."""
+    return limits.record_bytes + OVERHEAD_BYTES

@@ -1,0 +1,204 @@
+"""confluent-kafka (librdkafka) behind the contract of kafka_client.py, for those who fill a GPU with images."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator
+from threading import Event, Thread
+from typing import Any
+
+import confluent_kafka
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+
+from headrace.common.errors import TransportError
+from headrace.common.transport import kafka_client
+from headrace.common.transport.base import Limits, Position
+from headrace.common.transport.kafka_address import (
+    LINGER_MS,
+    OVERHEAD_BYTES,
+    REQUEST_TIMEOUT_MS,
+    Address,
+    message_bytes,
+)
+
+#: Our settings (kafka-python's names) under the names of librdkafka.
+_SETTINGS = {
+    "security_protocol": "security.protocol",
+    "sasl_mechanism": "sasl.mechanism",
+    "sasl_plain_username": "sasl.username",
+    "sasl_plain_password": "sasl.password",
+    "ssl_cafile": "ssl.ca.location",
+    "ssl_certfile": "ssl.certificate.location",
+    "ssl_keyfile": "ssl.key.location",
+    "ssl_password": "ssl.key.password",
+}
+_KINDS = {KafkaError.MSG_SIZE_TOO_LARGE: "too_large", KafkaError.INVALID_TIMESTAMP: "timestamp"}
+_OUT_OF_RANGE = (KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET, KafkaError._LOG_TRUNCATION)
+_DAMAGED = (KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION, KafkaError.INVALID_MSG, KafkaError._NOT_IMPLEMENTED)
+_REFUSED = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
+
+logger = logging.getLogger(__name__)
+
+
+class Producer:
+    def __init__(self, address: Address, limits: Limits, letters: bool) -> None:
+        self._producer = confluent_kafka.Producer(
+            {
+                **_settings(address),
+                "acks": "all",
+                "enable.idempotence": not letters,
+                "compression.type": "none",
+                "linger.ms": 0 if letters else LINGER_MS,
+                "batch.size": 1 if letters else min(kafka_client.BATCH_BYTES, message_bytes(limits)),
+                "message.max.bytes": message_bytes(limits) + OVERHEAD_BYTES,
+                "delivery.timeout.ms": address.patience_s * 1000,
+                "request.timeout.ms": REQUEST_TIMEOUT_MS,
+                # kafka_producer.py bounds what waits; the library's own bound must not come first.
+                "queue.buffering.max.kbytes": (limits.queue_bytes + 2 * message_bytes(limits) >> 10) + 1024,
+                "partitioner": "murmur2_random",  # a key has its partition whatever the client
+                "allow.auto.create.topics": False,
+            },
+            logger=logger,
+        )
+        self._closing = Event()
+        self._thread = Thread(target=self._serve, name="kafka-acknowledgements", daemon=True)
+        self._thread.start()
+
+    def send(
+        self,
+        topic: str,
+        key: bytes,
+        value: bytes,
+        headers: kafka_client.Headers,
+        done: Callable[[kafka_client.Undelivered | None], None],
+    ) -> None:
+        def delivered(error: KafkaError | None, message: Message) -> None:
+            done(None if error is None else _undelivered(error))
+
+        try:
+            self._producer.produce(topic, value, key, headers=headers, on_delivery=delivered)
+        except (KafkaException, BufferError) as error:
+            raise _undelivered(error.args[0]) from error
+
+    def close(self, timeout_s: float) -> None:
+        self._producer.purge()
+        self._closing.set()
+        self._thread.join(timeout_s)
+
+    def _serve(self) -> None:
+        while not self._closing.is_set() or len(self._producer):
+            self._producer.poll(0.1)
+
+
+class Consumer:
+    def __init__(self, address: Address, limits: Limits, group: str) -> None:
+        self._address = address
+        fetch_bytes = max(kafka_client.FETCH_BYTES, 2 * message_bytes(limits))
+        self._consumer = confluent_kafka.Consumer(
+            {
+                **_settings(address),
+                "group.id": group,
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "auto.offset.reset": "error",
+                # Off: on a mismatch librdkafka 2.16 may abort the process. The codec's CRC covers a record.
+                "check.crcs": False,
+                "fetch.max.bytes": fetch_bytes,
+                "max.partition.fetch.bytes": fetch_bytes,
+                "receive.message.max.bytes": fetch_bytes + (1 << 20),
+                "queued.max.messages.kbytes": 2 * fetch_bytes >> 10,
+                "fetch.queue.backoff.ms": 10,
+                "allow.auto.create.topics": False,
+            },
+            logger=logger,
+        )
+        self._polled: deque[Message] = deque()
+
+    def assign(self, position: Position) -> None:
+        self._polled.clear()
+        with self._asking():
+            self._consumer.assign([self._tp(p, offset) for p, offset in position.items()])
+
+    def poll(self, timeout_s: float, max_records: int) -> list[kafka_client.Record]:
+        with self._asking():
+            if not self._polled and (first := self._consumer.poll(timeout_s)) is not None:
+                self._polled += [first, *(self._consumer.consume(max_records - 1, 0) if max_records > 1 else [])]
+            records = []
+            while self._polled:  # an error has its turn when the records before it are used
+                if (error := self._polled[0].error()) is None:
+                    records.append(_record(self._polled.popleft()))
+                elif records:
+                    break
+                else:
+                    self._polled.popleft()
+                    raise KafkaException(error)
+            return records
+
+    def begins(self) -> dict[int, int]:
+        return {p: low for p, (low, _) in self._watermarks().items()}
+
+    def ends(self) -> dict[int, int]:
+        return {p: high for p, (_, high) in self._watermarks().items()}
+
+    def has_topic(self) -> bool:
+        with self._asking():
+            topic = self._consumer.list_topics(self._address.topic, timeout=kafka_client.ASK_TIMEOUT_S).topics[
+                self._address.topic
+            ]
+            return topic.error is None or topic.error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART
+
+    def commit(self, position: Position) -> None:
+        with self._asking():
+            self._consumer.commit(offsets=[self._tp(p, o) for p, o in position.items()], asynchronous=False)
+
+    def close(self, timeout_s: float) -> None:
+        kafka_client.close_within(self._consumer.close, timeout_s)
+
+    def _tp(self, partition: int, offset: int = -1) -> TopicPartition:
+        return TopicPartition(self._address.topic, partition, offset)
+
+    def _watermarks(self) -> dict[int, tuple[int, int]]:
+        with self._asking():
+            found = self._consumer.list_topics(self._address.topic, timeout=kafka_client.ASK_TIMEOUT_S).topics[
+                self._address.topic
+            ]
+            if not found.partitions:
+                raise kafka_client.Unreachable("the broker does not say what partitions the topic has")
+            return {
+                p: self._consumer.get_watermark_offsets(self._tp(p), timeout=kafka_client.ASK_TIMEOUT_S)
+                for p in sorted(found.partitions)
+            }
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        try:
+            yield
+        except KafkaException as raised:
+            error = raised.args[0]
+            if error.code() in _DAMAGED:
+                raise kafka_client.Damaged(error.str()) from raised
+            if error.code() in _OUT_OF_RANGE:
+                raise kafka_client.OutOfRange(error.str()) from raised
+            if error.code() in _REFUSED or error.fatal():
+                raise TransportError(f"{self._address.where}: {error.name()}: {error.str()}") from raised
+            raise kafka_client.Unreachable(f"{error.name()}: {error.str()}") from raised
+
+
+def _settings(address: Address) -> dict[str, Any]:
+    return {
+        "bootstrap.servers": ",".join(address.brokers),
+        "reconnect.backoff.max.ms": 1000,
+        **{_SETTINGS[key]: value for key, value in address.login.items() if key in _SETTINGS},
+    }
+
+
+def _record(m: Message) -> kafka_client.Record:
+    return kafka_client.Record(m.partition(), m.offset(), m.key() or b"", m.value() or b"", m.headers() or [])
+
+
+def _undelivered(error: Any) -> kafka_client.Undelivered:
+    if not isinstance(error, KafkaError):
+        return kafka_client.Undelivered(type(error).__name__, str(error))
+    return kafka_client.Undelivered(_KINDS.get(error.code(), error.name()), f"{error.name()}: {error.str()}")

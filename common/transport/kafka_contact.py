@@ -1,0 +1,101 @@
+"""First contact with a broker through kafka-python, whatever the client later: a failure is one line that says why."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from kafka import errors
+
+from headrace.common.errors import TransportError, UsageError
+from headrace.common.transport.kafka_address import CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_MS, Address
+
+#: At DEBUG these print every request, the one with the password too; with a login they stay at INFO.
+LOGGERS_OF_REQUESTS = ("kafka.protocol.parser", "kafka.net.connection")
+
+AWAY = (errors.RetriableError, errors.KafkaTimeoutError, errors.KafkaConnectionError)
+
+
+def connect(make: Any, address: Address, **more: Any) -> Any:
+    """A client of the library, made by ``make``; raises :class:`UsageError` when that is not possible.
+
+    A constructor of the library that fails leaves its thread and its sockets behind; here they are closed.
+    """
+    if address.login["security_protocol"].startswith("SASL"):
+        for name in LOGGERS_OF_REQUESTS:
+            logging.getLogger(name).setLevel(logging.INFO)
+    opened: list[Any] = []
+
+    def kept(**configs: Any) -> Any:
+        opened.append(make.DEFAULT_CONFIG["kafka_client"](**configs))
+        return opened[-1]
+
+    settings = {
+        **address.login,
+        "bootstrap_servers": list(address.brokers),
+        "bootstrap_timeout_ms": int(CONNECT_TIMEOUT_S * 1000),
+        "reconnect_backoff_max_ms": 1000,
+        "request_timeout_ms": REQUEST_TIMEOUT_MS,
+    }
+    try:
+        with translated(address):
+            return make(**{**settings, **more}, kafka_client=kept)
+    except BaseException:
+        for client in opened:
+            client.close()
+        raise
+
+
+@contextlib.contextmanager
+def translated(address: Address) -> Iterator[None]:
+    """Turn what a first contact may raise into one line for a person."""
+    heard = _Overheard()
+    logging.getLogger("kafka").addHandler(heard)
+    try:
+        yield
+    except errors.AuthorizationError as error:
+        raise UsageError(f"{address.where}: the login is not allowed to do this: {error}") from error
+    except (errors.UnsupportedSaslMechanismError, errors.IllegalSaslStateError) as error:
+        raise UsageError(f"{address.where}: security settings and broker do not fit: {error}") from error
+    except (errors.SaslAuthenticationFailedError, *AWAY) as error:
+        raise UsageError(f"{address.where}: {_no_contact(address, [*heard.errors, error])}") from error
+    except errors.KafkaError as error:
+        raise TransportError(f"{address.where}: {line(error)}") from error
+    finally:
+        logging.getLogger("kafka").removeHandler(heard)
+
+
+class _Overheard(logging.Handler):
+    """The library tries again until its time is up, and tells only its log why: keeps the errors logged meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.errors: list[Exception] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        args = record.args if isinstance(record.args, tuple) else ()
+        self.errors = [*self.errors[-20:], *(arg for arg in args if isinstance(arg, Exception))]
+
+
+def _no_contact(address: Address, heard: list[Exception]) -> str:
+    right = f"is security={address.login['security_protocol']} right?"
+    login = f"the login of {address.login.get('sasl_plain_username')!r}"
+    if address.login["security_protocol"].startswith("SASL"):
+        right = f"check {login} (KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD), and {right}"
+    said = " ".join(map(str, heard))
+    if any(isinstance(e, errors.SaslAuthenticationFailedError) for e in heard):
+        return f"the broker refuses {login}; check KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        trusted = address.login.get("ssl_cafile", "the authorities that this system trusts")
+        return f"the broker's certificate is not trusted: {trusted} did not sign it; set cafile= or KAFKA_SSL_CAFILE"
+    if "disconnected" in said or "Handshake failed" in said:
+        return f"the broker ends the connection; {right}"
+    return f"no broker answers within {CONNECT_TIMEOUT_S:.0f} s; is it running (headrace broker status), and {right}"
+
+
+def line(error: BaseException) -> str:
+    text = str(error).splitlines()
+    name = type(error).__name__
+    return text[0] if text and name in text[0] else f"{name}: {text[0]}" if text else name

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
+from headrace.common.appender import Appender
 from headrace.common.errors import UsageError
 
 #: Bytes read at a time from the end of the file when only its last row is wanted; many times the longest row.
@@ -49,15 +50,20 @@ class Row(_Always, total=False):
 
 
 class MetricsLog:
-    """Appends rows. A row is one write, so that a killed writer can tear the last row only."""
+    """Appends rows. One that cannot be written (disk full, directory gone) waits and is tried again with the next; a
+    killed writer can tear the last row only, and its successor cuts that off."""
 
     def __init__(self, path: Path) -> None:
-        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (closed by close)
-        self._file.truncate(_whole_bytes(path))
+        self._file = Appender(path, _whole_bytes)
+
+    @property
+    def lost(self) -> int:
+        """Rows given up: too many waited for the disk."""
+        return self._file.lost
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append one :class:`Row`. NaN and infinities become null: JSON has no word for them."""
-        self._file.write(json.dumps(_finite(row), separators=(",", ":"), allow_nan=False).encode() + b"\n")
+        self._file.add(json.dumps(_finite(row), separators=(",", ":"), allow_nan=False).encode() + b"\n")
 
     def close(self) -> None:
         self._file.close()

@@ -144,7 +144,7 @@ class _Book:
     ) -> None:
         self._learner, self._run, self._run_dir = learner, config.run, run_dir
         self._checkpoints, self._metrics = checkpoints, metrics
-        self.report = Report(metrics, learner.counters, config.run.total_steps)
+        self.report = Report(metrics, learner.counters, config.run.total_steps, learner.identity.learner_epoch)
         self._rows = MetricsLog(run_dir / "metrics.jsonl")
         self._checkpoint_at_s = learner.counters.trained_s + self._run.checkpoint_every_s
         self._snapshot_at = learner.counters.env_steps

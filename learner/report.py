@@ -19,8 +19,9 @@ WINDOW_EPISODES = 100
 class Report:
     """Collects what :meth:`Learner.step` returns; ``row`` empties it into one line of ``metrics.jsonl``."""
 
-    def __init__(self, metrics: Metrics, counters: Counters, total_steps: int) -> None:
+    def __init__(self, metrics: Metrics, counters: Counters, total_steps: int, learner_epoch: int) -> None:
         self._metrics, self._counters, self._total_steps = metrics, counters, total_steps
+        self._life = {"learner_epoch": learner_epoch, "resumed_at_steps": counters.env_steps}
         self._returns: deque[float] = deque(maxlen=WINDOW_EPISODES)
         self._lengths: deque[int] = deque(maxlen=WINDOW_EPISODES)
         self._staleness: list[int] = []
@@ -63,6 +64,7 @@ class Report:
             "rejected": self._rejected(),
             "phases": {p: round((phases[p] - self._phases[p]) / elapsed_s, 4) for p in PHASES},
             "train": {name: float(value) for name, value in self._train.items()},
+            **self._life,
         }
         self._show(row)
         self._since_steps, self._since_s, self._phases = counters.env_steps, counters.trained_s, phases

@@ -26,8 +26,8 @@ _SERIAL = itertools.count()
 class TensorBoardWriter:
     """Writes rows into one events file under ``folder``. The step on TensorBoard's axis is ``env_steps``.
 
-    A file that begins behind step 0 tells TensorBoard to forget what older files hold beyond its first step. A disk that
-    is full holds events up and ends nothing.
+    A file that begins behind step 0 tells TensorBoard to forget what older files hold beyond the checkpoint it goes on
+    from. A disk that is full holds events up and ends nothing.
     """
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
@@ -49,7 +49,8 @@ class TensorBoardWriter:
             step, now = row["env_steps"], self._clock()
             if not self._began and step > 0:
                 start = self._session(status=self._session.START)
-                self._write(self._event(wall_time=now, step=step, session_log=start))
+                begun = row.get("resumed_at_steps", step - 1) + 1  # TensorBoard forgets from this step on
+                self._write(self._event(wall_time=now, step=begun, session_log=start))
             self._began = True
             values = [self._summary.Value(tag=tag, simple_value=value) for tag, value in scalars(row)]
             self._write(self._event(wall_time=now, step=step, summary=self._summary(value=values)))

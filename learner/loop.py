@@ -111,6 +111,8 @@ class Learner:
             self._restore(resume, info)
         self._rejected_before = self.counters.rejected
         self._held: dict[int, Received] = {}
+        #: False while a version is being made, and for good if that fails: a snapshot then would be half of one.
+        self.whole = True
         self._stepped_at: float | None = None  # what the caller does between steps (rows, checkpoints) counts as well
         self._told_s = time.monotonic()
         self._intake = Intake(source, check, metrics, queue_bytes, self._marks.copy())
@@ -182,7 +184,7 @@ class Learner:
         self.metrics.inc("learner_fragments_total")
 
     def _train(self, round_: Round) -> TrainResult | None:
-        counters, metrics = self.counters, {}
+        self.whole, counters, metrics = False, self.counters, {}
         staleness = [counters.version - t.policy_version for t in round_.fragments]
         self.algorithm.progress(min(1.0, counters.env_steps / self._total_steps))
         with self.metrics.phase("learner_phase_seconds_total", "update"):
@@ -198,6 +200,7 @@ class Learner:
             counters.episodes += len(trajectory.episodes)
         counters.version += 1
         counters.fragments += len(round_.fragments)
+        self.whole = True
         self._publish()
         return TrainResult(round_.fragments, staleness, metrics)
 

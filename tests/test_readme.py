@@ -45,7 +45,7 @@ def check(words: list[str]) -> None:
     name, *arguments = rest
     assert name in COMMANDS, f"headrace {name}: no such command"
     parser = argparse.ArgumentParser(prog=f"headrace {name}", allow_abbrev=False)
-    import_module(f"headrace.launch.{COMMANDS[name][0]}").add_arguments(parser)
+    import_module(f"headrace.{COMMANDS[name][0]}").add_arguments(parser)
     args = parser.parse_args([word for word in arguments if word != "--help"])
     if name == "train" and args.preset is not None and not args.preset.endswith(".toml"):
         load(args.preset, args.overrides)

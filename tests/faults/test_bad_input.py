@@ -249,7 +249,7 @@ def test_starts_that_cannot_go_well_say_so_in_one_line(trained: Run, new_run: Ca
     def start(name: str, says: str, role: str, *more: str, damage: Callable[[Path], None] | None = None,
               settings: tuple[str, ...] = ()) -> None:  # fmt: skip
         run = new_run("ppo", *settings, name=name)
-        for path in copy(trained, run) if role == "learner" else []:
+        for path in copy(trained, run) if "--resume" in more else []:
             if damage is not None:
                 damage(path)
         starts[name] = (run, run.role(role, *more), says)

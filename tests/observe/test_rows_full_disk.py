@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from headrace.common import appender
+from headrace.observe import endpoints
 from headrace.observe.rows import MetricsLog, Tail, read_rows
 from headrace.observe.tensorboard import TensorBoardWriter
 
@@ -119,3 +120,14 @@ def test_tensorboard_cannot_end_a_run(tmp_path) -> None:
     board = TensorBoardWriter(tmp_path / "tensorboard")
     board.show([row(1)])
     board.close()
+
+
+def test_an_endpoint_that_cannot_be_written_is_said_and_ends_nothing(tmp_path, caplog) -> None:
+    with disk_of(0):
+        said = endpoints.announce(tmp_path, "actor", 1, "http://127.0.0.1:1")
+    assert "actor-1.json: not written (File too large)" in caplog.text
+    assert list(said.parent.iterdir()) == [], "nothing half written stays"
+    endpoints.withdraw(said)
+    shutil.rmtree(said.parent)
+    said.parent.write_text("a file where its folder should be")
+    endpoints.withdraw(endpoints.announce(tmp_path, "actor", 1, "http://127.0.0.1:1"))

@@ -2,6 +2,7 @@
 
     HeadraceError                 anything we raise on purpose
     ├── UsageError                the person can mend it: one line, exit code 2
+    │   └── LogLost               the log that a position belongs to is gone: deleted, made anew, or cut
     ├── TransportError            a carrier failed and retrying did not help
     │   └── Closed                the other side, or we ourselves, closed it
     ├── Rejected                  a record that must not reach the optimiser; carries the reason it is counted under
@@ -20,6 +21,10 @@ class HeadraceError(Exception):
 
 class UsageError(HeadraceError):
     """Bad usage or configuration: says what, where, and what would be right. Becomes exit code 2."""
+
+
+class LogLost(UsageError):
+    """The log that a position belongs to is not there any more: its topic was deleted or made anew, or lost records."""
 
 
 class TransportError(HeadraceError):

@@ -7,6 +7,7 @@ run of its own, starts from a run's parameters by ``train --init-from`` (launch/
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from headrace.common.errors import UsageError
+from headrace.common.errors import LogLost, UsageError
 from headrace.launch.config import Config
 from headrace.launch.run_files import RESULT, ROWS, Change
 from headrace.learner.checkpoint_reader import Checkpoint, read_json
@@ -74,6 +75,15 @@ def with_new_log(saved: Checkpoint, run_dir: Path, config: Config) -> tuple[Chec
         url, positions or "the checkpoint", again,
     )  # fmt: skip
     return replace(saved, info={**saved.info, "positions": {}}), Change("log", cost, url)
+
+
+@contextlib.contextmanager
+def naming_new_log() -> Iterator[None]:
+    """A log that is lost is no end of the run: its error says how to go on."""
+    try:
+        yield
+    except LogLost as error:
+        raise LogLost(f"{error}; the checkpoint is whole: go on with a new log by --resume --new-log") from error
 
 
 def _settings(table: Mapping[str, Any], section: str = "") -> Iterator[tuple[str, Any]]:

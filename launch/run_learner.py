@@ -60,7 +60,11 @@ def run(args: argparse.Namespace) -> int:
         stop=stop,
     )
     folder, keep = args.run_dir / "checkpoints", config.run.checkpoint_keep
-    with CheckpointWriter(folder, keep, metrics=metrics) as checkpoints, announced(args, metrics, "learner"):
+    with (
+        CheckpointWriter(folder, keep, metrics=metrics) as checkpoints,
+        announced(args, metrics, "learner"),
+        resume.naming_new_log(),
+    ):
         saved = _newest(checkpoints, config) if args.resume else None
         if saved is not None and args.new_log:
             saved, lost = resume.with_new_log(saved, args.run_dir, config)

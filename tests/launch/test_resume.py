@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from headrace.algorithms import ALGORITHMS
-from headrace.common.errors import UsageError
+from headrace.common.errors import LogLost, UsageError
 from headrace.launch import init_from, resume, run_files
 from headrace.launch.build import Blueprint, with_addresses
 from headrace.launch.config import Config, load
@@ -157,6 +157,12 @@ def test_a_lost_log_is_begun_anew_and_its_cost_is_told(tmp_path, caplog):
     (said,) = caplog.messages
     assert "300 steps" in said
     assert "unknown" in said
+
+
+def test_an_error_that_says_that_the_log_is_lost_says_how_to_go_on():
+    with pytest.raises(UsageError, match=r"topic t: position 7 is beyond its end; .*--resume --new-log"):  # noqa: SIM117
+        with resume.naming_new_log():
+            raise LogLost("topic t: position 7 is beyond its end")
 
 
 # --- the files -----------------------------------------------------------------------------------------------------

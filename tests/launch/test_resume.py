@@ -278,6 +278,18 @@ def test_a_new_run_starts_from_what_another_one_learnt(finished, tmp_path):
     assert stored(run_dir, "run.init_from") == str(finished)
 
 
+def test_networks_and_normalisers_are_taken_and_nothing_else(finished):
+    algorithm, learnt = Blueprint(config("run.seed=5")).algorithm(), newest(finished).parts["algorithm"]
+    fresh = algorithm.state()
+    init_from.begin(algorithm, finished)
+    begun = algorithm.state()
+    for name, tensor in begun.tensors.items():
+        source = fresh if name.startswith("adam.") else learnt
+        assert np.array_equal(tensor, source.tensors[name]), name
+        assert name in ("adam.first", "adam.second") or not np.array_equal(tensor, fresh.tensors[name])
+    assert begun.values == fresh.values, "steps of the optimiser, random numbers"
+
+
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [

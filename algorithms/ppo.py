@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Config:
-    """Hyper-parameters of PPO. The defaults learn CartPole, Acrobot, LunarLander and Pendulum as they are."""
+    """Hyper-parameters of PPO. The defaults learn CartPole."""
 
     fragments: Count = 2
     """Fragments per update."""

@@ -36,9 +36,9 @@ def temporary(directory: Path) -> Path:
     return directory / f"tmp-{uuid.uuid4().hex}"
 
 
-def write_file(path: Path, content: bytes, fs: FileSystem = os) -> None:
+def write_file(path: Path, content: bytes, fs: FileSystem = os, mode: int = 0o644) -> None:
     """Write a new file and fsync it. Its name is durable only after :func:`fsync_directory`. Raises OSError."""
-    fd = fs.open(str(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    fd = fs.open(str(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         left = memoryview(content)
         while left:
@@ -57,11 +57,11 @@ def fsync_directory(path: Path, fs: FileSystem = os) -> None:
         fs.close(fd)
 
 
-def replace_file(path: Path, content: bytes, fs: FileSystem = os) -> None:
+def replace_file(path: Path, content: bytes, fs: FileSystem = os, mode: int = 0o644) -> None:
     """Put a file in place of an old one, durably and all at once. Raises OSError; the old one is intact then."""
     tmp = temporary(path.parent)
     try:
-        write_file(tmp, content, fs)
+        write_file(tmp, content, fs, mode)
         fs.rename(str(tmp), str(path))
         fsync_directory(path.parent, fs)
     except OSError:

@@ -38,6 +38,8 @@ class Run(BaseModel):
     """Checkpoints kept; the best evaluated one stays besides."""
     log_every_s: float = Field(default=1.0, gt=0)
     """Seconds of training between two rows of metrics.jsonl."""
+    init_from: Path | None = None
+    """A run directory: start from the parameters and normalisers of its newest checkpoint (`train --init-from`)."""
     snapshot_every_steps: int = Field(default=0, ge=0)
     """Write the acting weights every so many steps (0: never), to be evaluated after the run without disturbing it."""
 
@@ -159,6 +161,12 @@ class Config(BaseModel):
         fields = {k: v for k, v in self.algorithm.items() if k != "name"}
         return TypeAdapter(self.algorithm_module().Config).validate_python(fields)
 
+    def in_full(self) -> Config:
+        """The same with the algorithm's defaults written out: what is stored stays what it was when a default moves."""
+        own = TypeAdapter(self.algorithm_module().Config).dump_python(self.algorithm_config(), mode="json")
+        given = {key: value for key, value in own.items() if value is not None}  # TOML has no null: left out is None
+        return self.model_copy(update={"algorithm": {"name": self.algorithm["name"], **given}})
+
     @property
     def workers(self) -> int:
         return self.actors.processes * self.actors.workers
@@ -204,10 +212,9 @@ def check(table: Mapping[str, Any], where: str) -> Config:
     for key in config.algorithm.keys() - known:
         raise UsageError(f"{where}: unknown key algorithm.{key}{_nearest(key, known)}")
     try:
-        config.algorithm_config()
+        return config.in_full()
     except pydantic.ValidationError as error:
         raise UsageError(f"{where}: {_one_line(error, config.algorithm_module().Config, 'algorithm.')}") from error
-    return config
 
 
 def _read(name_or_file: str) -> dict[str, Any]:

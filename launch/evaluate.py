@@ -1,6 +1,6 @@
 """Greedy episodes on seeds nobody trained on: figures for people and programs, a GIF for the eye.
 
-headrace evaluate RUN [--episodes N] [--gif F] [--json]
+headrace evaluate RUN [--best | --checkpoint PATH] [--episodes N] [--gif F] [--json]
 """
 
 from __future__ import annotations
@@ -9,19 +9,21 @@ import argparse
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors
 
 from headrace.algorithms.base import Policy
 from headrace.common.errors import UsageError
 from headrace.common.seeding import evaluation_seeds
-from headrace.common.types import Weights
+from headrace.common.types import Array, Weights
 from headrace.launch.build import Blueprint
-from headrace.launch.config import Config, load
+from headrace.launch.config import Config
+from headrace.launch.run_files import stored_config
 from headrace.tasks.gymnasium_batch import GymnasiumBatch, make_env
 
 #: Episodes stepped side by side, with one batched forward.
@@ -64,7 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_dir", type=Path, metavar="RUN", help="a run directory")
     parser.add_argument("--episodes", type=int, default=100, metavar="N", help="greedy episodes (default 100)")
     parser.add_argument("--first", type=int, default=0, metavar="I", help="index of the first evaluation seed")
-    parser.add_argument("--checkpoint", type=Path, metavar="D", help="one checkpoint instead of the newest")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--best", action="store_true", help="the checkpoint that evaluated best, instead of the newest")
+    which.add_argument("--checkpoint", type=Path, metavar="PATH", help="this checkpoint or snapshot (*.safetensors)")
     parser.add_argument("--gif", type=Path, metavar="F", help="write one episode as a GIF")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -72,8 +76,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.episodes < 1:
         raise UsageError("--episodes: at least 1")
-    config = load(str(args.run_dir / "config.toml"))
-    policy, version, env_steps = load_policy(config, args.run_dir, args.checkpoint)
+    config = stored_config(args.run_dir)
+    path = _best(args.run_dir) if args.best else args.checkpoint
+    policy, version, env_steps = load_policy(config, args.run_dir, path)
     returns = play(config, policy, evaluation_seeds(args.episodes, args.first))
     found = Evaluation(tuple(returns), version, env_steps)
     if args.gif:
@@ -86,19 +91,44 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def load_policy(config: Config, run_dir: Path, checkpoint: Path | None = None) -> tuple[Policy, int, int]:
-    """The acting half from a checkpoint (the newest whole one by default), its version and environment steps."""
-    from headrace.learner import checkpoint_reader as checkpoints
+def load_policy(config: Config, run_dir: Path, path: Path | None = None) -> tuple[Policy, int, int]:
+    """The acting half from a checkpoint or snapshot (the newest whole checkpoint by default), its version and its
+    environment steps."""
+    tensors, said = _snapshot(path) if path is not None and path.suffix == ".safetensors" else _acting(run_dir, path)
+    policy: Policy = Blueprint(config).policy()
+    policy.load(Weights(config.run.id, 0, said["version"], tensors, said["scalars"]))
+    return policy, said["version"], said["env_steps"]
+
+
+def _acting(run_dir: Path, path: Path | None) -> tuple[Mapping[str, Array], Mapping[str, Any]]:
+    from headrace.learner import checkpoint_reader
 
     root = run_dir / "checkpoints"
-    saved = checkpoints.load(checkpoint) if checkpoint else checkpoints.latest(root)
+    saved = checkpoint_reader.load(path) if path else checkpoint_reader.latest(root)
     if saved is None:
         raise UsageError(f"{root}: no complete checkpoint in it")
-    acting, counters = saved.parts["acting"], saved.info["counters"]
-    policy: Policy = Blueprint(config).policy()
-    weights = Weights(config.run.id, 0, counters["version"], acting.tensors, acting.values["scalars"])
-    policy.load(weights)
-    return policy, counters["version"], counters["env_steps"]
+    acting = saved.parts["acting"]
+    return acting.tensors, {**saved.info["counters"], "scalars": acting.values["scalars"]}
+
+
+def _snapshot(path: Path) -> tuple[Mapping[str, Array], Mapping[str, Any]]:
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            said = json.loads((file.metadata() or {})["headrace"])
+            return {name: file.get_tensor(name) for name in file.keys()}, said  # noqa: SIM118 (no mapping)
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: no such snapshot") from error
+    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+        raise UsageError(f"{path} is no snapshot of this program: {error}") from error
+
+
+def _best(run_dir: Path) -> Path:
+    from headrace.learner import checkpoint_reader
+
+    found = checkpoint_reader.best(run_dir / "checkpoints")
+    if found is None:
+        raise UsageError(f"--best: {run_dir} has none; the evaluation at the end of a training marks it")
+    return found[0]
 
 
 def play(config: Config, policy: Policy, seeds: Sequence[int]) -> list[float]:

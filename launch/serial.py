@@ -11,7 +11,8 @@ from headrace.common.metrics import Metrics
 from headrace.common.transport.memory import Memory
 from headrace.launch.build import Blueprint, with_addresses
 from headrace.launch.config import Config
-from headrace.learner.loop import Identity, Learner, TrainResult
+from headrace.learner.counters import Identity, TrainResult
+from headrace.learner.loop import Learner
 from headrace.paramserver.inprocess import InProcess
 from headrace.paramserver.lockstep import make_ledger
 from headrace.paramserver.store import Store

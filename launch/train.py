@@ -17,6 +17,7 @@ from pathlib import Path
 from headrace.common.errors import UsageError
 from headrace.common.metrics import Metrics
 from headrace.launch import config as configuration
+from headrace.launch import init_from, resume, run_files
 from headrace.launch.build import Blueprint, ensure_socket_dir, plan, socket_dir, with_addresses
 from headrace.launch.config import Config
 from headrace.launch.finish import finish
@@ -25,7 +26,6 @@ from headrace.launch.stopping import Stop
 from headrace.launch.supervisor import Child, ProcessDied, Supervisor
 from headrace.observe.rows import Tail
 from headrace.observe.table import Notes, open_display
-from headrace.observe.tensorboard import TensorBoardWriter
 from headrace.observe.watch import Watch
 
 _POLL_S = 0.25
@@ -40,25 +40,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_arguments(parser)
     parser.add_argument("--run-dir", type=Path, metavar="D", help="where everything is kept (default: runs/PRESET-N)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --run-dir")
+    parser.add_argument("--new-log", action="store_true", help=resume.NEW_LOG_HELP)
+    parser.add_argument("--init-from", type=Path, metavar="RUN", help="a new run from the parameters of this one")
     parser.add_argument("--episodes", type=int, default=20, metavar="N", help="greedy episodes at the end (0: none)")
     parser.add_argument("--no-gif", action="store_true", help="no GIF at the end")
 
 
 def run(args: argparse.Namespace) -> int:
     config, run_dir = _prepare(args)
-    blueprint = Blueprint(config)
-    blueprint.check()
-    _write_plan(blueprint, run_dir)
+    if args.resume and (said := resume.finished(run_dir, config)):
+        print(said)
+        return 0
+    ensure_socket_dir(config)
+    _say_plan(Blueprint(config), run_dir)
     overrides = args.overrides if args.resume else []  # a new run has them in its config.toml
     again = shlex.join(["headrace", "train", "--resume", "--run-dir", str(run_dir), *_set(overrides)])
     try:
-        finished = _train(config, run_dir, args.resume, overrides)
+        finished = _train(config, run_dir, _learner_options(args), overrides)
     except ProcessDied as death:
         print(f"{death.output}\n{death}; go on with: {again}", file=sys.stderr)
         return 1
     if not finished:
         print(f"stopped; go on with: {again}")
-    elif args.episodes > 0:
+    else:
         finish(config, run_dir, args.episodes, gif=not args.no_gif)
     return 0
 
@@ -67,23 +71,33 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _prepare(args: argparse.Namespace) -> tuple[Config, Path]:
-    """The resolved config in its run directory: a fresh one, or the one of the run that goes on."""
+    """The resolved config in its run directory: a fresh one, or the one of the run that goes on. All that can be wrong
+    is found before anything is written."""
     if args.resume:
-        if args.run_dir is None or not (args.run_dir / "config.toml").is_file():
-            raise UsageError("--resume: give the run to go on with, --run-dir D (it holds a config.toml)")
-        config = configuration.load(str(args.run_dir / "config.toml"), args.overrides)
-        run_dir: Path = args.run_dir
-    else:
-        if args.preset is None:
-            raise UsageError("train: name a preset or a file; `headrace presets` lists what is there")
-        config = with_addresses(configuration.load(args.preset, args.overrides))
-        run_dir = args.run_dir or _next_run_dir(Path(args.preset).stem)
-        if (run_dir / "config.toml").exists():
-            raise UsageError(f"{run_dir} already holds a run; go on with it by --resume, or name another directory")
-        (run_dir / "logs").mkdir(parents=True, exist_ok=True)
-        (run_dir / "config.toml").write_text(config.to_toml())
-    ensure_socket_dir(config)
+        if args.run_dir is None:
+            raise UsageError("--resume: give the run to go on with, --run-dir D")
+        config = run_files.stored_config(args.run_dir, args.overrides)
+        resume.changes(run_files.stored_config(args.run_dir), config, args.new_log)
+        Blueprint(config).check()
+        (args.run_dir / "logs").mkdir(exist_ok=True)
+        return config, args.run_dir  # what is different is kept by the learner, once it goes on
+    if args.preset is None:
+        raise UsageError("train: name a preset or a file; `headrace presets` lists what is there")
+    start = [] if args.init_from is None else [f"run.init_from={json.dumps(str(args.init_from.resolve()))}"]
+    config = with_addresses(configuration.load(args.preset, [*args.overrides, *start]))
+    blueprint = Blueprint(config)
+    blueprint.check()
+    init_from.check(blueprint)
+    run_dir: Path = args.run_dir or _next_run_dir(Path(args.preset).stem)
+    if (run_dir / "config.toml").exists():
+        raise UsageError(f"{run_dir} already holds a run; go on with it by --resume, or name another directory")
+    (run_dir / "logs").mkdir(parents=True, exist_ok=True)
+    run_files.write(run_dir, blueprint)
     return config, run_dir
+
+
+def _learner_options(args: argparse.Namespace) -> list[str]:
+    return [f"--{option}" for option, wanted in (("resume", args.resume), ("new-log", args.new_log)) if wanted]
 
 
 def _next_run_dir(name: str) -> Path:
@@ -94,10 +108,8 @@ def _next_run_dir(name: str) -> Path:
     return root / f"{name}-{number}"
 
 
-def _write_plan(blueprint: Blueprint, run_dir: Path) -> None:
-    planned = plan(blueprint)
-    (run_dir / "plan.json").write_text(json.dumps(planned, indent=2) + "\n")
-    config = blueprint.config
+def _say_plan(blueprint: Blueprint, run_dir: Path) -> None:
+    planned, config = plan(blueprint), blueprint.config
     print(
         f"{config.algorithm['name']} on {config.task.env}: {config.run.total_steps:,} steps, "
         f"{planned['environments']} environments in {config.actors.processes} actor processes, "
@@ -110,7 +122,7 @@ def _write_plan(blueprint: Blueprint, run_dir: Path) -> None:
 # --- while ---------------------------------------------------------------------------------------------------------
 
 
-def children(config: Config, run_dir: Path, resume: bool, overrides: Sequence[str]) -> list[Child]:
+def children(config: Config, run_dir: Path, for_learner: Sequence[str], overrides: Sequence[str]) -> list[Child]:
     """The processes of a run: what they are started with is what a person would type for a single role."""
 
     def child(role: str, index: int, restart: bool, *extra: str) -> Child:
@@ -120,7 +132,7 @@ def children(config: Config, run_dir: Path, resume: bool, overrides: Sequence[st
         return Child(f"{role}-{index}", role, argv, log, restart, _ONE_THREAD)
 
     actors = [child("actor", i, True, "--index", str(i)) for i in range(config.actors.processes)]
-    learner = child("learner", 0, False, *(["--resume"] if resume else []))
+    learner = child("learner", 0, False, *for_learner)
     return [child("paramserver", 0, False), learner, *actors]
 
 
@@ -128,11 +140,11 @@ def _set(overrides: Sequence[str]) -> list[str]:
     return [word for override in overrides for word in ("--set", override)]
 
 
-def _train(config: Config, run_dir: Path, resume: bool, overrides: Sequence[str]) -> bool:
+def _train(config: Config, run_dir: Path, for_learner: Sequence[str], overrides: Sequence[str]) -> bool:
     """Whether it came to its end; False when it was told to stop. Raises :class:`ProcessDied`."""
     stop, metrics = Stop(), Metrics("supervisor")
-    supervisor = Supervisor(children(config, run_dir, resume, overrides), metrics)
-    tail, tensorboard = Tail(run_dir / "metrics.jsonl"), TensorBoardWriter(run_dir / "tensorboard")
+    supervisor = Supervisor(children(config, run_dir, for_learner, overrides), metrics)
+    tail = Tail(run_dir / "metrics.jsonl")
     display = open_display(f"{config.algorithm['name']} on {config.task.env}", sys.stdout)
     watch = Watch(run_dir)
     others = [c.name for c in supervisor.children if c.role != "learner"]
@@ -141,7 +153,6 @@ def _train(config: Config, run_dir: Path, resume: bool, overrides: Sequence[str]
         rows = tail.new_rows()
         told = tuple(supervisor.messages())
         display.show(rows, Notes(bottleneck=watch.sentence(), restarts=supervisor.restarts, messages=told))
-        tensorboard.show(rows)
 
     tail.new_rows()  # of a run that goes on: shown the last time
     try:
@@ -155,6 +166,5 @@ def _train(config: Config, run_dir: Path, resume: bool, overrides: Sequence[str]
         supervisor.stop(["learner-0"], _LEARNER_GRACE_S)
         supervisor.stop(others, _OTHERS_GRACE_S)
         display.close()
-        tensorboard.close()
         shutil.rmtree(socket_dir(config.run.id), ignore_errors=True)
     return not stop()

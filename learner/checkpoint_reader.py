@@ -30,7 +30,8 @@ import safetensors.numpy
 from headrace.algorithms.base import State
 from headrace.common.errors import UsageError
 
-FORMAT = 1
+#: 2: leases that were spent take the place of de-duplication marks.
+FORMAT = 2
 _NAME = re.compile(r"ckpt-(\d{12})(?:-(\d+))?")
 _log = logging.getLogger("headrace.checkpoint")
 

@@ -163,7 +163,8 @@ class Intake:
                 received = self._source.get(timeout_s=0.1)
                 if received is not None:
                     self._admit(received)
-                    self.examined[received.partition] = received.next_offset
+                    self._saw(received.partition, received.next_offset)
+                self._count_undecodable()
                 self._carry_out_refusals()
         except BaseException as error:
             with self._changed:
@@ -191,6 +192,17 @@ class Intake:
         with self._changed:
             one.asked = asked
             self._judge_again()
+
+    def _count_undecodable(self) -> None:
+        for record in self._source.take_undecodable():
+            if not self._saw(record.partition, record.next_offset):
+                with self._changed:
+                    self._counted.append(Refused(record.reason, None))
+
+    def _saw(self, partition: int, next_offset: int) -> bool:
+        """Whether a former life of the learner saw that record too."""
+        self.examined[partition] = max(next_offset, self.examined.get(partition, 0))
+        return 0 < next_offset <= self._examined_before.get(partition, 0)
 
     def _carry_out_refusals(self) -> None:
         """Letters to the dead are written by the thread that reads: carriers need not be told from elsewhere."""

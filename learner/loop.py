@@ -9,8 +9,8 @@ same one. Everything needed to go on after a SIGKILL is in :meth:`Learner.snapsh
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 from headrace.algorithms.base import Algorithm, State
@@ -20,6 +20,7 @@ from headrace.common.metrics import Metrics
 from headrace.common.transport import Received, Source
 from headrace.common.types import Trajectory, Weights
 from headrace.common.weights.base import Progress, Publisher
+from headrace.learner.counters import Counters, Identity, Positions, TrainResult
 from headrace.learner.experience import ExperienceBuffer, Round, make_buffer, per_version
 from headrace.learner.intake import Intake
 from headrace.learner.leases import Leases
@@ -28,59 +29,6 @@ from headrace.learner.leases import Leases
 _TELL_EVERY_S = 1.0
 #: How long a learner that comes back reads what was put meanwhile before it begins with the oldest.
 _CATCH_UP_S = 30.0
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Which run, and which life of its learner."""
-
-    run_id: str
-    learner_epoch: int
-
-
-@dataclass
-class Counters:
-    """What a resumed learner goes on counting."""
-
-    version: int = 0
-    env_steps: int = 0
-    episodes: int = 0
-    fragments: int = 0
-    samples: int = 0
-    trained_s: float = 0.0
-    rejected: dict[str, int] = field(default_factory=dict)
-    """Records refused, by reason; duplicates, which are no loss, are not among them."""
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What one version was made of, for whoever logs (learner/report.py)."""
-
-    fragments: Sequence[Trajectory]
-    staleness: Sequence[int]
-    metrics: Mapping[str, float]
-
-
-@dataclass
-class Positions:
-    """Where to read on after a restart: per partition, the lowest record that came and was not trained on yet."""
-
-    applied: dict[int, int] = field(default_factory=dict)
-    waiting: dict[int, list[int]] = field(default_factory=dict)
-
-    def taken(self, received: Received) -> None:
-        self.waiting.setdefault(received.partition, []).append(received.next_offset)
-
-    def used(self, received: Received) -> None:
-        self.waiting[received.partition].remove(received.next_offset)
-        self.applied[received.partition] = max(received.next_offset, self.applied.get(received.partition, 0))
-
-    def resume_from(self, queued: Sequence[Received] = ()) -> dict[int, int]:
-        """Next offset per partition; ``queued`` are those that came and were not taken yet."""
-        waiting = {p: list(offsets) for p, offsets in self.waiting.items() if offsets}
-        for received in queued:
-            waiting.setdefault(received.partition, []).append(received.next_offset)
-        return {**self.applied, **{p: min(offsets) - 1 for p, offsets in waiting.items()}}
 
 
 class Learner:
@@ -110,10 +58,15 @@ class Learner:
         self.experience: ExperienceBuffer = make_buffer(algorithm.experience, seed)
         self.counters, self._spent, self._positions = Counters(), LeaseSet(), Positions()
         self._issued, self._examined = 0, dict[int, int]()
+        self.fresh = resume is None or info is None
         if resume is not None and info is not None:
             self._restore(resume, info)
+        else:
+            self._positions.applied.update(source.position())
         self._began_at = self.counters.version
         self._held: dict[int, Received] = {}
+        #: False while a version is being made, and for good if that fails: a snapshot then would be half of one.
+        self.whole = True
         self._stepped_at: float | None = None  # what the caller does between steps (rows, checkpoints) counts as well
         self._told_s = time.monotonic()
         self._intake = Intake(
@@ -168,6 +121,7 @@ class Learner:
             "learner_epoch": self.identity.learner_epoch,
             "counters": asdict(self.counters),
             "positions": {str(p): offset for p, offset in self._resume_from().items()},
+            "log_id": self._source.log_id,
             "examined": {str(p): offset for p, offset in self._intake.examined.items()},
             "spent": self._spent.runs,
             "issued": self._intake.account().issued,
@@ -227,7 +181,7 @@ class Learner:
                 self._spent.add(refused.lease)
 
     def _train(self, round_: Round) -> TrainResult | None:
-        counters, metrics = self.counters, {}
+        self.whole, counters, metrics = False, self.counters, {}
         staleness = [self._staleness(t) for t in round_.fragments]
         self.algorithm.progress(min(1.0, counters.env_steps / self._total_steps))
         with self.metrics.phase("learner_phase_seconds_total", "update"):
@@ -244,6 +198,7 @@ class Learner:
             counters.episodes += len(trajectory.episodes)
         counters.version += 1
         counters.fragments += len(round_.fragments)
+        self.whole = True
         self._publish()
         return TrainResult(round_.fragments, staleness, metrics)
 
@@ -286,4 +241,4 @@ class Learner:
         self._spent, self._issued = LeaseSet(tuple(run) for run in info["spent"]), int(info["issued"])
         self._examined = {int(p): offset for p, offset in info["examined"].items()}
         self._positions = Positions({int(p): offset for p, offset in info["positions"].items()})
-        self._source.seek(self._positions.resume_from())
+        self._source.seek(self._positions.resume_from(), info["log_id"])

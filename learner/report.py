@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from headrace.common.errors import REJECT_REASONS
 from headrace.common.metrics import Metrics
-from headrace.learner.loop import Counters, TrainResult
+from headrace.learner.counters import Counters, TrainResult
 
 PHASES = ("wait", "assemble", "update", "publish", "checkpoint")
 #: Training returns are averaged over this many finished episodes, like everywhere in the field.
@@ -19,8 +18,9 @@ WINDOW_EPISODES = 100
 class Report:
     """Collects what :meth:`Learner.step` returns; ``row`` empties it into one line of ``metrics.jsonl``."""
 
-    def __init__(self, metrics: Metrics, counters: Counters, total_steps: int) -> None:
+    def __init__(self, metrics: Metrics, counters: Counters, total_steps: int, learner_epoch: int) -> None:
         self._metrics, self._counters, self._total_steps = metrics, counters, total_steps
+        self._life = {"learner_epoch": learner_epoch, "resumed_at_steps": counters.env_steps}
         self._returns: deque[float] = deque(maxlen=WINDOW_EPISODES)
         self._lengths: deque[int] = deque(maxlen=WINDOW_EPISODES)
         self._staleness: list[int] = []
@@ -60,9 +60,10 @@ class Report:
             "steps_per_s": round((counters.env_steps - self._since_steps) / elapsed_s, 1),
             "staleness_mean": _mean(self._staleness) or 0.0,
             "staleness_max": max(self._staleness, default=0),
-            "rejected": self._rejected(),
+            "rejected": dict(counters.rejected),
             "phases": {p: round((phases[p] - self._phases[p]) / elapsed_s, 4) for p in PHASES},
             "train": {name: float(value) for name, value in self._train.items()},
+            **self._life,
         }
         self._show(row)
         self._since_steps, self._since_s, self._phases = counters.env_steps, counters.trained_s, phases
@@ -77,10 +78,6 @@ class Report:
 
     def _phase_seconds(self) -> dict[str, float]:
         return {p: self._metrics.value("learner_phase_seconds_total", phase=p) for p in PHASES}
-
-    def _rejected(self) -> dict[str, int]:
-        counts = {r: int(self._metrics.value("learner_rejected_total", reason=r)) for r in REJECT_REASONS}
-        return {reason: n for reason, n in counts.items() if n}
 
 
 def _mean(values: Any) -> float | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 from headrace.common.errors import UsageError
 
 FOLDER = "endpoints"
+_log = logging.getLogger("headrace.files")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -23,18 +26,25 @@ class Endpoint:
 
 
 def announce(run_dir: Path, role: str, index: int, url: str) -> Path:
-    """Say where this process shows its metrics; takes the place of its predecessor's word. Returns the file written."""
+    """Say where this process shows its metrics; takes the place of its predecessor's word. Returns the file's place. A
+    word that cannot be written (a full disk) is logged: nothing but looking depends on it."""
     path = run_dir / FOLDER / f"{role}-{index}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps({"role": role, "index": index, "pid": os.getpid(), "metrics": url}) + "\n")
-    os.replace(temporary, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps({"role": role, "index": index, "pid": os.getpid(), "metrics": url}) + "\n")
+        os.replace(temporary, path)
+    except OSError as error:
+        _log.warning("%s: not written (%s); `headrace status` will not see this process", path, error.strerror)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return path
 
 
 def withdraw(path: Path) -> None:
     """Take the word back at a clean end, so that an endpoint that does not answer is a process that died."""
-    path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def read(run_dir: Path) -> list[Endpoint]:

@@ -3,7 +3,9 @@
     learner -> MetricsLog.write(row) -> metrics.jsonl -> Tail.new_rows() -> table, board, plot, status
 
 The learner may die in the middle of a line: a writer that goes on cuts the torn line off, and a reader takes whole
-lines only. After a resume the counters go back to the checkpoint's; ``lineage`` drops the rows this undid.
+lines only. After a resume the counters go back to the checkpoint's, and the rows in between tell of what was undone:
+``lineage`` drops them. Any reader can, for every row says which life of the learner wrote it and where that began: a
+row counts unless a later ``learner_epoch`` has a ``resumed_at_steps`` below its ``env_steps``.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
+from headrace.common.appender import Appender
 from headrace.common.errors import UsageError
 
 #: Bytes read at a time from the end of the file when only its last row is wanted; many times the longest row.
@@ -42,22 +45,30 @@ class Row(_Always, total=False):
     ``time_s``: seconds of training so far, over all lives of the learner. ``return_mean`` (undiscounted) and
     ``length_mean`` (steps): of the last 100 finished training episodes, null before the first; ``return_std``, where it
     is given, their standard deviation. ``rejected``: fragments refused so far, by reason. ``train``: what the algorithm
-    reported last.
+    reported last. ``learner_epoch``: which life of the learner wrote it, from 1. ``resumed_at_steps``: what
+    ``env_steps`` was in the checkpoint this life went on from, 0 for a fresh start.
     """
 
     return_std: float | None
+    learner_epoch: int
+    resumed_at_steps: int
 
 
 class MetricsLog:
-    """Appends rows. A row is one write, so that a killed writer can tear the last row only."""
+    """Appends rows. One that cannot be written (disk full, directory gone) waits and is tried again with the next; a
+    killed writer can tear the last row only, and its successor cuts that off."""
 
     def __init__(self, path: Path) -> None:
-        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (closed by close)
-        self._file.truncate(_whole_bytes(path))
+        self._file = Appender(path, _whole_bytes)
+
+    @property
+    def lost(self) -> int:
+        """Rows given up: too many waited for the disk."""
+        return self._file.lost
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append one :class:`Row`. NaN and infinities become null: JSON has no word for them."""
-        self._file.write(json.dumps(_finite(row), separators=(",", ":"), allow_nan=False).encode() + b"\n")
+        self._file.add(json.dumps(_finite(row), separators=(",", ":"), allow_nan=False).encode() + b"\n")
 
     def close(self) -> None:
         self._file.close()
@@ -91,9 +102,13 @@ class Tail:
 
 
 def lineage(rows: Iterable[Row]) -> list[Row]:
-    """The rows of the run as it stands: a row takes back every earlier one that is further on than itself."""
+    """The rows of the run as it stands: a row takes back every earlier one that is further on than itself, and every
+    one of an earlier life of the learner that is further on than where its own began."""
     kept: list[Row] = []
     for row in rows:
+        epoch, began = row.get("learner_epoch", 0), row.get("resumed_at_steps", row["env_steps"])
+        while kept and kept[-1].get("learner_epoch", 0) < epoch and kept[-1]["env_steps"] > began:
+            kept.pop()
         while kept and (kept[-1]["env_steps"], kept[-1]["time_s"]) >= (row["env_steps"], row["time_s"]):
             kept.pop()
         kept.append(row)

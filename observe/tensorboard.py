@@ -6,6 +6,7 @@ message, masked CRC32C of the message. The messages are the tensorboard package'
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import socket
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import crc32c
 
+from headrace.common.appender import Appender
 from headrace.observe.rows import Row
 
 _SERIAL = itertools.count()
@@ -24,7 +26,8 @@ _SERIAL = itertools.count()
 class TensorBoardWriter:
     """Writes rows into one events file under ``folder``. The step on TensorBoard's axis is ``env_steps``.
 
-    A file that begins behind step 0 tells TensorBoard to forget what older files hold beyond its first step.
+    A file that begins behind step 0 tells TensorBoard to forget what older files hold beyond the checkpoint it goes on
+    from. A disk that is full holds events up and ends nothing.
     """
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
@@ -34,9 +37,10 @@ class TensorBoardWriter:
         self._summary = summary_pb2.Summary
         self._clock = clock
         self._began = False
-        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # the first event says so
+            folder.mkdir(parents=True, exist_ok=True)
         name = f"events.out.tfevents.{int(clock()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_SERIAL)}"
-        self._file = open(folder / name, "wb")  # noqa: SIM115 (closed by close)
+        self._file = Appender(folder / name)
         self._write(self._event(wall_time=clock(), file_version="brain.Event:2"))
 
     def show(self, rows: Sequence[Row]) -> None:
@@ -45,11 +49,11 @@ class TensorBoardWriter:
             step, now = row["env_steps"], self._clock()
             if not self._began and step > 0:
                 start = self._session(status=self._session.START)
-                self._write(self._event(wall_time=now, step=step, session_log=start))
+                begun = row.get("resumed_at_steps", step - 1) + 1  # TensorBoard forgets from this step on
+                self._write(self._event(wall_time=now, step=begun, session_log=start))
             self._began = True
             values = [self._summary.Value(tag=tag, simple_value=value) for tag, value in scalars(row)]
             self._write(self._event(wall_time=now, step=step, summary=self._summary(value=values)))
-        self._file.flush()
 
     def close(self) -> None:
         self._file.close()
@@ -57,7 +61,7 @@ class TensorBoardWriter:
     def _write(self, event: object) -> None:
         data: bytes = event.SerializeToString()  # type: ignore[attr-defined]
         length = struct.pack("<Q", len(data))
-        self._file.write(length + _masked(length) + data + _masked(data))
+        self._file.add(length + _masked(length) + data + _masked(data))
 
 
 def scalars(row: Row) -> Iterator[tuple[str, float]]:

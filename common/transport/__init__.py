@@ -8,9 +8,20 @@ from urllib.parse import urlsplit
 
 from headrace.common.errors import UsageError
 from headrace.common.metrics import Metrics
-from headrace.common.transport.base import Limits, Position, Received, Sink, Source
+from headrace.common.transport.base import Limits, Position, Received, Sink, Source, Undecodable
 
-__all__ = ["Limits", "Position", "Received", "Sink", "Source", "check_url", "for_run", "open_sink", "open_source"]
+__all__ = [
+    "Limits",
+    "Position",
+    "Received",
+    "Sink",
+    "Source",
+    "Undecodable",
+    "check_url",
+    "for_run",
+    "open_sink",
+    "open_source",
+]
 
 
 def for_run(url: str, run_id: str) -> str:

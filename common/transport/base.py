@@ -13,6 +13,7 @@ The address picks the carrier; the client library behind it is imported only the
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -32,6 +33,28 @@ class Received:
     partition: int = 0
     next_offset: int = 0
     nbytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Undecodable:
+    """A record that the carrier could not decode, and where it had it. It is in the dead-letter place already."""
+
+    reason: str
+    partition: int = 0
+    next_offset: int = 0
+
+
+class UndecodableRecords:
+    """Those of a source that nobody has asked for yet, the latest 10,000. One thread adds, another takes."""
+
+    def __init__(self) -> None:
+        self._kept: deque[Undecodable] = deque(maxlen=10_000)
+
+    def add(self, reason: str, partition: int = 0, next_offset: int = 0) -> None:
+        self._kept.append(Undecodable(reason, partition, next_offset))
+
+    def take(self) -> list[Undecodable]:
+        return [self._kept.popleft() for _ in range(len(self._kept))]
 
 
 class Sink(Protocol):
@@ -71,6 +94,9 @@ class Source(Protocol):
 
     def commit(self, position: Position) -> None:
         """Make the consumer's progress visible to others. Never the authority: the checkpoint is."""
+
+    def take_undecodable(self) -> list[Undecodable]:
+        """What could not be decoded since the last call, oldest first."""
 
     def backlog(self) -> int:
         """Records known to be waiting (in the log and in our queue) that ``get`` has not returned yet."""

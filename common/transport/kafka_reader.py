@@ -15,7 +15,7 @@ from headrace.common.codec import decode
 from headrace.common.errors import HeadraceError, LogLost, Rejected, TransportError, UsageError
 from headrace.common.metrics import Metrics
 from headrace.common.transport import kafka_client
-from headrace.common.transport.base import Limits, Position, Received
+from headrace.common.transport.base import Limits, Position, Received, UndecodableRecords
 from headrace.common.transport.kafka_address import Address
 from headrace.common.transport.kafka_dead import DeadLetters
 from headrace.common.transport.kafka_sink import RUN_HEADER
@@ -52,6 +52,7 @@ class Reader:
         self._lost_since_s: float | None = None
         self._damaged_at: tuple[int, int] = (-1, -1)  # partition and offset stepped over last
         self.ends: Mapping[int, int] = {}
+        self.undecodable = UndecodableRecords()
         self._consumer = kafka_client.open_consumer(address, limits, group)
 
     def seek(self, position: Position | None) -> Position | None:
@@ -151,6 +152,7 @@ class Reader:
             trajectory = decode(data, self._limits.record_bytes)
         except Rejected as rejected:
             self._metrics.inc("learner_rejected_total", reason=rejected.reason)
+            self.undecodable.add(rejected.reason, record.partition, record.offset + 1)
             self._dead.bury(data, record.key, record.partition, record.offset, rejected.reason, str(rejected))
             return None
         return Received(trajectory, record.partition, record.offset + 1, max(len(data), trajectory.nbytes))
@@ -187,6 +189,7 @@ class Reader:
                 if self._damaged_at != (p, self._next[p] - 1):
                     logger.warning("%s: stepping over a damaged batch: %s", self._address.where, error)
                 self._metrics.inc("learner_rejected_total", reason="crc")
+                self.undecodable.add("crc", p, self._next[p] + 1)
                 self._damaged_at = (p, self._next[p])
                 self._next[p] += 1
                 return

@@ -20,7 +20,7 @@ from threading import Condition, Thread
 from headrace.common.codec import encode
 from headrace.common.errors import Closed, HeadraceError, LogLost, TransportError, UsageError
 from headrace.common.metrics import Metrics
-from headrace.common.transport.base import Limits, Position, Received
+from headrace.common.transport.base import Limits, Position, Received, Undecodable
 from headrace.common.transport.kafka_address import parse
 from headrace.common.transport.kafka_dead import DeadLetters
 from headrace.common.transport.kafka_reader import Reader
@@ -103,6 +103,9 @@ class KafkaSource:
         """Returns at once; the thread commits, and a failure is only counted: the checkpoint is the authority."""
         with self._changed:
             self._commits = dict(position)
+
+    def take_undecodable(self) -> list[Undecodable]:
+        return self._reader.undecodable.take()
 
     def backlog(self) -> int:
         self._ensure_started()

@@ -30,7 +30,7 @@ from headrace.common import codec
 from headrace.common.buffers import Buffers
 from headrace.common.errors import Closed, Rejected, TransportError
 from headrace.common.metrics import Metrics
-from headrace.common.transport.base import Limits, Position, Received
+from headrace.common.transport.base import Limits, Position, Received, Undecodable, UndecodableRecords
 from headrace.common.transport.dead_letter import DeadLetters
 from headrace.common.transport.local_peers import MAX_CLOSING, Peers, descriptor_left, has_said
 from headrace.common.transport.local_sink import LocalSink
@@ -58,6 +58,7 @@ class LocalSource:
         self._limits = limits
         self._metrics = metrics
         self._dead_letters = DeadLetters(dead_letter, metrics)
+        self._undecodable = UndecodableRecords()
         self._changed = threading.Condition()  # guards the four below
         self._queue: deque[Received] = deque()
         self._queue_bytes = 0
@@ -97,6 +98,9 @@ class LocalSource:
 
     def commit(self, position: Position) -> None:
         """There is nobody to show it to."""
+
+    def take_undecodable(self) -> list[Undecodable]:
+        return self._undecodable.take()
 
     def backlog(self) -> int:
         return len(self._queue)
@@ -229,6 +233,7 @@ class LocalSource:
             return Received(codec.decode(data, self._limits.record_bytes), nbytes=nbytes)
         except Rejected as e:
             self._metrics.inc("learner_rejected_total", reason=e.reason)
+            self._undecodable.add(e.reason)
             self._dead_letters.keep(e.reason, str(e), data or beginning(fd, _LETTER_BYTES), nbytes)
             return None
 

@@ -9,7 +9,7 @@ from collections import deque
 from threading import Condition
 
 from headrace.common.errors import Closed, TransportError
-from headrace.common.transport.base import Limits, Position, Received
+from headrace.common.transport.base import Limits, Position, Received, Undecodable
 from headrace.common.types import Trajectory
 
 
@@ -46,6 +46,10 @@ class Memory:
             trajectory = self._queue.popleft()
             self._bytes -= trajectory.nbytes
             return Received(trajectory, nbytes=trajectory.nbytes)
+
+    def take_undecodable(self) -> list[Undecodable]:
+        """Nothing is encoded here."""
+        return []
 
     def backlog(self) -> int:
         return len(self._queue)

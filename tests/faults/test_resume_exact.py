@@ -20,7 +20,8 @@ from headrace.launch.config import Config
 from headrace.launch.serial import run_serial
 from headrace.learner.checkpoint_reader import Checkpoint, load
 from headrace.learner.checkpoint_writer import CheckpointWriter
-from headrace.learner.loop import Identity, Learner
+from headrace.learner.counters import Identity
+from headrace.learner.loop import Learner
 from headrace.paramserver.inprocess import InProcess
 from headrace.paramserver.lockstep import make_ledger
 from headrace.paramserver.store import Store

@@ -9,7 +9,7 @@ import pytest
 
 from headrace.common.errors import TransportError
 from headrace.common.metrics import Metrics
-from headrace.common.transport import Limits
+from headrace.common.transport import Limits, Undecodable
 from headrace.common.transport.memory import Memory
 from headrace.common.validation import Expected, validate
 from headrace.common.weights.base import LedgerState
@@ -26,6 +26,11 @@ class Recording(Memory):
     def __init__(self):
         super().__init__(Limits())
         self.rejected = []
+        self.undecodable = []
+
+    def take_undecodable(self):
+        taken, self.undecodable = self.undecodable, []
+        return taken
 
     def reject(self, received, reason, detail):
         self.rejected.append((received.trajectory.lease, reason))
@@ -115,7 +120,8 @@ def test_somebody_elses_lease_buys_nothing_and_is_not_spent(carrier):
     carrier.put(fragment(2**62))
     carrier.put(fragment(0))
     assert intake.take(5.0).trajectory.actor_id == 0
-    assert metrics.value("learner_rejected_total", reason="lease") == 3
+    assert metrics.value("learner_rejected_total", reason="lease") == 2
+    assert metrics.value("learner_rejected_total", reason="nan") == 1, "what is wrong in itself says more"
     assert intake.account().spent == ((0, 1),)
     intake.close()
 
@@ -160,6 +166,15 @@ def test_what_a_former_life_refused_is_not_counted_again(carrier):
     wait_until(lambda: log.rejected)
     assert log.rejected == [(2, "run")]
     assert len(intake.take_refused()) == 1
+    intake.close()
+
+
+def test_what_the_carrier_could_not_decode_is_counted_once_over_all_lives(carrier):
+    carrier.undecodable = [Undecodable("crc", 0, 7), Undecodable("malformed", 0, 9), Undecodable("size", 1, 1)]
+    intake = open_intake(carrier, Metrics("learner"), examined={0: 8})
+    wait_until(lambda: intake.examined == {0: 9, 1: 1})
+    wait_until(lambda: not carrier.undecodable)
+    assert [refused.reason for refused in intake.take_refused()] == ["malformed", "size"]
     intake.close()
 
 

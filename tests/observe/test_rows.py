@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from headrace.common.errors import UsageError
 from headrace.common.metrics import Metrics
-from headrace.learner.loop import Counters
+from headrace.learner.counters import Counters
 from headrace.learner.report import Report
 from headrace.observe.rows import MetricsLog, Row, Tail, last_row, lineage, read_rows
 
@@ -137,6 +137,32 @@ def test_lineage_drops_what_a_resume_undid(written: list[int], kept: list[int]) 
     assert steps(lineage(row(s) for s in written)) == kept
 
 
+def life(epoch: int, resumed_at: int, *written: int) -> list[Row]:
+    """Rows of one life of the learner."""
+    return [Row(**row(s), learner_epoch=epoch, resumed_at_steps=resumed_at) for s in written]
+
+
+def test_lineage_drops_what_came_between_the_checkpoint_and_the_first_row_after_it() -> None:
+    """The learner died at 300, its checkpoint stood at 150, and the first row came at 250."""
+    rows = [*life(1, 0, 100, 150, 200, 300), *life(2, 150, 250, 350), *life(3, 250, 260)]
+    assert steps(lineage(rows)) == [100, 150, 250, 260]
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9), st.integers(1, 9)), max_size=8))
+@settings(deadline=None)
+def test_lineage_is_what_any_reader_of_the_file_can_work_out(lives: list[tuple[int, int, int]]) -> None:
+    """The rule that the documentation gives, in one expression, against the code."""
+    rows, at = life(1, 0, 10, 20, 30, 40), 40
+    for epoch, (back, first, on) in enumerate(lives, 2):
+        began = max(0, at - 10 * back)
+        rows += life(epoch, began, *range(began + 5 * first, at := began + 5 * (first + on), 5))
+    counts = [
+        r for r in rows
+        if not any(o["learner_epoch"] > r["learner_epoch"] and o["resumed_at_steps"] < r["env_steps"] for o in rows)
+    ]  # fmt: skip
+    assert lineage(rows) == counts
+
+
 def test_lineage_keeps_a_stall() -> None:
     assert len(lineage([row(100, time_s=1.0), row(100, time_s=2.0), row(100, time_s=3.0)])) == 3
 
@@ -149,9 +175,10 @@ def test_last_row_of_a_long_file(tmp_path: Path) -> None:
 
 def test_what_the_learner_reports_is_a_row(tmp_path: Path) -> None:
     """A renamed key would make readers skip every row without a word."""
-    counters = Counters()
+    counters = Counters(env_steps=700)
     log = MetricsLog(tmp_path / "metrics.jsonl")
-    log.write(Report(Metrics("learner"), counters, 10_000).row())
+    log.write(Report(Metrics("learner"), counters, 10_000, learner_epoch=3).row())
     log.close()
     (read,) = read_rows(tmp_path / "metrics.jsonl")
     assert read.keys() >= row().keys()
+    assert (read["learner_epoch"], read["resumed_at_steps"]) == (3, 700)

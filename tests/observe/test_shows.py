@@ -79,6 +79,16 @@ def test_board_of_a_resumed_run_takes_back_what_was_undone(tmp_path: Path) -> No
     assert [e.step for e in events(tmp_path).Scalars("speed/version")] == [100, 150, 250]
 
 
+def test_board_takes_back_what_came_before_the_first_row_after_a_resume(tmp_path: Path) -> None:
+    """The checkpoint stood at 150; the row there still counts, the one at 200 does not."""
+    now_s = iter(range(1_700_000_000, 1_700_001_000))
+    for resumed_at, steps in ((0, [100, 150, 200, 300]), (150, [250])):
+        board = TensorBoardWriter(tmp_path, clock=lambda: float(next(now_s)))
+        board.show([Row(**row(s), resumed_at_steps=resumed_at) for s in steps])
+        board.close()
+    assert [e.step for e in events(tmp_path).Scalars("speed/version")] == [100, 150, 250]
+
+
 def test_board_needs_neither_tensorflow_nor_torch(tmp_path: Path) -> None:
     code = "import sys, pathlib; from headrace.observe.tensorboard import TensorBoardWriter as Writer\n"
     code += "Writer(pathlib.Path(sys.argv[1])).close()\n"

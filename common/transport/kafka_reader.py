@@ -87,6 +87,10 @@ class Reader:
         """Decoded records, about ``room_bytes`` of them at most; none when there are none within ``timeout_s``."""
         fit = room_bytes // self._record_bytes if self._record_bytes else 1
         try:
+            if added := set(self.ends) - set(self._next):
+                begins = self._consumer.begins()
+                self._next |= {p: begins[p] for p in added}
+                self._consumer.assign(self._next)
             records = self._consumer.poll(timeout_s, min(500, max(1, fit)))
         except (kafka_client.Damaged, kafka_client.OutOfRange, kafka_client.Unreachable) as error:
             self._recover(error)
@@ -101,8 +105,8 @@ class Reader:
                 yield received
 
     def refresh_ends(self, every_s: float) -> None:
-        """Look where the log ends, at most once in ``every_s``: for the lag, for partitions that were added, and to see
-        that broker and topic are there, since clients hide from ``poll`` that they are not.
+        """Look where the log ends, at most once in ``every_s``: for the lag, for partitions that were added (``poll``
+        begins to read them), and to see that broker and topic are there, since clients hide that they are not.
 
         Raises :class:`TransportError` when the broker stays away longer than the address's ``patience_s``, and
         :class:`LogLost` when the topic is not the one that was read so far.
@@ -113,10 +117,6 @@ class Reader:
             ends = self._ours(self._consumer.ends())
             self._away_since_s = None
             self._saw_ends(ends)
-            if added := sorted(set(ends) - set(self._next)):
-                begins = self._consumer.begins()
-                self._next |= {p: begins[p] for p in added}
-                self._consumer.assign(self._next)
             beyond = [(p, at) for p, at in self._next.items() if at > ends.get(p, -1)]
             self._lost("".join(f"position {at} of partition {p} is beyond its end ({ends.get(p)}): the topic was made "
                                "anew, or its log was cut" for p, at in beyond[:1]))  # fmt: skip

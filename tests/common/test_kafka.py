@@ -257,6 +257,16 @@ def test_two_threads_may_ask_first(stream: Stream) -> None:
     assert seqs(receive(source, 1)) == [0]
 
 
+def test_a_source_that_waits_does_not_spin(stream: Stream) -> None:
+    source, sink = stream.source(), stream.sink()
+    put(sink, 0)
+    receive(source, 1)
+    cpu_s = time.process_time()
+    for _ in range(6):
+        assert source.get(timeout_s=0.5) is None
+    assert time.process_time() - cpu_s < 1.0
+
+
 def test_lag_is_a_metric(stream: Stream) -> None:
     source, sink = stream.source(limits=replace(LIMITS, queue_bytes=1)), stream.sink()
     put(sink, *range(8))

@@ -59,9 +59,11 @@ def test_a_broker_that_stays_away_ends_both_halves_in_time(own_broker: Served, c
             sink.flush(timeout_s=30)
         with pytest.raises(TransportError, match="a record was not delivered"):
             sink.put(trajectory(2), timeout_s=5)
+        cpu_s, away_s = time.process_time(), time.monotonic()
         with pytest.raises(TransportError, match="no broker for"):
             wait_for(lambda: source.get(timeout_s=1) is not None)
         assert time.monotonic() - began < 30
+        assert time.process_time() - cpu_s < 0.3 * (time.monotonic() - away_s) + 1.0, "it spins"
         began = time.monotonic()
         sink.close(timeout_s=1)
         source.close(timeout_s=3)

@@ -155,7 +155,9 @@ def with_addresses(config: Config) -> Config:
     transport = transport.model_copy(update={"url": for_run(transport.url, run.id)})
     if not weights.address:
         weights = weights.model_copy(update={"address": f"unix:{folder}/weights"})
-    split(weights.address)  # refused here if it is no address, before anything is written or started
+    # Refused here if they are no addresses, before anything is written, started, or waited for.
+    split(weights.address)
+    check_url(transport.url)
     return config.model_copy(update={"run": run, "transport": transport, "weights": weights})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from headrace.common.errors import UsageError
 from headrace.common.metrics import Metrics
@@ -29,7 +29,8 @@ def for_run(url: str, run_id: str) -> str:
     parts = urlsplit(url)
     if parts.scheme != "kafka" or parts.path.strip("/"):
         return url
-    return parts._replace(path="/headrace-" + re.sub(r"[^a-zA-Z0-9._-]", "-", run_id)[:180]).geturl()
+    topic = "headrace-" + re.sub(r"[^a-zA-Z0-9._-]", "-", run_id)[:180]
+    return urlunsplit((parts.scheme, parts.netloc, f"/{topic}", parts.query, parts.fragment))
 
 
 def check_url(url: str) -> None:

@@ -7,15 +7,17 @@ no copies of observations nobody keeps, no info dictionaries merged. Many cores 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any, NoReturn
 
 import gymnasium
 import numpy as np
 
-from headrace.common.errors import UsageError
+from headrace.common.errors import EnvironmentFailed, UsageError
 from headrace.common.types import DTYPES, Array, Spaces
-from headrace.tasks.base import StepResult
+from headrace.tasks.base import Call, StepResult, cause
 
 
 def make_env(env_id: str, kwargs: dict[str, Any], render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
@@ -27,8 +29,8 @@ def make_env(env_id: str, kwargs: dict[str, Any], render_mode: str | None = None
         kwargs = {**kwargs, "render_mode": render_mode}
     try:
         env = gymnasium.make(spec, disable_env_checker=True, **kwargs)
-    except (gymnasium.error.Error, TypeError) as error:
-        raise UsageError(f"task.env {env_id!r} with task.kwargs {kwargs}: {error}") from error
+    except Exception as error:  # a constructor of others: whatever it raises, it is the config that named it
+        raise UsageError(f"task.env {env_id!r} with task.kwargs {kwargs} cannot be made: {cause(error)}") from error
     if type(env.unwrapped.action_space) is gymnasium.spaces.Discrete:
         env.unwrapped.action_space = _OwnActions(env.action_space.n, start=env.action_space.start)
     return env
@@ -43,17 +45,25 @@ class _OwnActions(gymnasium.spaces.Discrete):  # type: ignore[misc]  # Gymnasium
 
 
 def _find_spec(env_id: str) -> Any:
+    """What Gymnasium has registered; of ``module:Id-v0`` the module is imported first, which registers it."""
+    module, colon, name = env_id.rpartition(":")
     try:
-        return gymnasium.spec(env_id)
+        if colon:
+            import_module(module)
+        return gymnasium.spec(name)
     except gymnasium.error.Error as error:
-        raise UsageError(f"task.env: {error}") from error
+        raise UsageError(f"task.env {env_id!r}: {error}") from error
+    except Exception as error:
+        raise UsageError(f"task.env {env_id!r}: {module} cannot be imported (PYTHONPATH?): {cause(error)}") from error
 
 
 def spaces_of(env: gymnasium.Env[Any, Any], env_id: str) -> Spaces:
     """What algorithms must know of the environment. Raises :class:`UsageError` for spaces nobody here can serve."""
     obs, action = env.observation_space, env.action_space
     if not isinstance(obs, gymnasium.spaces.Box) or str(obs.dtype) not in DTYPES:
-        raise UsageError(f"task.env {env_id!r}: observation space {obs} is not a Box of plain numbers")
+        raise UsageError(
+            f"task.env {env_id!r}: observation space {obs} is not supported; a Box of {', '.join(DTYPES)} is"
+        )
     shape, dtype = tuple(int(n) for n in obs.shape), str(obs.dtype)
     dtype = "float32" if dtype == "float64" else dtype  # nobody learns from the other 29 bits
     if isinstance(action, gymnasium.spaces.Discrete):
@@ -61,7 +71,7 @@ def spaces_of(env: gymnasium.Env[Any, Any], env_id: str) -> Spaces:
     if isinstance(action, gymnasium.spaces.Box) and len(action.shape) == 1 and action.is_bounded():
         return Spaces(shape, dtype, action_dim=int(action.shape[0]))
     raise UsageError(
-        f"task.env {env_id!r}: action space {action} is neither Discrete nor a bounded Box of one dimension"
+        f"task.env {env_id!r}: action space {action} is not supported; Discrete and a bounded Box of one dimension are"
     )
 
 
@@ -79,7 +89,9 @@ class GymnasiumBatch:
         return batch
 
     def _take(self, envs: list[gymnasium.Env[Any, Any]], env_id: str) -> None:
-        self.envs, self.spaces = envs, spaces_of(envs[0], env_id)
+        self.env_id, self.envs, self.spaces, self.call = env_id, envs, spaces_of(envs[0], env_id), Call()
+        declared = self.envs[0].observation_space.dtype
+        self._dtypes = {np.dtype(self.spaces.obs_dtype), declared}  # those seen to be fit grow the set
         action = self.envs[0].action_space
         self._start = int(action.start) if isinstance(action, gymnasium.spaces.Discrete) else 0
         if isinstance(action, gymnasium.spaces.Box):
@@ -89,34 +101,74 @@ class GymnasiumBatch:
         return len(self.envs)
 
     def reset(self, seeds: Sequence[int]) -> Array:
-        return self._stack([env.reset(seed=seed)[0] for env, seed in zip(self.envs, seeds, strict=True)])
+        first = []
+        with self._called():
+            for i, (env, seed) in enumerate(zip(self.envs, seeds, strict=True)):
+                self.call.index = i
+                first.append(self._fit(env.reset(seed=seed)[0]))
+        return self._stack(first)
 
     def step(self, action: Array) -> StepResult:
-        n = len(self.envs)
-        obs, reward = np.empty((n, *self.spaces.obs_shape), self.spaces.obs_dtype), np.empty(n, np.float32)
+        n, shape, dtypes, call = len(self.envs), self.spaces.obs_shape, self._dtypes, self.call
+        obs, reward = np.empty((n, *shape), self.spaces.obs_dtype), np.empty(n, np.float32)
         terminated, truncated = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
         final: list[Any] = []
-        for i, env_action in enumerate(self._env_actions(action)):
-            shown, reward[i], ended, cut, _ = self.envs[i].step(env_action)
-            if ended or cut:
-                terminated[i], truncated[i] = ended, cut and not ended
-                final.append(shown)
-                shown, _ = self.envs[i].reset()
-            obs[i] = shown
+        with self._called():
+            for i, env_action in enumerate(self._env_actions(action)):
+                call.index = i
+                shown, reward[i], ended, cut, _ = self.envs[i].step(env_action)
+                if ended or cut:
+                    terminated[i], truncated[i] = ended, cut and not ended
+                    final.append(self._fit(shown))
+                    shown, _ = self.envs[i].reset()
+                if type(shown) is not np.ndarray or shown.shape != shape or shown.dtype not in dtypes:
+                    shown = self._fit(shown)  # not called at every step: it would cost
+                obs[i] = shown
         return StepResult(obs, reward, terminated, truncated, self._stack(final) if final else None)
 
     def step_some(self, action: Array, columns: Sequence[int]) -> list[tuple[Array, float, bool, bool]]:
         """Step only ``columns`` and reset nothing: (obs, reward, terminated, truncated) each, for whole episodes."""
         actions = self._env_actions(action)
         results = []
-        for i in columns:
-            shown, reward, ended, cut, _ = self.envs[i].step(actions[i])
-            results.append((shown, float(reward), bool(ended), bool(cut and not ended)))
+        with self._called():
+            for i in columns:
+                self.call.index = i
+                shown, reward, ended, cut, _ = self.envs[i].step(actions[i])
+                results.append((self._fit(shown), float(reward), bool(ended), bool(cut and not ended)))
         return results
 
     def close(self) -> None:
-        for env in self.envs:
-            env.close()
+        with self._called():
+            for self.call.index, env in enumerate(self.envs):
+                env.close()
+
+    @contextmanager
+    def _called(self) -> Iterator[None]:
+        """Calls into environments of others stand inside: whatever they raise becomes an :class:`EnvironmentFailed`
+        that names the one that was called."""
+        self.call.count += 1
+        try:
+            yield
+        except EnvironmentFailed:
+            raise
+        except (Exception, SystemExit) as error:
+            self._fail(f"raised {cause(error)}", error)
+        finally:
+            self.call.index = -1
+
+    def _fail(self, what: str, error: BaseException | None = None) -> NoReturn:
+        raise EnvironmentFailed(f"environment {self.env_id!r} number {self.call.index} {what}") from error
+
+    def _fit(self, shown: Any) -> Array:
+        """An observation as an array, if it has the declared shape and a dtype that can become the declared one."""
+        obs, shape, dtype = np.asarray(shown), self.spaces.obs_shape, self.spaces.obs_dtype
+        if obs.shape != shape:
+            self._fail(f"showed an observation of shape {obs.shape}; its observation space says {shape}")
+        if obs.dtype not in self._dtypes:
+            if not np.can_cast(obs.dtype, dtype, "same_kind"):
+                self._fail(f"showed an observation of {obs.dtype}, which is no {dtype}")
+            self._dtypes.add(obs.dtype)
+        return obs
 
     def _env_actions(self, action: Array) -> Any:
         if self.spaces.discrete:

@@ -136,7 +136,11 @@ class Blueprint:
         self, worker_id: int, incarnation: int, subscriber: Subscriber, sink: Sink, metrics: Metrics
     ) -> RolloutWorker:
         who = Identity(self.config.run.id, worker_id, incarnation, self.task_id, self.schema.hash)
-        return RolloutWorker(who, self.rollout(worker_id, incarnation), subscriber, sink, metrics)
+        return RolloutWorker(
+            who, self.rollout(worker_id, incarnation), subscriber, sink, metrics, check=self.check_fragment,
+            # New environments draw the numbers a new life of the actor would: no experience comes twice.
+            rebuild=None if self.lockstep_workers else lambda: self.rollout(worker_id, new_incarnation()),
+        )  # fmt: skip
 
 
 def new_incarnation() -> int:

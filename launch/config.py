@@ -68,6 +68,8 @@ class Actors(BaseModel):
     """Environments per rollout worker, stepped with one batched forward. (Groups set it: one episode each.)"""
     fragment_steps: int = Field(default=128, ge=1)
     """Steps per environment in a fragment."""
+    step_timeout_s: float = Field(default=60.0, gt=0)
+    """An environment whose ``step()`` or ``reset()`` takes longer hangs: its actor ends, and is started again."""
 
 
 class Learner(BaseModel):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import faulthandler
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
 from headrace.actor.rollout_worker import RolloutWorker
+from headrace.actor.watchdog import Watchdog
 from headrace.common.errors import Closed, Fenced, Finished
 from headrace.common.metrics import Metrics
 from headrace.common.transport import open_sink
@@ -35,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     config = role_config(args)
+    Blueprint(config).check()
     stop, metrics = Stop(args.supervised), Metrics("actor")
+    faulthandler.enable()  # where an environment crashed the process stands in the log
     with announced(args, metrics, "actor", args.index or 0):
         while True:
             try:
@@ -81,6 +85,7 @@ def _workers(
     key = f"{numbers[0]}-{incarnation:x}"
     sink = open_sink(config.transport.url, limits=blueprint.limits, metrics=metrics, key=key)
     workers: list[RolloutWorker] = []
+    watchdog = Watchdog(lambda: [worker.envs for worker in workers], config.actors.step_timeout_s)
     try:
         for number in numbers:
             subscriber = GrpcSubscriber(
@@ -97,6 +102,7 @@ def _workers(
     finally:
         for worker in workers:
             worker.close()
+        watchdog.close()
         sink.close(_CLOSE_S)
 
 

@@ -128,18 +128,21 @@ class GymnasiumBatch:
 
     def step_some(self, action: Array, columns: Sequence[int]) -> list[tuple[Array, float, bool, bool]]:
         """Step only ``columns`` and reset nothing: (obs, reward, terminated, truncated) each, for whole episodes."""
-        actions = self._env_actions(action)
+        actions, shape, dtypes = self._env_actions(action), self.spaces.obs_shape, self._dtypes
         results = []
         with self._called():
             for i in columns:
                 self.call.index = i
                 shown, reward, ended, cut, _ = self.envs[i].step(actions[i])
-                results.append((self._fit(shown), float(reward), bool(ended), bool(cut and not ended)))
+                if type(shown) is not np.ndarray or shown.shape != shape or shown.dtype not in dtypes:
+                    shown = self._fit(shown)
+                results.append((shown, float(reward), bool(ended), bool(cut and not ended)))
         return results
 
     def close(self) -> None:
         with self._called():
-            for self.call.index, env in enumerate(self.envs):
+            for i, env in enumerate(self.envs):
+                self.call.index = i
                 env.close()
 
     @contextmanager

@@ -136,7 +136,7 @@ class Weights(BaseModel):
     delivery_s: float = Field(default=60.0, gt=0)
     """A fragment that was put so long ago and did not come, while nothing waits in the carrier, is lost."""
     down_timeout_s: float = Field(default=120.0, gt=0)
-    """How long learner and actors wait for a parameter server that is away."""
+    """How long learner, actors and evaluators wait for a parameter server that is away, the first time included."""
 
 
 class Config(BaseModel):

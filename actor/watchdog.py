@@ -1,6 +1,6 @@
 """Ends the process when a call into an environment does not return: nothing else can, for nothing of ours is running.
 
-    worker's environments: Call(count, index) -> looked at now and then, in a thread -> unchanged too long: exit code 1
+worker's environments: Call(count, index) -> looked at now and then, in a thread -> unchanged too long: exit code 1
 """
 
 from __future__ import annotations

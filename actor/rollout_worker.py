@@ -62,7 +62,9 @@ class Rollout(Protocol):
     """Collects one fragment with the policy as it is now."""
 
     policy: Policy
-    envs: EnvBatch
+
+    @property
+    def envs(self) -> EnvBatch: ...
 
     def collect(self, lease: int, timings: Timings) -> Fragment: ...
 

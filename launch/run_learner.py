@@ -35,7 +35,7 @@ from headrace.observe.rows import MetricsLog
 _STEP_S = 0.2
 _FAREWELL_S = 5.0
 #: Seconds without a new version after which the learner says aloud what it waits for.
-_SILENCE_S = 30.0
+_SILENCE_S = 10.0
 _CHECKPOINT_TRIES = 3
 
 
@@ -163,8 +163,9 @@ class _Book:
             self._moved_s = now
         elif now - self._moved_s > _SILENCE_S:
             backlog = self._learner.backlog()
-            print(f"learner: no new version for {_SILENCE_S:.0f} s; {backlog} fragments wait in the carrier",
-                  file=sys.stderr, flush=True)  # fmt: skip
+            refused = self.report.refused()
+            print(f"learner: no new version for {_SILENCE_S:.0f} s; {backlog} fragments wait in the carrier"
+                  f"{f'; refused so far: {refused}' if refused else ''}", file=sys.stderr, flush=True)  # fmt: skip
             self._moved_s = now
         if self.report.due_s >= self._run.log_every_s:
             self._rows.write(self.report.row())

@@ -78,6 +78,10 @@ class Report:
     def _phase_seconds(self) -> dict[str, float]:
         return {p: self._metrics.value("learner_phase_seconds_total", phase=p) for p in PHASES}
 
+    def refused(self) -> str:
+        """What was refused so far, by reason, for people."""
+        return ", ".join(f"{reason} {n}" for reason, n in self._rejected().items())
+
     def _rejected(self) -> dict[str, int]:
         counts = {r: int(self._metrics.value("learner_rejected_total", reason=r)) for r in REJECT_REASONS}
         return {reason: n for reason, n in counts.items() if n}

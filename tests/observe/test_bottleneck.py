@@ -64,6 +64,7 @@ def test_verdict(case: str) -> None:
     published, publish_s = slow.get("publish", FAST)
     acks, ack_s = slow.get("ack", FAST)
     learner = observe(spend(Metrics("learner"), **learner_phases), "weights_publish_seconds", publish_s, published)
+    learner.inc("learner_updates_total", 10)
     actors = []
     for index in range(2):
         actor = observe(spend(Metrics("actor"), **actor_phases), "transport_ack_seconds", ack_s, acks)

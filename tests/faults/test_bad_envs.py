@@ -4,12 +4,18 @@ is ever trained on."""
 from __future__ import annotations
 
 import os
+import re
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from headrace.common.metrics import Metrics
+from headrace.common.transport.local_sink import LocalSink
+from headrace.launch.build import Blueprint
 from tests.faults.run import Run
+from tests.launch.runs import headrace
 from tests.tasks import bad_envs
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -138,3 +144,40 @@ def test_what_cannot_be_begun_with_is_one_line_of_usage(new_run: Callable[..., R
         (line,) = said.splitlines()
         assert f"{THERE}:{name}-v0" in line
         assert says in line
+
+
+def head(run: Run) -> str:
+    """The first line of `headrace status`."""
+    return headrace("status", str(run.dir)).stdout.partition("\n")[0]
+
+
+def test_status_says_that_actors_keep_dying_and_why(new_run: Callable[..., Run]) -> None:
+    run = new_run("ppo", f"task.env={THERE}:NanReward-v0", "actors.processes=1")
+    run.train()
+    log = run.dir / "logs" / "actor-0.log"
+    run.wait_until(lambda: log.exists() and "did not help" in log.read_text(), "the actor's first death")
+    run.wait_until(lambda: run.metrics("learner"), "the learner answers")
+    why = r"actors keep dying: actor-0: headrace actor: worker 0: environment .* reward holds nan; .*"
+    assert re.fullmatch(why, head(run))
+
+
+def test_status_says_that_everything_is_refused_and_the_learner_goes_on(new_run: Callable[..., Run]) -> None:
+    run = new_run("ppo")
+    run.role("paramserver")
+    learner = run.role("learner")
+    sink = LocalSink(run.config.transport.url, Blueprint(run.config).limits, Metrics("actor"), "0")
+    stop = threading.Event()
+
+    def flood() -> None:
+        while not stop.wait(0.05):
+            sink.put_frame([b"junk" * 20], timeout_s=30)
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    try:
+        run.wait_until(lambda: head(run).startswith("everything is refused (malformed "), "the verdict")
+    finally:
+        stop.set()
+        thread.join()
+        sink.close(timeout_s=10)
+    assert learner.poll() is None

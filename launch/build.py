@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import sys
 import tempfile
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +27,7 @@ from headrace.common.types import Schema, Spaces, Trajectory
 from headrace.common.validation import Expected, validate
 from headrace.common.weights.address import split
 from headrace.common.weights.base import Subscriber
+from headrace.launch import fragment_size
 from headrace.launch.config import Config
 from headrace.launch.device import check_options, resolve
 from headrace.tasks import make_batch
@@ -105,6 +107,9 @@ class Blueprint:
         if self.config.transport.url not in _ANY_LOCAL:
             check_url(self.config.transport.url)
         check_options(self.config.learner)
+        actors, cap = self.config.actors, self.config.transport.record_bytes
+        if warning := fragment_size.check(self.schema, self.experience, actors.envs, actors.fragment_steps, cap):
+            print(f"warning: {warning}", file=sys.stderr, flush=True)
         self.config.algorithm_module().policy(self.algorithm_config, self.spaces)
 
     def policy(self) -> Any:

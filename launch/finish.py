@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import gymnasium
-
 from headrace.algorithms.base import Policy
 from headrace.common.errors import HeadraceError
 from headrace.common.seeding import evaluation_seeds
@@ -17,6 +15,7 @@ from headrace.learner import checkpoint_reader
 from headrace.learner.checkpoint_writer import CheckpointWriter
 from headrace.observe import plot
 from headrace.observe.rows import read_rows
+from headrace.tasks.gymnasium_batch import find_spec
 
 
 def finish(config: Config, run_dir: Path, episodes: int, gif: bool) -> None:
@@ -38,7 +37,7 @@ def solved_at(config: Config) -> float | None:
     """The return at which the task counts as solved: the config's word, else Gymnasium's, else None."""
     if config.task.solved is not None:
         return config.task.solved
-    threshold = gymnasium.spec(config.task.env).reward_threshold
+    threshold = find_spec(config.task.env).reward_threshold
     return None if threshold is None else float(threshold)
 
 

@@ -23,7 +23,7 @@ from headrace.tasks.base import Call, StepResult, cause
 def make_env(env_id: str, kwargs: dict[str, Any], render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
     """One environment. Training never passes a render mode: with one set, LunarLander keeps a particle per engine burst
     until ``render()`` is called, and steps get slower and slower."""
-    spec = copy.deepcopy(_find_spec(env_id))
+    spec = copy.deepcopy(find_spec(env_id))
     spec.order_enforce = False  # our loops reset before they step; one Python call a step saved
     if render_mode is not None:
         kwargs = {**kwargs, "render_mode": render_mode}
@@ -44,7 +44,7 @@ class _OwnActions(gymnasium.spaces.Discrete):  # type: ignore[misc]  # Gymnasium
         return bool(self.start <= x < self.start + self.n)
 
 
-def _find_spec(env_id: str) -> Any:
+def find_spec(env_id: str) -> Any:
     """What Gymnasium has registered; of ``module:Id-v0`` the module is imported first, which registers it."""
     module, colon, name = env_id.rpartition(":")
     try:

@@ -115,8 +115,9 @@ def test_in_lockstep_nothing_is_made_anew(new_run: Callable[..., Run]) -> None:
 def test_what_fails_once_is_made_anew_and_the_run_goes_on(new_run: Callable[..., Run], tmp_path: Path) -> None:
     once = f'task.kwargs.once="{tmp_path / "failed"}"'
     run = new_run("ppo", f"task.env={THERE}:Nan-v0", once, "actors.processes=1", "run.total_steps=2000")
-    code, said = run.end(run.train())
+    code, said = run.end(run.train("--episodes", "2"))
     assert (code, said) == (0, "")
+    assert "greedy evaluation: 50.0" in (run.folder / "train.out").read_text()
     assert (tmp_path / "failed").exists()
     (line,) = (run.dir / "logs" / "actor-0.log").read_text().splitlines()
     assert line.endswith("made anew (1 of 3)")

@@ -195,7 +195,7 @@ def test_who_is_waited_for_is_named_while_nothing_moves() -> None:
         ("headrace actor: an environment hangs\n\n", "headrace actor: an environment hangs"),
         ('Traceback (most recent call last):\n  File "x.py", line 1, in f\nKeyError: 3\n', "KeyError: 3"),
         (
-            'Fatal Python error: Segmentation fault\n\nCurrent thread 0x00007f (most recent call first):\n'
+            "Fatal Python error: Segmentation fault\n\nCurrent thread 0x00007f (most recent call first):\n"
             '  File "x.py", line 1 in f\n\nExtension modules: numpy (total: 1)\n',
             "Fatal Python error: Segmentation fault",
         ),

@@ -7,13 +7,13 @@ no copies of observations nobody keeps, no info dictionaries merged. Many cores 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import Any
 
 import gymnasium
 import numpy as np
+from numpy import ndarray
 
 from headrace.common.errors import EnvironmentFailed, UsageError
 from headrace.common.types import DTYPES, Array, Spaces
@@ -75,6 +75,27 @@ def spaces_of(env: gymnasium.Env[Any, Any], env_id: str) -> Spaces:
     )
 
 
+class _Unfit(Exception):
+    """An environment did not raise, but what it showed is of no use."""
+
+
+class _Called:
+    """Calls into environments of others stand inside: whatever they raise becomes an :class:`EnvironmentFailed` that
+    names the one that was called. (A class, because a generator would cost a twentieth of a CartPole step.)"""
+
+    def __init__(self, env_id: str, call: Call) -> None:
+        self._env_id, self._call = env_id, call
+
+    def __enter__(self) -> None:
+        self._call.count += 1
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        index, self._call.index = self._call.index, -1
+        if isinstance(error, (Exception, SystemExit)):
+            what = str(error) if isinstance(error, _Unfit) else f"raised {cause(error)}"
+            raise EnvironmentFailed(f"environment {self._env_id!r} number {index} {what}") from error
+
+
 class GymnasiumBatch:
     """B environments behind :class:`EnvBatch`, reset in the same step."""
 
@@ -90,8 +111,8 @@ class GymnasiumBatch:
 
     def _take(self, envs: list[gymnasium.Env[Any, Any]], env_id: str) -> None:
         self.env_id, self.envs, self.spaces, self.call = env_id, envs, spaces_of(envs[0], env_id), Call()
-        declared = self.envs[0].observation_space.dtype
-        self._dtypes = {np.dtype(self.spaces.obs_dtype), declared}  # those seen to be fit grow the set
+        self._called = _Called(env_id, self.call)
+        self._dtype = np.dtype(self.spaces.obs_dtype)  # the one seen last that was fit
         action = self.envs[0].action_space
         self._start = int(action.start) if isinstance(action, gymnasium.spaces.Discrete) else 0
         if isinstance(action, gymnasium.spaces.Box):
@@ -102,18 +123,18 @@ class GymnasiumBatch:
 
     def reset(self, seeds: Sequence[int]) -> Array:
         first = []
-        with self._called():
+        with self._called:
             for i, (env, seed) in enumerate(zip(self.envs, seeds, strict=True)):
                 self.call.index = i
                 first.append(self._fit(env.reset(seed=seed)[0]))
         return self._stack(first)
 
     def step(self, action: Array) -> StepResult:
-        n, shape, dtypes, call = len(self.envs), self.spaces.obs_shape, self._dtypes, self.call
+        n, shape, dtype, call = len(self.envs), self.spaces.obs_shape, self._dtype, self.call
         obs, reward = np.empty((n, *shape), self.spaces.obs_dtype), np.empty(n, np.float32)
         terminated, truncated = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
         final: list[Any] = []
-        with self._called():
+        with self._called:
             for i, env_action in enumerate(self._env_actions(action)):
                 call.index = i
                 shown, reward[i], ended, cut, _ = self.envs[i].step(env_action)
@@ -121,56 +142,38 @@ class GymnasiumBatch:
                     terminated[i], truncated[i] = ended, cut and not ended
                     final.append(self._fit(shown))
                     shown, _ = self.envs[i].reset()
-                if type(shown) is not np.ndarray or shown.shape != shape or shown.dtype not in dtypes:
+                if type(shown) is not ndarray or shown.shape != shape or shown.dtype is not dtype:
                     shown = self._fit(shown)  # not called at every step: it would cost
                 obs[i] = shown
         return StepResult(obs, reward, terminated, truncated, self._stack(final) if final else None)
 
     def step_some(self, action: Array, columns: Sequence[int]) -> list[tuple[Array, float, bool, bool]]:
         """Step only ``columns`` and reset nothing: (obs, reward, terminated, truncated) each, for whole episodes."""
-        actions, shape, dtypes = self._env_actions(action), self.spaces.obs_shape, self._dtypes
+        actions, shape, dtype = self._env_actions(action), self.spaces.obs_shape, self._dtype
         results = []
-        with self._called():
+        with self._called:
             for i in columns:
                 self.call.index = i
                 shown, reward, ended, cut, _ = self.envs[i].step(actions[i])
-                if type(shown) is not np.ndarray or shown.shape != shape or shown.dtype not in dtypes:
+                if type(shown) is not ndarray or shown.shape != shape or shown.dtype is not dtype:
                     shown = self._fit(shown)
                 results.append((shown, float(reward), bool(ended), bool(cut and not ended)))
         return results
 
     def close(self) -> None:
-        with self._called():
+        with self._called:
             for i, env in enumerate(self.envs):
                 self.call.index = i
                 env.close()
-
-    @contextmanager
-    def _called(self) -> Iterator[None]:
-        """Calls into environments of others stand inside: whatever they raise becomes an :class:`EnvironmentFailed`
-        that names the one that was called."""
-        self.call.count += 1
-        try:
-            yield
-        except EnvironmentFailed:
-            raise
-        except (Exception, SystemExit) as error:
-            self._fail(f"raised {cause(error)}", error)
-        finally:
-            self.call.index = -1
-
-    def _fail(self, what: str, error: BaseException | None = None) -> NoReturn:
-        raise EnvironmentFailed(f"environment {self.env_id!r} number {self.call.index} {what}") from error
 
     def _fit(self, shown: Any) -> Array:
         """An observation as an array, if it has the declared shape and a dtype that can become the declared one."""
         obs, shape, dtype = np.asarray(shown), self.spaces.obs_shape, self.spaces.obs_dtype
         if obs.shape != shape:
-            self._fail(f"showed an observation of shape {obs.shape}; its observation space says {shape}")
-        if obs.dtype not in self._dtypes:
-            if not np.can_cast(obs.dtype, dtype, "same_kind"):
-                self._fail(f"showed an observation of {obs.dtype}, which is no {dtype}")
-            self._dtypes.add(obs.dtype)
+            raise _Unfit(f"showed an observation of shape {obs.shape}; its observation space says {shape}")
+        if not np.can_cast(obs.dtype, dtype, "same_kind"):
+            raise _Unfit(f"showed an observation of {obs.dtype}, which is no {dtype}")
+        self._dtype = obs.dtype
         return obs
 
     def _env_actions(self, action: Array) -> Any:

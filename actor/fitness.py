@@ -16,16 +16,18 @@ _SHOWN = ("obs", "final_obs", "reward")
 
 
 def require_fit(trajectory: Trajectory, env_id: str, check: Callable[[Trajectory], None]) -> None:
-    """Raises :class:`EnvironmentFailed` for what an environment did, :class:`HeadraceError` for what the policy did."""
+    """Raises :class:`EnvironmentFailed` for what an environment did, :class:`HeadraceError` for what the policy (its
+    weights hold NaN, say) or anybody else did."""
     try:
         check(trajectory)
     except Rejected as refusal:
         require_sane(trajectory.arrays, env_id)
-        finite = all(np.isfinite(a).all() for a in trajectory.arrays.values() if a.dtype.kind == "f")
-        if refusal.reason == "nan" and not finite:
-            version = trajectory.policy_version
-            raise HeadraceError(f"policy of version {version} on {env_id!r}: {refusal}") from refusal
-        raise EnvironmentFailed(f"environments {env_id!r}: {refusal}") from refusal
+        if all(np.isfinite(a).all() for a in trajectory.arrays.values() if a.dtype.kind == "f"):
+            if refusal.reason in ("nan", "range"):  # rewards that add up to more than any return may be
+                raise EnvironmentFailed(f"environments {env_id!r}: {refusal}") from refusal
+            raise HeadraceError(f"fragment of {env_id!r}: {refusal}") from refusal
+        version = trajectory.policy_version
+        raise HeadraceError(f"policy of version {version} on {env_id!r}: {refusal}") from refusal
 
 
 def require_sane(arrays: Mapping[str, Array], env_id: str) -> None:

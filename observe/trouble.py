@@ -4,7 +4,7 @@
 |-----------------------|----------------------------------------------------------------------------------------|
 | everything is refused | in the time judged the learner refused fragments and admitted none                     |
 | actors keep dying     | an actor is dead or was started again, and none of those that answer has sent anything |
-| waiting for worker N  | no version was made in that time, and the parameter server names a lease as overdue    |
+| waiting for worker N  | no version was made in that time, and a lease has been out for longer than 5 s         |
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from pathlib import Path
 
 from headrace.observe.scrape import Scrape, growth
 
+#: A lease held for longer is worth a name where nothing else moves.
+WAITED_FOR_S = 5.0
 _TAIL_BYTES = 16 << 10
 #: What Python prints around and below the line that says why it died.
 _AROUND = (" ", "Thread 0x", "Current thread 0x", "Extension modules:", "Traceback (most recent call last)")
@@ -58,14 +60,15 @@ def _actors_dying(actors: Sequence[Scrape], said: Mapping[str, str]) -> tuple[st
 
 
 def _waiting(paramserver: Sequence[Scrape], learner: Sequence[Mapping[str, float]]) -> tuple[str, str] | None:
-    """The parameter server shows how many leases are overdue, and of the oldest its worker and its age."""
+    """The parameter server shows who has had a lease for longest, and when it was heard of last."""
     if sum(grown.get("learner_updates_total", 0.0) for grown in learner) > 0:
         return None
     for s in paramserver:
-        if overdue := int(s.value("leases_overdue")):
-            worker, age_s = int(s.value("leases_overdue_worker")), s.value("leases_overdue_seconds")
-            more = f" and {overdue - 1} more" if overdue > 1 else ""
-            return "waiting", f"waiting for worker {worker}{more} (lease out for {age_s:.0f} s)"
+        worker, out_s = int(s.value("lease_oldest_worker", -1)), s.value("lease_oldest_seconds")
+        if worker >= 0 and out_s > WAITED_FOR_S:
+            silent_s = s.value("lease_oldest_silent_seconds")
+            heard = f", not heard of for {silent_s:.0f} s" if silent_s > WAITED_FOR_S else ""
+            return "waiting", f"waiting for worker {worker} (lease out for {out_s:.0f} s{heard})"
     return None
 
 

@@ -73,7 +73,7 @@ def test_a_worker_stamps_versions_leases_and_sequence_numbers():
     weights = [Weights("run", 3, version, {}) for version in (7, 9)]
 
     def check(trajectory):
-        validate(trajectory, schema, "run")
+        validate(trajectory, Expected(schema, "run"))
 
     leases = Leases([Lease(10, 3, weights[0]), Lease(11, 3, None), Lease(14, 3, weights[1])])
     who = Identity("run", 5, 99, "task", schema.hash)

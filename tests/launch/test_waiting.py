@@ -32,7 +32,7 @@ def test_roles_say_within_ten_seconds_whom_they_wait_for_and_end(run: Run, tmp_p
         run.config.transport.url, limits=limits, metrics=Metrics("learner"), dead_letter=tmp_path / "d", group="x"
     )
     began_s, here = time.monotonic(), f"no answer from the parameter server at {run.config.weights.address}, for "
-    actor, evaluator = run.role("actor"), run.role("evaluator")
+    actor, evaluator = run.role("actor", "--index", "0"), run.role("evaluator")
     for role, process in (("actor", actor), ("evaluator", evaluator)):
         code, said = run.end(process, 30)
         assert code == 1, said

@@ -180,12 +180,17 @@ def test_actors_that_keep_dying_come_with_their_last_words() -> None:
 
 def test_who_is_waited_for_is_named_while_nothing_moves() -> None:
     learner, actor = spend(Metrics("learner"), wait=30), scraped(spend(Metrics("actor"), lease=30))
-    shown = {"leases_overdue": 2.0, "leases_overdue_worker": 7.0, "leases_overdue_seconds": 41.3}
-    server = Scrape(Endpoint("paramserver", 0, 1, "http://127.0.0.1:1"), 0.0, shown)
-    verdict = judge([scraped(learner), actor, server])
-    assert verdict.sentence == "waiting for worker 7 and 1 more (lease out for 41 s)"
+    server = Metrics("paramserver")
+    assert judge([scraped(learner), actor, scraped(server)]).name == "unknown", "nobody has a lease"
+    server.set("lease_oldest_worker", 7)
+    server.set("lease_oldest_seconds", 41.3)
+    server.set("lease_oldest_silent_seconds", 0.4)
+    assert judge([scraped(learner), actor, scraped(server)]).sentence == "waiting for worker 7 (lease out for 41 s)"
+    server.set("lease_oldest_silent_seconds", 40.6)
+    verdict = judge([scraped(learner), actor, scraped(server)])
+    assert verdict.sentence == "waiting for worker 7 (lease out for 41 s, not heard of for 41 s)"
     learner.inc("learner_updates_total")
-    assert judge([scraped(learner), actor, server]).name == "weights too slow"
+    assert judge([scraped(learner), actor, scraped(server)]).name == "weights too slow"
 
 
 @pytest.mark.parametrize(

@@ -102,15 +102,19 @@ class Blueprint:
 
     def check(self) -> None:
         """All that can be wrong before anything starts. Raises :class:`UsageError`."""
-        if isinstance(self.experience, Groups) and self.config.task.backend != "gymnasium":
-            raise UsageError("task.backend: groups restart from one seed, which only 'gymnasium' environments can")
         if self.config.transport.url not in _ANY_LOCAL:
             check_url(self.config.transport.url)
         check_options(self.config.learner)
+        self.check_collecting()
+
+    def check_collecting(self) -> None:
+        """The actors' part of it: what a machine that only collects must be fit for."""
+        if isinstance(self.experience, Groups) and self.config.task.backend != "gymnasium":
+            raise UsageError("task.backend: groups restart from one seed, which only 'gymnasium' environments can")
         actors, cap = self.config.actors, self.config.transport.record_bytes
         if warning := fragment_size.check(self.schema, self.experience, actors.envs, actors.fragment_steps, cap):
             print(f"warning: {warning}", file=sys.stderr, flush=True)
-        self.config.algorithm_module().policy(self.algorithm_config, self.spaces)
+        self.policy()
 
     def policy(self) -> Any:
         return self.config.algorithm_module().policy(self.algorithm_config, self.spaces)

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     config = role_config(args)
-    Blueprint(config).check()
+    Blueprint(config).check_collecting()
     stop, metrics = Stop(args.supervised), Metrics("actor")
     faulthandler.enable()  # where an environment crashed the process stands in the log
     with announced(args, metrics, "actor", args.index or 0):

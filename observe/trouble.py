@@ -53,8 +53,8 @@ def _actors_dying(actors: Sequence[Scrape], said: Mapping[str, str]) -> tuple[st
         return None
     for s in actors:
         name = f"{s.endpoint.role}-{s.endpoint.index}"
-        words = said.get(name, "")
-        if words and (not s.up or words.startswith(_ENDED)):
+        words, hangs = said.get(name, ""), s.error.startswith("no answer")
+        if words.startswith(_ENDED) or (words and not s.up and not hangs):
             return "actors keep dying", f"actors keep dying: {name}: {words}"
     return None
 

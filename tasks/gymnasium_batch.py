@@ -29,7 +29,7 @@ def make_env(env_id: str, kwargs: dict[str, Any], render_mode: str | None = None
         kwargs = {**kwargs, "render_mode": render_mode}
     try:
         env = gymnasium.make(spec, disable_env_checker=True, **kwargs)
-    except Exception as error:  # a constructor of others: whatever it raises, it is the config that named it
+    except (Exception, SystemExit) as error:  # a constructor of others: whatever it raises, the config named it
         raise UsageError(f"task.env {env_id!r} with task.kwargs {kwargs} cannot be made: {cause(error)}") from error
     if type(env.unwrapped.action_space) is gymnasium.spaces.Discrete:
         env.unwrapped.action_space = _OwnActions(env.action_space.n, start=env.action_space.start)
@@ -53,7 +53,7 @@ def find_spec(env_id: str) -> Any:
         return gymnasium.spec(name)
     except gymnasium.error.Error as error:
         raise UsageError(f"task.env {env_id!r}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"task.env {env_id!r}: {module} cannot be imported (PYTHONPATH?): {cause(error)}") from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -182,3 +183,15 @@ def test_status_says_that_everything_is_refused_and_the_learner_goes_on(new_run:
         thread.join()
         sink.close(timeout_s=10)
     assert learner.poll() is None
+
+
+def test_status_names_the_worker_that_lockstep_waits_for(new_run: Callable[..., Run]) -> None:
+    run = new_run("ppo", "learner.max_staleness=0")
+    run.role("paramserver")
+    run.role("learner")
+    frozen, _ = [run.role("actor", "--index", str(index)) for index in (0, 1)]
+    run.wait_for_version(2)
+    frozen.send_signal(signal.SIGSTOP)
+    run.wait_until(lambda: head(run).startswith("waiting for worker 0 (lease out for "), "its name", timeout_s=15)
+    frozen.send_signal(signal.SIGCONT)
+    run.wait_for_version(run.version + 2)

@@ -172,6 +172,8 @@ def test_actors_that_keep_dying_come_with_their_last_words() -> None:
         verdict = judge([learner, state], said=said)
         assert verdict.name == "actors keep dying"
         assert verdict.sentence == f"actors keep dying: actor-0: {said['actor-0']}"
+    hangs = Scrape(actor.endpoint, 0.0, error="no answer in 2 s")
+    assert judge([learner, hangs], said={"actor-0": "actor: something it mentioned"}).name == "actors too few"
     delivers = spend(Metrics("actor"), env=9)
     delivers.inc("actor_fragments_total")
     assert judge([learner, dead, scraped(delivers, 1)], said=said).name == "actors too few"

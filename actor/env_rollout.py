@@ -7,14 +7,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from headrace.actor.fitness import require_sane
 from headrace.actor.rollout_worker import Fragment, Timings
 from headrace.algorithms.base import Policy
+from headrace.common.errors import EnvironmentFailed
 from headrace.common.types import Array, Episode, Layout, Schema
 from headrace.tasks import EnvBatch
 
 
 class EnvRollout:
-    """Keeps the environments between fragments. Raises nothing of its own: an environment's error ends the actor."""
+    """Keeps the environments between fragments. They are reset when the first fragment is begun."""
 
     def __init__(
         self,
@@ -25,22 +27,29 @@ class EnvRollout:
         reset_seeds: Sequence[int],
         rng: np.random.Generator,
     ) -> None:
-        self.policy = policy
-        self._envs, self._schema, self._steps, self._rng = envs, schema, steps, rng
-        self._obs = envs.reset(reset_seeds)
+        self.policy, self.envs = policy, envs
+        self._schema, self._steps, self._reset_seeds, self._rng = schema, steps, reset_seeds, rng
+        self._obs: Array | None = None
         self._returns = np.zeros(len(envs), np.float64)
         self._lengths = np.zeros(len(envs), np.int64)
 
     def collect(self, lease: int, timings: Timings) -> Fragment:
-        n, arrays = len(self._envs), self._allocate()
+        n, arrays = len(self.envs), self._allocate()
         finals: list[Array] = []
         episodes: list[Episode] = []
         acting_s, began = 0.0, time.perf_counter()
+        if self._obs is None:
+            self._obs = self.envs.reset(self._reset_seeds)
         for t in range(self._steps):
             acting = time.perf_counter()
             output = self.policy.act(self._obs, None, self._rng, explore=True)
             acting_s += time.perf_counter() - acting
-            result = self._envs.step(output.action)
+            try:
+                result = self.envs.step(output.action)
+            except EnvironmentFailed:
+                # What it showed before may be the cause: a policy that is shown NaN takes NaN as its action.
+                require_sane({"obs": self._obs[None], "reward": arrays["reward"][:t]}, self.envs.env_id)
+                raise
             arrays["obs"][t], arrays["action"][t], arrays["reward"][t] = self._obs, output.action, result.reward
             arrays["terminated"][t], arrays["truncated"][t] = result.terminated, result.truncated
             for name, extra in output.extras.items():
@@ -60,7 +69,7 @@ class EnvRollout:
         return Fragment(self._steps, n, arrays, tuple(episodes))
 
     def close(self) -> None:
-        self._envs.close()
+        self.envs.close()
 
     def _finish(self, ended: Array) -> list[Episode]:
         columns = np.nonzero(ended)[0]
@@ -70,7 +79,7 @@ class EnvRollout:
 
     def _allocate(self) -> dict[str, Array]:
         """Fresh arrays for every fragment: what was put belongs to whoever got it."""
-        T, B = self._steps, len(self._envs)
+        T, B = self._steps, len(self.envs)
         lead = {Layout.STEP: (T, B), Layout.CHAIN: (T + 1, B)}
         return {
             name: np.empty((*lead[field.layout], *field.shape), field.dtype)

@@ -23,13 +23,13 @@ class GroupRollout:
     def __init__(
         self, envs: GymnasiumBatch, policy: Policy, schema: Schema, max_steps: int, seed: int, rng: np.random.Generator
     ) -> None:
-        self.policy = policy
-        self._envs, self._schema, self._max_steps, self._seed, self._rng = envs, schema, max_steps, seed, rng
+        self.policy, self.envs = policy, envs
+        self._schema, self._max_steps, self._seed, self._rng = schema, max_steps, seed, rng
 
     def collect(self, lease: int, timings: Timings) -> Fragment:
-        size = len(self._envs)
+        size = len(self.envs)
         began, acting_s = time.perf_counter(), 0.0
-        obs = self._envs.reset(reset_seeds(self._seed, "group", lease, n=1) * size)
+        obs = self.envs.reset(reset_seeds(self._seed, "group", lease, n=1) * size)
         alive = np.arange(size)
         rows: list[dict[str, Array]] = []
         while len(alive) and len(rows) < self._max_steps:
@@ -41,7 +41,7 @@ class GroupRollout:
             for name, extra in output.extras.items():
                 row[name][alive] = extra
             for i, (shown, reward, terminated, truncated) in zip(
-                alive, self._envs.step_some(row["action"], alive.tolist()), strict=True
+                alive, self.envs.step_some(row["action"], alive.tolist()), strict=True
             ):
                 obs[i], row["reward"][i] = shown, reward
                 row["terminated"][i], row["truncated"][i] = terminated, truncated
@@ -53,7 +53,7 @@ class GroupRollout:
         return Fragment(len(rows), size, arrays, self._episodes(arrays))
 
     def close(self) -> None:
-        self._envs.close()
+        self.envs.close()
 
     def _empty_row(self, size: int) -> dict[str, Array]:
         return {name: np.zeros((size, *field.shape), field.dtype) for name, field in self._schema.fields.items()}

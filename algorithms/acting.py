@@ -52,7 +52,8 @@ def require_vector_obs(spaces: Spaces, algorithm: str) -> int:
 
 
 class NumpyMLP:
-    """A multilayer perceptron read out of a weights' tensors. Call it with obs [B, features]; returns [B, out]."""
+    """A multilayer perceptron read out of a weights' tensors. Call it with obs [B, features]; returns [B, out]. Raises
+    ValueError for anything else: numpy would broadcast one observation against the normaliser, and return nonsense."""
 
     def __init__(self, net: str, activation: str) -> None:
         self.net = net
@@ -73,7 +74,10 @@ class NumpyMLP:
         self.obs_mean, self.obs_scale = tensors.get("obs_mean"), tensors.get("obs_scale")
 
     def __call__(self, obs: Array) -> Array:
-        x: Array = obs.reshape(len(obs), -1)
+        x: Array = obs.reshape(len(obs), -1) if obs.ndim else obs
+        features = len(self.layers[0][0])
+        if x.ndim != 2 or x.shape[1] != features:
+            raise ValueError(f"observations of shape {obs.shape}; expected a batch, [B, {features}]")
         if self.obs_mean is not None:
             x = x - self.obs_mean
             x *= self.obs_scale

@@ -7,6 +7,7 @@
     │   └── Closed                the other side, or we ourselves, closed it
     ├── Finished                  the learner has come to its end: nothing more to collect or to evaluate
     ├── Rejected                  a record that must not reach the optimiser; carries the reason it is counted under
+    ├── EnvironmentFailed         an environment raised, hung, or showed what nobody may train on
     ├── CheckpointFailed          one checkpoint could not be written; the older ones are intact
     └── Fenced                    a newer learner epoch exists: this process must stop writing
 
@@ -42,6 +43,10 @@ class Finished(HeadraceError):
 
 class Fenced(HeadraceError):
     """A learner with a newer epoch has taken over."""
+
+
+class EnvironmentFailed(HeadraceError):
+    """An environment raised, hung, or showed what nobody may train on. Says which one, and what it did."""
 
 
 class CheckpointFailed(HeadraceError):

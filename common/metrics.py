@@ -59,6 +59,7 @@ TABLE: tuple[Metric, ...] = (
     Metric("actor_episodes_total", "counter", "Episodes finished"),
     Metric("actor_fragments_total", "counter", "Fragments handed to the carrier"),
     Metric("actor_phase_seconds_total", "counter", "Time spent, by phase", ("phase",), values=ACTOR_PHASES),
+    Metric("actor_env_rebuilds_total", "counter", "Times a worker whose environment failed made all of them anew"),
     Metric("actor_policy_version", "gauge", "Version of the weights the actor acts with"),
     # carriers
     Metric(

@@ -30,7 +30,7 @@ from headrace.observe.rows import MetricsLog
 from headrace.observe.tensorboard import TensorBoardWriter
 
 #: Seconds without a new version after which the learner says aloud what it waits for.
-_SILENCE_S = 30.0
+_SILENCE_S = 10.0
 #: Failures in a row after which a checkpoint is not tried again; the pause before the last one's next try.
 _CHECKPOINT_TRIES, _LAST_PAUSE_S = 3, 1.0
 #: Writes to stderr and, unlike print, survives a stderr that is a file on the full disk.
@@ -68,8 +68,9 @@ class Bookkeeping:
             self._snapshots.turn()
             self._moved_s = now
         elif now - self._moved_s > _SILENCE_S:
-            backlog = self._learner.backlog()
-            _log.warning("learner: no new version for %.0f s; %d fragments wait in the carrier", _SILENCE_S, backlog)
+            waiting, refused = self._learner.backlog(), self._report.refused()
+            said = f"{waiting} fragments wait in the carrier" + (f"; refused so far: {refused}" if refused else "")
+            _log.warning("learner: no new version for %.0f s; %s", _SILENCE_S, said)
             self._moved_s = now
         if self._report.due_s >= self._run.log_every_s:
             self._row()

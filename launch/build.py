@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import sys
 import tempfile
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +27,7 @@ from headrace.common.types import Schema, Spaces, Trajectory
 from headrace.common.validation import Expected, validate
 from headrace.common.weights.address import split
 from headrace.common.weights.base import Subscriber
+from headrace.launch import fragment_size
 from headrace.launch.config import Config
 from headrace.launch.device import check_options, resolve
 from headrace.tasks import make_batch
@@ -100,12 +102,19 @@ class Blueprint:
 
     def check(self) -> None:
         """All that can be wrong before anything starts. Raises :class:`UsageError`."""
-        if isinstance(self.experience, Groups) and self.config.task.backend != "gymnasium":
-            raise UsageError("task.backend: groups restart from one seed, which only 'gymnasium' environments can")
         if self.config.transport.url not in _ANY_LOCAL:
             check_url(self.config.transport.url)
         check_options(self.config.learner)
-        self.config.algorithm_module().policy(self.algorithm_config, self.spaces)
+        self.check_collecting()
+
+    def check_collecting(self) -> None:
+        """The actors' part of it: what a machine that only collects must be fit for."""
+        if isinstance(self.experience, Groups) and self.config.task.backend != "gymnasium":
+            raise UsageError("task.backend: groups restart from one seed, which only 'gymnasium' environments can")
+        actors, cap = self.config.actors, self.config.transport.record_bytes
+        if warning := fragment_size.check(self.schema, self.experience, actors.envs, actors.fragment_steps, cap):
+            print(f"warning: {warning}", file=sys.stderr, flush=True)
+        self.policy()
 
     def policy(self) -> Any:
         return self.config.algorithm_module().policy(self.algorithm_config, self.spaces)
@@ -136,7 +145,11 @@ class Blueprint:
         self, worker_id: int, incarnation: int, subscriber: Subscriber, sink: Sink, metrics: Metrics
     ) -> RolloutWorker:
         who = Identity(self.config.run.id, worker_id, incarnation, self.task_id, self.schema.hash)
-        return RolloutWorker(who, self.rollout(worker_id, incarnation), subscriber, sink, metrics)
+        return RolloutWorker(
+            who, self.rollout(worker_id, incarnation), subscriber, sink, metrics, check=self.check_fragment,
+            # New environments draw the numbers a new life of the actor would: no experience comes twice.
+            rebuild=None if self.lockstep_workers else lambda: self.rollout(worker_id, new_incarnation()),
+        )  # fmt: skip
 
 
 def new_incarnation() -> int:

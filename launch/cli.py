@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from headrace.common.errors import UsageError
+from headrace.common.errors import HeadraceError, UsageError
 
 #: command -> (module under headrace, one line of help)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -52,9 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code: int = import_module(f"headrace.{COMMANDS[args.command][0]}").run(args)
         return code
-    except UsageError as error:
+    except HeadraceError as error:
         print(f"headrace {args.command}: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, UsageError) else 1
     except BrokenPipeError:
         return 1
 

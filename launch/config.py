@@ -5,6 +5,8 @@ starts. Every field has a default that was tried and a line that explains it; an
 from __future__ import annotations
 
 import difflib
+import math
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import import_module, resources
@@ -19,7 +21,9 @@ from headrace.algorithms import ALGORITHMS
 from headrace.algorithms.base import Groups
 from headrace.common.errors import UsageError
 
-_STRICT = ConfigDict(extra="forbid", frozen=True)
+_STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+_RUN_ID = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})?")
+_SHOWN_CHARS = 60
 
 
 class Run(BaseModel):
@@ -42,6 +46,13 @@ class Run(BaseModel):
     """A run directory: start from the parameters and normalisers of its newest checkpoint (`train --init-from`)."""
     snapshot_every_steps: int = Field(default=0, ge=0)
     """Write the acting weights every so many steps (0: never), to be evaluated after the run without disturbing it."""
+
+    @pydantic.field_validator("id")
+    @classmethod
+    def _fit_for_every_carrier(cls, value: str) -> str:
+        if not _RUN_ID.fullmatch(value):
+            raise ValueError("up to 64 letters, digits, '.', '_' and '-', the first a letter or digit")
+        return value
 
 
 class Task(BaseModel):
@@ -70,6 +81,8 @@ class Actors(BaseModel):
     """Environments per rollout worker, stepped with one batched forward. (Groups set it: one episode each.)"""
     fragment_steps: int = Field(default=128, ge=1)
     """Steps per environment in a fragment."""
+    step_timeout_s: float = Field(default=60.0, gt=0)
+    """An environment whose ``step()`` or ``reset()`` takes longer hangs: its actor ends, and is started again."""
 
 
 class Learner(BaseModel):
@@ -136,7 +149,7 @@ class Weights(BaseModel):
     delivery_s: float = Field(default=60.0, gt=0)
     """A fragment that was put so long ago and did not come, while nothing waits in the carrier, is lost."""
     down_timeout_s: float = Field(default=120.0, gt=0)
-    """How long learner and actors wait for a parameter server that is away."""
+    """How long learner, actors and evaluators wait for a parameter server that is away, the first time included."""
 
 
 class Config(BaseModel):
@@ -208,6 +221,8 @@ def check(table: Mapping[str, Any], where: str) -> Config:
         config = Config.model_validate({**table, "algorithm": {"name": name, **table.get("algorithm", {})}})
     except pydantic.ValidationError as error:
         raise UsageError(f"{where}: {_one_line(error, Config, '')}") from error
+    if (found := _not_finite(config.task.kwargs, "task.kwargs")) is not None:
+        raise UsageError(f"{where}: {found} is not a finite number, and a run's config.toml must hold what it was")
     known = {"name", *_keys(config.algorithm_module().Config, ())}
     for key in config.algorithm.keys() - known:
         raise UsageError(f"{where}: unknown key algorithm.{key}{_nearest(key, known)}")
@@ -250,7 +265,20 @@ def _one_line(error: pydantic.ValidationError, model: Any, prefix: str) -> str:
     where = prefix + ".".join(str(part) for part in found["loc"])
     if found["type"] == "extra_forbidden":
         return f"unknown key {where}{_nearest(str(found['loc'][-1]), _keys(model, found['loc'][:-1]))}"
-    return f"{where} = {found['input']!r}: {found['msg'][0].lower()}{found['msg'][1:]}"
+    shown, says = repr(found["input"]), found["msg"].removeprefix("Value error, ")
+    if len(shown) > _SHOWN_CHARS:
+        shown = f"{shown[:_SHOWN_CHARS]}..."
+    if found["type"] in ("tuple_type", "list_type"):
+        says = "input should be a list, such as [64, 64]"
+    return f"{where} = {shown}: {says[0].lower()}{says[1:]}"
+
+
+def _not_finite(value: Any, where: str) -> str | None:
+    """Where in a value of TOML the first NaN or infinity stands; None if there is none."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{where} = {value}"
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return next((found for key, part in inside if (found := _not_finite(part, f"{where}.{key}"))), None)
 
 
 def _keys(model: Any, path: Sequence[Any]) -> list[str]:

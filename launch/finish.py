@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import gymnasium
-
 from headrace.algorithms.base import Policy
 from headrace.common import durable
 from headrace.common.errors import CheckpointFailed, HeadraceError
@@ -22,6 +20,7 @@ from headrace.learner import checkpoint_reader
 from headrace.learner.checkpoint_writer import CheckpointWriter
 from headrace.observe import plot
 from headrace.observe.rows import Row, read_rows
+from headrace.tasks.gymnasium_batch import find_spec
 
 
 def finish(config: Config, run_dir: Path, episodes: int, gif: bool) -> None:
@@ -50,7 +49,7 @@ def solved_at(config: Config) -> float | None:
     """The return at which the task counts as solved: the config's word, else Gymnasium's, else None."""
     if config.task.solved is not None:
         return config.task.solved
-    threshold = gymnasium.spec(config.task.env).reward_threshold
+    threshold = find_spec(config.task.env).reward_threshold
     return None if threshold is None else float(threshold)
 
 

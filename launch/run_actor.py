@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import faulthandler
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
 from headrace.actor.rollout_worker import RolloutWorker
+from headrace.actor.watchdog import Watchdog
 from headrace.common.errors import Closed, Fenced, Finished
 from headrace.common.metrics import Metrics
 from headrace.common.transport import open_sink
+from headrace.common.waiting import Waiting
 from headrace.common.weights.client import Client
 from headrace.common.weights.grpc import GrpcSubscriber
 from headrace.common.weights.join import join
@@ -35,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     config = role_config(args)
+    Blueprint(config).check_collecting()
     stop, metrics = Stop(args.supervised), Metrics("actor")
+    faulthandler.enable()  # where an environment crashed the process stands in the log
     with announced(args, metrics, "actor", args.index or 0):
         while True:
             try:
@@ -50,12 +56,18 @@ def run(args: argparse.Namespace) -> int:
 def act(config: Config, index: int | None, metrics: Metrics, stop: Callable[[], bool], stay: bool = False) -> None:
     """Step this process's workers in turn until ``stop()`` or until the learner ends the run; then flush. ``stay``: at
     the end of the run wait for its next learner."""
-    incarnation = new_incarnation()
+    incarnation, away = new_incarnation(), Waiting("actor", config.weights.down_timeout_s)
+    unleased = Waiting("actor", math.inf)
     try:
-        with _workers(config, index, incarnation, metrics, stop) as workers:
+        with _workers(config, index, incarnation, metrics, stop, away) as workers:
             while not stop():
                 try:
-                    _turn(workers)
+                    began_s = time.monotonic()
+                    if _turn(workers) or away.under_way:
+                        unleased.over()
+                    else:
+                        unleased.goes_on(began_s, f"no lease from the parameter server at {config.weights.address}: "
+                                         "enough is under way for the learner's next version")  # fmt: skip
                 except Finished as end:
                     if not stay:
                         print(f"actor: {end}", flush=True)
@@ -65,15 +77,17 @@ def act(config: Config, index: int | None, metrics: Metrics, stop: Callable[[], 
         print(f"actor: {end}; nothing more to do", file=sys.stderr, flush=True)
 
 
-def _turn(workers: Sequence[RolloutWorker]) -> None:
-    """Wait on one worker only when none of them may go on: a lease counts as spent until its worker asks again."""
-    if len(workers) == 1 or not any([worker.step(0.0) for worker in workers]):
-        workers[0].step(_LEASE_WAIT_S if len(workers) == 1 else _TURN_S)
+def _turn(workers: Sequence[RolloutWorker]) -> bool:
+    """Whether anything was collected. Wait on one worker only when none of them may go on: a lease counts as spent
+    until its worker asks again."""
+    if len(workers) > 1 and any([worker.step(0.0) for worker in workers]):
+        return True
+    return workers[0].step(_LEASE_WAIT_S if len(workers) == 1 else _TURN_S)
 
 
 @contextlib.contextmanager
 def _workers(
-    config: Config, index: int | None, incarnation: int, metrics: Metrics, stop: Callable[[], bool]
+    config: Config, index: int | None, incarnation: int, metrics: Metrics, stop: Callable[[], bool], away: Waiting
 ) -> Iterator[list[RolloutWorker]]:
     """The rollout workers of this process, and their sink behind them."""
     blueprint, secret = Blueprint(config), token(config, SUBSCRIBE)
@@ -81,6 +95,7 @@ def _workers(
     key = f"{numbers[0]}-{incarnation:x}"
     sink = open_sink(config.transport.url, limits=blueprint.limits, metrics=metrics, key=key)
     workers: list[RolloutWorker] = []
+    watchdog = Watchdog(lambda: [worker.envs for worker in workers], config.actors.step_timeout_s)
     try:
         for number in numbers:
             subscriber = GrpcSubscriber(
@@ -91,12 +106,14 @@ def _workers(
                 secret,
                 metrics,
                 tls=client_tls(config),
+                away=away,
             )
             workers.append(blueprint.rollout_worker(number, incarnation, subscriber, sink, metrics))
         yield workers
     finally:
         for worker in workers:
             worker.close()
+        watchdog.close()
         sink.close(_CLOSE_S)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from headrace.common.errors import Finished, UsageError
 from headrace.common.metrics import Metrics
 from headrace.common.seeding import evaluation_seeds
+from headrace.common.waiting import Waiting
 from headrace.common.weights.grpc import GrpcFollower
 from headrace.launch.build import Blueprint
 from headrace.launch.evaluate import Evaluation, play
@@ -37,8 +38,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("evaluator: --run-dir is needed; evaluations.jsonl goes there")
     blueprint, stop, metrics = Blueprint(config), Stop(args.supervised), Metrics("evaluator")
     policy, have, due_s = blueprint.policy(), -1, 0.0
+    away = Waiting("evaluator", config.weights.down_timeout_s)
     follower = GrpcFollower(
-        config.weights.address, config.run.id, token(config, SUBSCRIBE), metrics, tls=client_tls(config)
+        config.weights.address, config.run.id, token(config, SUBSCRIBE), metrics, tls=client_tls(config), away=away
     )
     with announced(args, metrics, "evaluator"):
         while not stop():

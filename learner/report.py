@@ -79,6 +79,10 @@ class Report:
     def _phase_seconds(self) -> dict[str, float]:
         return {p: self._metrics.value("learner_phase_seconds_total", phase=p) for p in PHASES}
 
+    def refused(self) -> str:
+        """What was refused so far, by reason, for people."""
+        return ", ".join(f"{reason} {n}" for reason, n in self._counters.rejected.items())
+
 
 def _mean(values: Any) -> float | None:
     return round(float(np.mean(values)), 4) if len(values) else None

@@ -14,6 +14,9 @@ version and the leases to go on. Whatever is busy for the largest share of the t
 
 "at most": a slow carrier is to blame only for the time somebody really waits. A full queue in front of a busy learner
 blocks put() as well, but then the learner does not wait. Actors and learner both ahead and within 0.1: balanced.
+"no part explains": only where versions are made, or whoever stands still would be called a slow weights path.
+
+Trouble (observe/trouble.py) comes before any of these, and no verdict is given that no share of time supports.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from headrace.observe.scrape import Scrape
+from headrace.observe import trouble
+from headrace.observe.scrape import Scrape, growth
 
 MARGIN = 0.1
 
@@ -51,11 +55,13 @@ class Figures:
     ack_s: float = 0.0
     ack_share: float = 0.0
     blocked_share: float = 0.0
+    updates: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``name`` is a key of :data:`ADVICE` or "unknown"; ``parts`` the share of each part of the loop."""
+    """``name`` is a key of :data:`ADVICE`, one of trouble.py's, or "unknown"; ``parts`` the share of each part of the
+    loop."""
 
     name: str
     sentence: str
@@ -68,13 +74,14 @@ class Verdict:
         return {"name": self.name, "sentence": self.sentence, "parts": parts, "figures": rounded}
 
 
-def judge(after: Sequence[Scrape], before: Sequence[Scrape] = ()) -> Verdict:
-    """The verdict on the time between two scrapes, or since each role's start where there is no ``before``.
-
-    A process that started in between, or spent no time in any phase (one long update), is judged by its totals.
-    """
-    deltas = [(s.endpoint.role, _delta(s, before)) for s in after if s.up]
-    return decide(_figures([d for r, d in deltas if r == "learner"], [d for r, d in deltas if r == "actor"]))
+def judge(after: Sequence[Scrape], before: Sequence[Scrape] = (), said: Mapping[str, str] = {}) -> Verdict:
+    """The verdict on the time between two scrapes, or since each role's start where there is no ``before``. ``said``:
+    the last words of roles (``trouble.last_words``), by name."""
+    deltas = [(s.endpoint.role, growth(s, before)) for s in after if s.up]
+    figures = _figures([d for r, d in deltas if r == "learner"], [d for r, d in deltas if r == "actor"])
+    if found := trouble.find(after, before, said):
+        return Verdict(*found, {}, figures)
+    return decide(figures)
 
 
 def decide(f: Figures) -> Verdict:
@@ -89,8 +96,11 @@ def decide(f: Figures) -> Verdict:
         "weights": max(f.learner_publish, min(f.publish_share, f.actor_lease)),
         "carrier": min(max(f.actor_put, f.blocked_share, f.ack_share), f.learner_wait),
     }
-    parts["weights"] += max(0.0, min(1 - sum(parts.values()), f.learner_wait, f.actor_lease))
+    if f.updates > 0:
+        parts["weights"] += max(0.0, min(1 - sum(parts.values()), f.learner_wait, f.actor_lease))
     first, second, *_ = sorted(parts, key=lambda part: parts[part], reverse=True)
+    if parts[first] < MARGIN:
+        return Verdict("unknown", f"not known yet: {_missing(f)}", parts, f)
     if {first, second} == {"actors", "learner"} and parts[first] - parts[second] < MARGIN:
         name = "balanced"
         why = f"actors are busy {f.actor_busy:.0%} of their time, the learner {f.learner_busy:.0%}"
@@ -102,8 +112,8 @@ def decide(f: Figures) -> Verdict:
         why = f"it is busy {f.learner_busy:.0%} of its time, actors wait {f.actor_lease + f.actor_put:.0%} of theirs"
     elif first == "weights":
         name = "weights too slow"
-        why = f"a publication takes {_ms(f.publish_s)}, {f.learner_publish:.0%} of the learner's time; "
-        why += f"actors wait {f.actor_lease:.0%} of theirs for a lease"
+        why = f"the learner waits {f.learner_wait:.0%} of its time and publishes {f.learner_publish:.0%}, "
+        why += f"actors wait {f.actor_lease:.0%} of theirs for a lease; a publication takes {_ms(f.publish_s)}"
     else:
         name = "broker too slow"
         why = f"the learner waits {f.learner_wait:.0%} of its time; put takes {f.actor_put:.0%} of the actors', "
@@ -111,14 +121,12 @@ def decide(f: Figures) -> Verdict:
     return Verdict(name, f"{name}: {why}; try {ADVICE[name]}", parts, f)
 
 
-def _delta(scrape: Scrape, before: Sequence[Scrape]) -> Mapping[str, float]:
-    """What the counters grew by; the totals where the process is new or its phases stood still."""
-    old = next((b for b in before if b.up and b.endpoint == scrape.endpoint), None)
-    if old is None or old.value("up_seconds") > scrape.value("up_seconds"):
-        return scrape.values
-    delta = {name: value - old.value(name) for name, value in scrape.values.items()}
-    phases = sum(v for k, v in delta.items() if "_phase_seconds_total{" in k)
-    return delta if phases > 0 else scrape.values
+def _missing(f: Figures) -> str:
+    """What it would take to tell."""
+    if f.actor_busy + f.actor_lease + f.actor_put == 0:
+        return "no actor has finished a fragment"
+    waits = f"the learner waits {f.learner_wait:.0%} of its time, actors wait {f.actor_lease:.0%} of theirs for a lease"
+    return f"{waits}{'' if f.updates else ', and no version was made meanwhile'}; look for longer (--window 30)"
 
 
 def _figures(learners: Sequence[Mapping[str, float]], actors: Sequence[Mapping[str, float]]) -> Figures:
@@ -143,6 +151,7 @@ def _figures(learners: Sequence[Mapping[str, float]], actors: Sequence[Mapping[s
         ack_s=mean(actors, "transport_ack_seconds"),
         ack_share=share(actors, "actor", "transport_ack_seconds_sum"),
         blocked_share=share(actors, "actor", "transport_blocked_seconds_total"),
+        updates=sum(delta.get("learner_updates_total", 0.0) for delta in learners),
     )
 
 

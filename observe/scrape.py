@@ -45,6 +45,17 @@ class Scrape:
         return {k[len(name) + 1 : -1]: v for k, v in self.values.items() if k.startswith(name + "{")}
 
 
+def growth(scrape: Scrape, before: Sequence[Scrape]) -> Mapping[str, float]:
+    """What a process's values grew by since ``before``; its totals where it started in between, or where no phase of it
+    ended meanwhile (one long update)."""
+    old = next((b for b in before if b.up and b.endpoint == scrape.endpoint), None)
+    if old is None or old.value("up_seconds") > scrape.value("up_seconds"):
+        return scrape.values
+    grown = {name: value - old.value(name) for name, value in scrape.values.items()}
+    phases = sum(v for k, v in grown.items() if "_phase_seconds_total{" in k)
+    return grown if phases > 0 else scrape.values
+
+
 def endpoint_of(url: str) -> Endpoint:
     """An endpoint named by address only; its role is learnt from what it shows. Raises :class:`UsageError`."""
     parts = urlsplit(url)

@@ -11,7 +11,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
 def examine(run_dir: Path | None, urls: Sequence[str], window_s: float) -> dict[str, Any]:
     """The whole report, ready for JSON. ``state``: running, degraded (a role is dead), stopped or finished."""
-    from headrace.observe import endpoints, rows, scrape
+    from headrace.observe import endpoints, rows, scrape, trouble
     from headrace.observe.bottleneck import judge
 
     if (run_dir is None) == (not urls):
@@ -57,12 +57,13 @@ def examine(run_dir: Path | None, urls: Sequence[str], window_s: float) -> dict[
         after = scrape.scrape(known)
     else:
         after = before
-    verdict = judge(after, before)
+    said = {} if run_dir is None else trouble.last_words(run_dir)
+    verdict = judge(after, before, said)
     return {
         "state": _state(after, last),
         "bottleneck": verdict.as_json(),
         "last_row": last,
-        "roles": [_role(b, a, after) for b, a in zip(before, after, strict=True)],
+        "roles": [_role(b, a, after, said) for b, a in zip(before, after, strict=True)],
     }
 
 
@@ -73,11 +74,12 @@ def _state(scrapes: Sequence[Scrape], last: Row | None) -> str:
     return "finished" if done else "stopped"
 
 
-def _role(before: Scrape, after: Scrape, all_after: Sequence[Scrape]) -> dict[str, Any]:
+def _role(before: Scrape, after: Scrape, all_after: Sequence[Scrape], said: Mapping[str, str]) -> dict[str, Any]:
     at = after.endpoint
     report: dict[str, Any] = {"role": at.role, "index": at.index, "pid": at.pid, "metrics": at.metrics, "up": after.up}
     if not after.up:
-        return report | {"error": after.error, "process": _process(at.pid)}
+        last_words = said.get(f"{at.role}-{at.index}", "")
+        return report | {"error": after.error, "process": _process(at.pid), "last_words": last_words}
     newest = max(int(max(s.value(VERSION["learner"]), s.value(VERSION["paramserver"]))) for s in all_after)
     version = int(after.value(VERSION[at.role])) if at.role in VERSION else None
     steps = STEPS.get(at.role, "")
@@ -139,7 +141,9 @@ def _lines(report: dict[str, Any]) -> list[str]:
         )
     if report["state"] in ("finished", "stopped"):
         return lines
-    lines += [f"dead: {r['role'] or r['metrics']} {r['index']} ({r['error']}; process {r['process']})" for r in dead]
+    for r in dead:
+        words = f": {r['last_words']}" if r["last_words"] else ""
+        lines.append(f"dead: {r['role'] or r['metrics']} {r['index']} ({r['error']}; process {r['process']}){words}")
     return [*lines, "", *_table(report["roles"])]
 
 

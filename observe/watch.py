@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Thread
 
-from headrace.observe import endpoints
+from headrace.observe import endpoints, trouble
 from headrace.observe.bottleneck import judge
 from headrace.observe.scrape import Scrape, scrape
 
@@ -24,7 +24,7 @@ class Watch:
         self._round: Thread | None = None
 
     def sentence(self) -> str:
-        """The latest verdict in words, "" before the first and while no learner has made an update. Returns at once."""
+        """The latest verdict in words, "" before the first. Returns at once."""
         if self._clock() >= self._due_s and (self._round is None or not self._round.is_alive()):
             self._due_s = self._clock() + self._every_s
             self._round = Thread(target=self._ask, name="watch", daemon=True)
@@ -33,6 +33,5 @@ class Watch:
 
     def _ask(self) -> None:
         after = scrape(endpoints.read(self._run_dir))
-        verdict = judge(after, self._before)
+        self._sentence = judge(after, self._before, trouble.last_words(self._run_dir)).sentence
         self._before = after
-        self._sentence = "" if verdict.name == "unknown" else verdict.sentence

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from traceback import extract_tb
 from typing import Protocol
 
 from headrace.common.types import Array, Spaces
+
+_CAUSE_CHARS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +30,25 @@ class StepResult:
     valid: Array | None = None
 
 
-class EnvBatch(Protocol):
-    """B environments of one task."""
+@dataclass(slots=True)
+class Call:
+    """The call into an environment that is under way, for whoever watches that it returns (actor/watchdog.py).
 
+    ``index``: of the environment, -1 while none is called. ``count``: calls of the batch so far, so that two calls of
+    the same environment are told apart.
+    """
+
+    count: int = 0
+    index: int = -1
+
+
+class EnvBatch(Protocol):
+    """B environments of one task. ``reset`` and ``step`` raise :class:`EnvironmentFailed` for whatever goes wrong in
+    them."""
+
+    env_id: str
     spaces: Spaces
+    call: Call
 
     def __len__(self) -> int: ...
 
@@ -40,3 +59,11 @@ class EnvBatch(Protocol):
         """Take ``action`` ([B] int64, or [B, action_dim] float32 in [-1, 1])."""
 
     def close(self) -> None: ...
+
+
+def cause(error: BaseException) -> str:
+    """What a foreign exception says and where it was raised, in one line."""
+    frames = extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno}, in {frames[-1].name})" if frames else ""
+    text = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
+    return f"{text[:_CAUSE_CHARS]}{where}"

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from headrace.common.errors import UsageError
+from headrace.common.errors import EnvironmentFailed, UsageError
 from headrace.common.types import Array
-from headrace.tasks.base import StepResult
+from headrace.tasks.base import Call, StepResult, cause
 from headrace.tasks.gymnasium_batch import spaces_of
 
 
@@ -27,10 +27,13 @@ class EnvPoolBatch:
             raise UsageError("task.backend = 'envpool': not installed; pip install 'headrace[envpool]'") from error
         if env_id not in envpool.list_all_envs():
             raise UsageError(f"task.env {env_id!r}: EnvPool does not have it; use task.backend = 'gymnasium'")
-        self.env = envpool.make_gymnasium(env_id, num_envs=n, num_threads=1, seed=seed % 2**31, **kwargs)
+        try:
+            self.env = envpool.make_gymnasium(env_id, num_envs=n, num_threads=1, seed=seed % 2**31, **kwargs)
+        except Exception as error:
+            raise UsageError(f"task.env {env_id!r} with task.kwargs {kwargs} cannot be made: {cause(error)}") from error
         spaces = spaces_of(self.env, env_id)
         self.spaces = type(spaces)(spaces.obs_shape, spaces.obs_dtype, spaces.n_actions, spaces.action_dim, True)
-        self._n = n
+        self.env_id, self.call, self._n = env_id, Call(), n
         self._resetting = np.zeros(n, np.bool_)
         if not spaces.discrete:
             box: Any = self.env.action_space
@@ -41,12 +44,12 @@ class EnvPoolBatch:
 
     def reset(self, seeds: Sequence[int]) -> Array:
         self._resetting[:] = False
-        return self._cast(self.env.reset()[0])
+        return self._cast(self._called(self.env.reset)[0])
 
     def step(self, action: Array) -> StepResult:
         if not self.spaces.discrete:
             action = self._low + (np.clip(action, -1.0, 1.0) + 1.0) * self._half_range
-        shown, reward, terminated, truncated, _ = self.env.step(action)
+        shown, reward, terminated, truncated, _ = self._called(self.env.step, action)
         obs, valid = self._cast(shown), ~self._resetting
         terminated, truncated = terminated & valid, truncated & ~terminated & valid
         self._resetting = terminated | truncated
@@ -55,6 +58,16 @@ class EnvPoolBatch:
 
     def close(self) -> None:
         self.env.close()
+
+    def _called(self, call: Any, *arguments: Any) -> Any:
+        """A call into EnvPool, which steps all environments at once: number 0 stands for any of them."""
+        self.call.count, self.call.index = self.call.count + 1, 0
+        try:
+            return call(*arguments)
+        except Exception as error:
+            raise EnvironmentFailed(f"environments {self.env_id!r} of EnvPool raised {cause(error)}") from error
+        finally:
+            self.call.index = -1
 
     def _cast(self, obs: Any) -> Array:
         return np.asarray(obs, dtype=self.spaces.obs_dtype)

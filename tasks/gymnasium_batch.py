@@ -8,27 +8,29 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import gymnasium
 import numpy as np
+from numpy import ndarray
 
-from headrace.common.errors import UsageError
+from headrace.common.errors import EnvironmentFailed, UsageError
 from headrace.common.types import DTYPES, Array, Spaces
-from headrace.tasks.base import StepResult
+from headrace.tasks.base import Call, StepResult, cause
 
 
 def make_env(env_id: str, kwargs: dict[str, Any], render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
     """One environment. Training never passes a render mode: with one set, LunarLander keeps a particle per engine burst
     until ``render()`` is called, and steps get slower and slower."""
-    spec = copy.deepcopy(_find_spec(env_id))
+    spec = copy.deepcopy(find_spec(env_id))
     spec.order_enforce = False  # our loops reset before they step; one Python call a step saved
     if render_mode is not None:
         kwargs = {**kwargs, "render_mode": render_mode}
     try:
         env = gymnasium.make(spec, disable_env_checker=True, **kwargs)
-    except (gymnasium.error.Error, TypeError) as error:
-        raise UsageError(f"task.env {env_id!r} with task.kwargs {kwargs}: {error}") from error
+    except (Exception, SystemExit) as error:  # a constructor of others: whatever it raises, the config named it
+        raise UsageError(f"task.env {env_id!r} with task.kwargs {kwargs} cannot be made: {cause(error)}") from error
     if type(env.unwrapped.action_space) is gymnasium.spaces.Discrete:
         env.unwrapped.action_space = _OwnActions(env.action_space.n, start=env.action_space.start)
     return env
@@ -42,18 +44,26 @@ class _OwnActions(gymnasium.spaces.Discrete):  # type: ignore[misc]  # Gymnasium
         return bool(self.start <= x < self.start + self.n)
 
 
-def _find_spec(env_id: str) -> Any:
+def find_spec(env_id: str) -> Any:
+    """What Gymnasium has registered; of ``module:Id-v0`` the module is imported first, which registers it."""
+    module, colon, name = env_id.rpartition(":")
     try:
-        return gymnasium.spec(env_id)
+        if colon:
+            import_module(module)
+        return gymnasium.spec(name)
     except gymnasium.error.Error as error:
-        raise UsageError(f"task.env: {error}") from error
+        raise UsageError(f"task.env {env_id!r}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"task.env {env_id!r}: {module} cannot be imported (PYTHONPATH?): {cause(error)}") from error
 
 
 def spaces_of(env: gymnasium.Env[Any, Any], env_id: str) -> Spaces:
     """What algorithms must know of the environment. Raises :class:`UsageError` for spaces nobody here can serve."""
     obs, action = env.observation_space, env.action_space
     if not isinstance(obs, gymnasium.spaces.Box) or str(obs.dtype) not in DTYPES:
-        raise UsageError(f"task.env {env_id!r}: observation space {obs} is not a Box of plain numbers")
+        raise UsageError(
+            f"task.env {env_id!r}: observation space {obs} is not supported; a Box of {', '.join(DTYPES)} is"
+        )
     shape, dtype = tuple(int(n) for n in obs.shape), str(obs.dtype)
     dtype = "float32" if dtype == "float64" else dtype  # nobody learns from the other 29 bits
     if isinstance(action, gymnasium.spaces.Discrete):
@@ -61,8 +71,29 @@ def spaces_of(env: gymnasium.Env[Any, Any], env_id: str) -> Spaces:
     if isinstance(action, gymnasium.spaces.Box) and len(action.shape) == 1 and action.is_bounded():
         return Spaces(shape, dtype, action_dim=int(action.shape[0]))
     raise UsageError(
-        f"task.env {env_id!r}: action space {action} is neither Discrete nor a bounded Box of one dimension"
+        f"task.env {env_id!r}: action space {action} is not supported; Discrete and a bounded Box of one dimension are"
     )
+
+
+class _Unfit(Exception):
+    """An environment did not raise, but what it showed is of no use."""
+
+
+class _Called:
+    """Calls into environments of others stand inside: whatever they raise becomes an :class:`EnvironmentFailed` that
+    names the one that was called. (A class, because a generator would cost a twentieth of a CartPole step.)"""
+
+    def __init__(self, env_id: str, call: Call) -> None:
+        self._env_id, self._call = env_id, call
+
+    def __enter__(self) -> None:
+        self._call.count += 1
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        index, self._call.index = self._call.index, -1
+        if isinstance(error, (Exception, SystemExit)):
+            what = str(error) if isinstance(error, _Unfit) else f"raised {cause(error)}"
+            raise EnvironmentFailed(f"environment {self._env_id!r} number {index} {what}") from error
 
 
 class GymnasiumBatch:
@@ -79,7 +110,9 @@ class GymnasiumBatch:
         return batch
 
     def _take(self, envs: list[gymnasium.Env[Any, Any]], env_id: str) -> None:
-        self.envs, self.spaces = envs, spaces_of(envs[0], env_id)
+        self.env_id, self.envs, self.spaces, self.call = env_id, envs, spaces_of(envs[0], env_id), Call()
+        self._called = _Called(env_id, self.call)
+        self._dtype = np.dtype(self.spaces.obs_dtype)  # the one seen last that was fit
         action = self.envs[0].action_space
         self._start = int(action.start) if isinstance(action, gymnasium.spaces.Discrete) else 0
         if isinstance(action, gymnasium.spaces.Box):
@@ -89,34 +122,59 @@ class GymnasiumBatch:
         return len(self.envs)
 
     def reset(self, seeds: Sequence[int]) -> Array:
-        return self._stack([env.reset(seed=seed)[0] for env, seed in zip(self.envs, seeds, strict=True)])
+        first = []
+        with self._called:
+            for i, (env, seed) in enumerate(zip(self.envs, seeds, strict=True)):
+                self.call.index = i
+                first.append(self._fit(env.reset(seed=seed)[0]))
+        return self._stack(first)
 
     def step(self, action: Array) -> StepResult:
-        n = len(self.envs)
-        obs, reward = np.empty((n, *self.spaces.obs_shape), self.spaces.obs_dtype), np.empty(n, np.float32)
+        n, shape, dtype, call = len(self.envs), self.spaces.obs_shape, self._dtype, self.call
+        obs, reward = np.empty((n, *shape), self.spaces.obs_dtype), np.empty(n, np.float32)
         terminated, truncated = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
         final: list[Any] = []
-        for i, env_action in enumerate(self._env_actions(action)):
-            shown, reward[i], ended, cut, _ = self.envs[i].step(env_action)
-            if ended or cut:
-                terminated[i], truncated[i] = ended, cut and not ended
-                final.append(shown)
-                shown, _ = self.envs[i].reset()
-            obs[i] = shown
+        with self._called:
+            for i, env_action in enumerate(self._env_actions(action)):
+                call.index = i
+                shown, reward[i], ended, cut, _ = self.envs[i].step(env_action)
+                if ended or cut:
+                    terminated[i], truncated[i] = ended, cut and not ended
+                    final.append(self._fit(shown))
+                    shown, _ = self.envs[i].reset()
+                if type(shown) is not ndarray or shown.shape != shape or shown.dtype is not dtype:
+                    shown = self._fit(shown)  # not called at every step: it would cost
+                obs[i] = shown
         return StepResult(obs, reward, terminated, truncated, self._stack(final) if final else None)
 
     def step_some(self, action: Array, columns: Sequence[int]) -> list[tuple[Array, float, bool, bool]]:
         """Step only ``columns`` and reset nothing: (obs, reward, terminated, truncated) each, for whole episodes."""
-        actions = self._env_actions(action)
+        actions, shape, dtype = self._env_actions(action), self.spaces.obs_shape, self._dtype
         results = []
-        for i in columns:
-            shown, reward, ended, cut, _ = self.envs[i].step(actions[i])
-            results.append((shown, float(reward), bool(ended), bool(cut and not ended)))
+        with self._called:
+            for i in columns:
+                self.call.index = i
+                shown, reward, ended, cut, _ = self.envs[i].step(actions[i])
+                if type(shown) is not ndarray or shown.shape != shape or shown.dtype is not dtype:
+                    shown = self._fit(shown)
+                results.append((shown, float(reward), bool(ended), bool(cut and not ended)))
         return results
 
     def close(self) -> None:
-        for env in self.envs:
-            env.close()
+        with self._called:
+            for i, env in enumerate(self.envs):
+                self.call.index = i
+                env.close()
+
+    def _fit(self, shown: Any) -> Array:
+        """An observation as an array, if it has the declared shape and a dtype that can become the declared one."""
+        obs, shape, dtype = np.asarray(shown), self.spaces.obs_shape, self.spaces.obs_dtype
+        if obs.shape != shape:
+            raise _Unfit(f"showed an observation of shape {obs.shape}; its observation space says {shape}")
+        if not np.can_cast(obs.dtype, dtype, "same_kind"):
+            raise _Unfit(f"showed an observation of {obs.dtype}, which is no {dtype}")
+        self._dtype = obs.dtype
+        return obs
 
     def _env_actions(self, action: Array) -> Any:
         if self.spaces.discrete:

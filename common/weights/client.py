@@ -34,6 +34,8 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0
 MIN_BYTES_PER_S = 1 << 20
 SLACK_S = 10.0
 PROBE_EVERY_S = 5.0
+#: Time in which a channel tells that it is connected, if it is.
+_CONNECTED_S = 0.5
 
 
 class Client:
@@ -60,6 +62,17 @@ class Client:
 
     def download(self, method: str) -> Any:
         return self._channel.unary_stream(f"/{SERVICE}/{method}")
+
+    def connected(self) -> bool:
+        """Whether there is a connection now; a server that is gone shows within the keepalive's time."""
+        ready = grpc.channel_ready_future(self._channel)
+        try:
+            ready.result(timeout=_CONNECTED_S)
+        except grpc.FutureTimeoutError:
+            return False
+        finally:
+            ready.cancel()
+        return True
 
     def close(self) -> None:
         self._channel.close()

@@ -3,12 +3,14 @@
     next(have_version) -> Next -> header: lease, newer weights? -> chunks -> digest right? -> Lease, all at once
 
 While the server is away the caller keeps what it has: every call waits for it until its timeout (the channel connects
-again by itself, with random pauses); after an error it pauses longer each time. Nothing partial, damaged or from a
+again by itself, with random pauses); after an error it pauses longer each time. ``away`` (common/waiting.py) is told of
+every try, says aloud what is waited for, and ends the waiting in the end. Nothing partial, damaged or from a
 replaced learner is ever handed over.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -22,6 +24,7 @@ from headrace.common.buffers import Buffers
 from headrace.common.errors import Closed, Finished, Rejected, TransportError
 from headrace.common.metrics import Metrics
 from headrace.common.types import Lease, Weights
+from headrace.common.waiting import Waiting
 from headrace.common.weights.base import REPORTED_LEASES
 from headrace.common.weights.chunks import Assembler
 from headrace.common.weights.client import Backoff, Client
@@ -42,10 +45,11 @@ class _Reader:
     """Makes one call after another until one gives something or time is up."""
 
     def __init__(
-        self, address: str, run_id: str, token: str, metrics: Metrics, tls: Tls | None, max_weights_bytes: int
-    ) -> None:
+        self, address: str, run_id: str, token: str, metrics: Metrics, tls: Tls | None, max_weights_bytes: int,
+        away: Waiting | None,
+    ) -> None:  # fmt: skip
         self._client, self._run_id, self._cap_bytes = Client(address, token, tls), run_id, max_weights_bytes
-        self._metrics = metrics
+        self._metrics, self._away = metrics, away or Waiting("", math.inf, say=lambda line: None)
         self._backoff, self._stop, self._buffers = Backoff(), threading.Event(), Buffers(KEPT_VERSIONS)
         self._call: Any = None
         self._have = (-1, -1)
@@ -71,6 +75,7 @@ class _Reader:
                 final = self._client.final(e)
                 if final is not None:
                     raise final from e
+                self._away.goes_on(time.monotonic(), f"parameter server {self._client.address}: {e.details()}")
                 self._backoff.failed()
             except ValueError:  # grpc's word for a channel that was closed meanwhile
                 self._raise_if_closed()
@@ -88,7 +93,7 @@ class _Reader:
     def _open(self, method: str, request: bytes, wait_s: float) -> tuple[Any, pb.Header] | None:
         """Start a call and wait for its header, ``wait_s`` and a little longer; None if it did not come."""
         stream = self._client.download(method)
-        timeout_s = wait_s + TRANSFER_TIMEOUT_S
+        timeout_s, began_s = wait_s + TRANSFER_TIMEOUT_S, time.monotonic()
         call = stream(request, timeout=timeout_s, metadata=self._client.metadata, wait_for_ready=True)
         self._call = call
         too_late = threading.Event()
@@ -102,16 +107,22 @@ class _Reader:
         try:
             header = pb.Piece.FromString(next(call, b"")).header
             self._answered = True
+            self._away.over()
             return call, header
         except DecodeError as e:
             raise Rejected("malformed", f"{self._client.address} answers in another format: {e}") from e
         except grpc.RpcError:
-            if too_late.is_set():
-                self._raise_if_refused()
-                return None
-            raise
+            if not too_late.is_set():
+                raise
+            self._raise_if_refused()
+            self._no_header(began_s)
+            return None
         finally:
             timer.cancel()
+
+    def _no_header(self, began_s: float) -> None:
+        """A call that began then was answered by nothing at all."""
+        self._away.goes_on(began_s, f"no answer from the parameter server at {self._client.address}")
 
     def _receive(self, call: Any, content: pb.Content) -> Weights:
         """The version behind the header: whole, right, and not older than what we have, else :class:`Rejected`."""
@@ -159,8 +170,9 @@ class GrpcSubscriber(_Reader):
         *,
         tls: Tls | None = None,
         max_weights_bytes: int = 2 << 30,
+        away: Waiting | None = None,
     ) -> None:
-        super().__init__(address, run_id, token, metrics, tls, max_weights_bytes)
+        super().__init__(address, run_id, token, metrics, tls, max_weights_bytes, away)
         self._actor_id, self._incarnation = actor_id, incarnation
         self._received: deque[int] = deque(maxlen=REPORTED_LEASES)
         self._heart = Heart(self._client, run_id, actor_id, incarnation)
@@ -217,8 +229,9 @@ class GrpcFollower(_Reader):
         *,
         tls: Tls | None = None,
         max_weights_bytes: int = 2 << 30,
+        away: Waiting | None = None,
     ) -> None:
-        super().__init__(address, run_id, token, metrics, tls, max_weights_bytes)
+        super().__init__(address, run_id, token, metrics, tls, max_weights_bytes, away)
 
     def newest(self, have_version: int, timeout_s: float) -> Weights | None:
         """The newest version after ``have_version`` (-1: none yet), as soon as there is one; None at the timeout."""
@@ -226,6 +239,13 @@ class GrpcFollower(_Reader):
         self._has(have_version)
         weights: Weights | None = self._until(timeout_s, self._ask)
         return weights
+
+    def _no_header(self, began_s: float) -> None:
+        """Nothing newer than what we have, if only the server is there."""
+        if self._client.connected():
+            self._away.over()
+        else:
+            super()._no_header(began_s)
 
     def _ask(self, remaining_s: float) -> Weights | None:
         request = pb.SubscribeRequest(run_id=self._run_id, have_epoch=self._have[0], have_version=self._have[1])

@@ -71,8 +71,13 @@ def test_a_worker_stamps_versions_leases_and_sequence_numbers():
     collecting, schema = rollout()
     carrier, metrics = Memory(Limits()), Metrics("actor")
     weights = [Weights("run", 3, version, {}) for version in (7, 9)]
+
+    def check(trajectory):
+        validate(trajectory, Expected(schema, "run"))
+
     leases = Leases([Lease(10, 3, weights[0]), Lease(11, 3, None), Lease(14, 3, weights[1])])
-    worker = RolloutWorker(Identity("run", 5, 99, "task", schema.hash), collecting, leases, carrier, metrics)
+    who = Identity("run", 5, 99, "task", schema.hash)
+    worker = RolloutWorker(who, collecting, leases, carrier, metrics, check=check)
     assert [worker.step(0.0) for _ in range(4)] == [True, True, True, False]
     assert leases.asked == [-1, "delivered", 7, "delivered", 7, "delivered", 9]
     got: list[Trajectory] = [carrier.get(0.0).trajectory for _ in range(3)]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from headrace.algorithms import grpo, ppo
+from headrace.algorithms import dqn, grpo, ppo
 from headrace.common.errors import UsageError
 from headrace.common.types import Spaces, Weights
 
@@ -69,3 +69,19 @@ def test_what_an_actor_imports_holds_no_torch():
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("spaces", [DISCRETE, CONTINUOUS], ids=["discrete", "continuous"])
+@pytest.mark.parametrize("shape", [(8,), (), (3, 7), (8, 1)])
+def test_what_is_no_batch_of_observations_is_refused(spaces, shape):
+    _, policy = learner_and_policy(ppo, spaces)
+    with pytest.raises(ValueError, match=r"expected a batch, \[B, 8\]"):
+        policy.act(np.zeros(shape, np.float32), None, np.random.default_rng(0), explore=True)
+
+
+def test_a_q_policy_refuses_it_as_well():
+    learner = dqn.DQN(dqn.Config(), DISCRETE, seed=0)
+    policy = dqn.policy(dqn.Config(), DISCRETE)
+    policy.load(Weights("run", 1, 1, *learner.weights()))
+    with pytest.raises(ValueError, match=r"shape \(8,\); expected a batch, \[B, 8\]"):
+        policy.act(np.zeros(8, np.float32), None, np.random.default_rng(0), explore=False)

@@ -1,8 +1,11 @@
 """One configuration: every preset loads, and everything wrong is one clear line."""
 
+import numpy as np
 import pytest
 
-from headrace.common.errors import UsageError
+from headrace.common import codec
+from headrace.common.errors import Rejected, UsageError
+from headrace.common.types import Episode, Layout, Trajectory
 from headrace.launch.build import Blueprint, plan, with_addresses
 from headrace.launch.config import load, presets
 
@@ -36,6 +39,13 @@ def test_every_preset_is_whole_and_says_what_it_is(name):
         ("cartpole-grpo", "algorithm.clip=0", "algorithm.clip = 0: input should be greater than 0"),
         ("cartpole-ppo", "learner.device=abacus", "learner.device = 'abacus'"),
         ("cartpole-ppo", "learner.precision=float8", "learner.precision = 'float8'"),
+        ("cartpole-ppo", "algorithm.hidden=64", "algorithm.hidden = 64: input should be a list, such as [64, 64]"),
+        ("cartpole-ppo", "task.kwargs.x=nan", "task.kwargs.x = nan is not a finite number"),
+        ("cartpole-ppo", "task.kwargs.x={y=[1.0, -inf]}", "task.kwargs.x.y.1 = -inf is not a finite number"),
+        ("cartpole-ppo", "task.solved=nan", "task.solved = nan: input should be a finite number"),
+        ("cartpole-ppo", "weights.lease_ttl_s=inf", "weights.lease_ttl_s = inf: input should be a finite number"),
+        ("cartpole-ppo", f"run.id={'x' * 300}", f"run.id = '{'x' * 59}...: up to 64 letters, digits, "),
+        ("cartpole-ppo", "run.id=runs/1", "run.id = 'runs/1': up to 64 letters, digits, '.', '_' and '-'"),
         ("cartpole-ppo", "run.total_steps=0", "run.total_steps = 0: input should be greater than 0"),
         ("cartpole-ppo", "task.backend=atari", "task.backend = 'atari'"),
         ("cartpole-ppo", "seed=1", "write section.key=value"),
@@ -79,3 +89,62 @@ def test_options_the_machine_cannot_serve_are_refused_before_anything_starts(mon
 def test_an_environment_the_algorithm_cannot_serve_is_refused():
     with pytest.raises(UsageError, match="needs a Discrete action space"):
         Blueprint(load("cartpole-dqn", ["task.env=Pendulum-v1"])).check()
+
+
+@pytest.mark.parametrize(
+    ("env", "says"),
+    [
+        ("phys2d/CartPole-v1", "cannot be made: ModuleNotFoundError: No module named 'jax' (cartpole.py, line "),
+        ("CartPoel-v1", "Did you mean: `CartPole`?"),
+        ("no_such_module:X-v0", "no_such_module cannot be imported (PYTHONPATH?): ModuleNotFoundError"),
+        ("FrozenLake-v1", "observation space Discrete(16) is not supported; a Box of float32, "),
+    ],
+)
+def test_an_environment_that_cannot_be_had_is_one_line(env, says):
+    with pytest.raises(UsageError) as caught:
+        Blueprint(load("cartpole-ppo", [f"task.env={env}"])).check()
+    assert f"task.env '{env}'" in str(caught.value)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def fits(steps, ends, cap):
+    """Whether the codec takes a fragment of cartpole-ppo, all of its steps ending an episode or none."""
+    blueprint = Blueprint(load("cartpole-ppo", ["run.id=x"]))
+    rows = {Layout.STEP: (steps, 8), Layout.CHAIN: (steps + 1, 8), Layout.FINAL: (steps * 8 if ends else 0,)}
+    arrays = {n: np.zeros((*rows[f.layout], *f.shape), f.dtype) for n, f in blueprint.schema.fields.items()}
+    episodes = (Episode(1.5, 2**20),) * (steps * 8 if ends else 0)
+    who = ("x" * 64, 1, 0, 2**62, 10**6, 10**6, 10**7, "CartPole-v1", blueprint.schema.hash)
+    try:
+        codec.encode(Trajectory(*who, steps, 8, arrays, episodes), cap)
+    except Rejected:
+        return False
+    return True
+
+
+def test_fragments_that_cannot_fit_are_refused_before_the_start_with_what_fits(capsys):
+    cap, key = 1 << 16, "actors.fragment_steps"
+
+    def check(steps):
+        Blueprint(load("cartpole-ppo", [f"transport.record_bytes={cap}", f"{key}={steps}"])).check()
+        return capsys.readouterr().err
+
+    with pytest.raises(UsageError) as caught:
+        check(1000)
+    assert f"{key} = 1000: fragments of 8 x 1000 steps come to 272,128 bytes" in str(caught.value)
+    most = int(str(caught.value).split(f"{key} up to ")[1].split(" fits")[0])
+    assert fits(most, False, cap)
+    assert not fits(most + 10, False, cap)
+    warning = check(most)
+    assert f"warning: {key} = {most}: fragments of 8 x {most} steps come, if every step ended an episode, " in warning
+    always = int(warning.split(f"{key} up to ")[1].split(" fits")[0])
+    assert fits(always, True, cap)
+    assert not fits(always + 40, True, cap)
+    assert check(always) == ""
+
+
+def test_a_group_that_may_not_fit_is_a_warning(capsys):
+    Blueprint(load("cartpole-grpo", ["transport.record_bytes=65536"])).check()
+    said = capsys.readouterr().err
+    assert said.startswith("warning: algorithm.max_steps = 500: a group of ")
+    assert "transport.record_bytes is 65,536; algorithm.max_steps up to " in said

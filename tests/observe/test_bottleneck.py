@@ -1,5 +1,7 @@
 """Each verdict, from what the roles' own metrics would show."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from headrace.common.metrics import Metrics
 from headrace.observe.bottleneck import ADVICE, Figures, decide, judge
 from headrace.observe.endpoints import Endpoint
 from headrace.observe.scrape import Scrape, parse
+from headrace.observe.trouble import last_words
 
 
 def scraped(metrics: Metrics, index: int = 0, time_s: float = 0.0) -> Scrape:
@@ -64,6 +67,7 @@ def test_verdict(case: str) -> None:
     published, publish_s = slow.get("publish", FAST)
     acks, ack_s = slow.get("ack", FAST)
     learner = observe(spend(Metrics("learner"), **learner_phases), "weights_publish_seconds", publish_s, published)
+    learner.inc("learner_updates_total", 10)
     actors = []
     for index in range(2):
         actor = observe(spend(Metrics("actor"), **actor_phases), "transport_ack_seconds", ack_s, acks)
@@ -124,3 +128,88 @@ def test_any_figures_give_a_verdict(figures: Figures) -> None:
     assert verdict.name in {*ADVICE, "unknown"}
     assert all(0 <= share <= 2 for share in verdict.parts.values())
     assert "\n" not in verdict.sentence
+
+
+# --- what is wrong comes before what is slow -------------------------------------------------------------------------
+
+
+def test_a_run_at_nought_steps_gets_no_bottleneck() -> None:
+    learner, actor = scraped(spend(Metrics("learner"), wait=30)), scraped(Metrics("actor"))
+    assert judge([learner, actor]).sentence == "not known yet: no actor has finished a fragment"
+    waiting = scraped(spend(Metrics("actor"), lease=30))
+    verdict = judge([learner, waiting])
+    assert verdict.name == "unknown"
+    assert "the learner waits 100% of its time, actors wait 100%" in verdict.sentence
+    assert "no version was made" in verdict.sentence
+
+
+def test_everything_is_refused_comes_before_any_bottleneck() -> None:
+    learner, actor = spend(Metrics("learner"), wait=9, update=1), scraped(spend(Metrics("actor"), env=9, lease=1))
+    learner.inc("learner_fragments_total", 100)
+    before = [scraped(learner), actor]
+    assert judge(before).name == "actors too few"
+    spend(learner, wait=1)
+    learner.inc("learner_rejected_total", 3, reason="nan")
+    learner.inc("learner_rejected_total", 7, reason="schema")
+    verdict = judge([scraped(learner), actor], before)
+    assert verdict.name == "everything is refused"
+    assert verdict.sentence.startswith("everything is refused (schema 7, nan 3); dead_letter/")
+    learner.inc("learner_fragments_total")
+    assert judge([scraped(learner), actor], before).name == "actors too few"
+
+
+def test_duplicates_alone_are_no_trouble() -> None:
+    learner = spend(Metrics("learner"), wait=9, update=1)
+    learner.inc("learner_rejected_total", 5, reason="duplicate")
+    assert judge([scraped(learner), scraped(spend(Metrics("actor"), env=9))]).name == "actors too few"
+
+
+def test_actors_that_keep_dying_come_with_their_last_words() -> None:
+    learner, actor = scraped(spend(Metrics("learner"), wait=9)), scraped(Metrics("actor"))
+    said = {"actor-0": "headrace actor: worker 0: environment 'X-v0' number 2: obs holds nan"}
+    dead = Scrape(actor.endpoint, 0.0, error="Connection refused")
+    for state in (dead, actor):  # between two lives, and in the next one
+        verdict = judge([learner, state], said=said)
+        assert verdict.name == "actors keep dying"
+        assert verdict.sentence == f"actors keep dying: actor-0: {said['actor-0']}"
+    hangs = Scrape(actor.endpoint, 0.0, error="no answer in 2 s")
+    assert judge([learner, hangs], said={"actor-0": "actor: something it mentioned"}).name == "actors too few"
+    delivers = spend(Metrics("actor"), env=9)
+    delivers.inc("actor_fragments_total")
+    assert judge([learner, dead, scraped(delivers, 1)], said=said).name == "actors too few"
+    assert judge([learner, actor], said={"actor-0": "actor: something it mentioned"}).name == "unknown"
+
+
+def test_who_is_waited_for_is_named_while_nothing_moves() -> None:
+    learner, actor = spend(Metrics("learner"), wait=30), scraped(spend(Metrics("actor"), lease=30))
+    server = Metrics("paramserver")
+    assert judge([scraped(learner), actor, scraped(server)]).name == "unknown", "nobody has a lease"
+    server.set("lease_oldest_worker", 7)
+    server.set("lease_oldest_seconds", 41.3)
+    server.set("lease_oldest_silent_seconds", 0.4)
+    assert judge([scraped(learner), actor, scraped(server)]).sentence == "waiting for worker 7 (lease out for 41 s)"
+    server.set("lease_oldest_silent_seconds", 40.6)
+    verdict = judge([scraped(learner), actor, scraped(server)])
+    assert verdict.sentence == "waiting for worker 7 (lease out for 41 s, not heard of for 41 s)"
+    learner.inc("learner_updates_total")
+    assert judge([scraped(learner), actor, scraped(server)]).name == "weights too slow"
+
+
+@pytest.mark.parametrize(
+    ("log", "line"),
+    [
+        ("", ""),
+        ("headrace actor: an environment hangs\n\n", "headrace actor: an environment hangs"),
+        ('Traceback (most recent call last):\n  File "x.py", line 1, in f\nKeyError: 3\n', "KeyError: 3"),
+        (
+            "Fatal Python error: Segmentation fault\n\nCurrent thread 0x00007f (most recent call first):\n"
+            '  File "x.py", line 1 in f\n\nExtension modules: numpy (total: 1)\n',
+            "Fatal Python error: Segmentation fault",
+        ),
+    ],
+    ids=["empty", "line", "traceback", "crash"],
+)
+def test_last_words(tmp_path: Path, log: str, line: str) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "actor-0.log").write_text("\n" * 20_000 + log)
+    assert last_words(tmp_path) == ({"actor-0": line} if line else {})

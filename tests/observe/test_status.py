@@ -117,6 +117,21 @@ def test_it_says_which_role_is_dead(start: Start, tmp_path: Path, capsys: pytest
     assert "dead: actor 1 (Connection refused; process gone)" in lines
 
 
+def test_it_says_why_all_actors_are_dead(start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start("learner", 0, 0, wait=1)
+    for index in (0, 1):
+        dead = start("actor", index, -1)
+        dead.kill()
+        dead.wait()
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "actor-1.log").write_text("actor: made anew\nheadrace actor: worker 1: reward holds nan\n")
+    assert command(str(tmp_path))[0] == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "actors keep dying: actor-1: headrace actor: worker 1: reward holds nan"
+    assert "dead: actor 0 (Connection refused; process gone)" in lines
+    assert "dead: actor 1 (Connection refused; process gone): headrace actor: worker 1: reward holds nan" in lines
+
+
 @pytest.mark.parametrize(("env_steps", "head", "code"), [(1000, "finished", 0), (999, "stopped before its end", 1)])
 def test_after_the_end(
     start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str], env_steps: int, head: str, code: int

@@ -228,9 +228,9 @@ def test_small_records_of_many_objects_are_counted_as_what_they_hold(place: Plac
 
 
 def overlapping(cap_bytes: int) -> bytes:
-    """A valid frame under the cap, whose arrays lie over each other: apart they are over it."""
+    """A valid frame under the cap, whose arrays lie over each other: apart, with their header, they are over it."""
     n = cap_bytes // 2 // codec.ALIGN * codec.ALIGN
-    arrays = [pb.Array(name=name, dtype=pb.DTYPE_UINT8, shape=[n], offset=0, nbytes=n) for name in "abc"]
+    arrays = [pb.Array(name=name, dtype=pb.DTYPE_UINT8, shape=[n], offset=0, nbytes=n) for name in "ab"]
     head = pb.TrajectoryHeader(run_id="another", t=1, b=1, arrays=arrays).SerializeToString()
     prefix = codec.PREFIX.pack(codec.MAGIC, codec.VERSION, 0, len(head), n)
     rest = head + bytes(-(codec.PREFIX_BYTES + len(head)) % codec.ALIGN) + bytes(n)

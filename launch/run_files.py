@@ -49,14 +49,23 @@ def holds_run(run_dir: Path) -> bool:
 
 
 def write(run_dir: Path, blueprint: Blueprint, changes: Sequence[Change] = ()) -> None:
-    """Keep the settings in force and what they replace: the history first, for it is what could not be made again."""
-    config = blueprint.config
-    if changes:
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        lines = "".join(json.dumps({"when": now, **asdict(change)}) + "\n" for change in changes)
-        path = run_dir / HISTORY
-        before = path.read_bytes() if path.exists() else b""
-        durable.replace_file(path, before + lines.encode(), mode=_OWNER_ONLY)
-    for name, text in ((PLAN, json.dumps(plan(blueprint), indent=2) + "\n"), (CONFIG, config.to_toml())):
-        if not (run_dir / name).exists() or (run_dir / name).read_text() != text:
-            durable.replace_file(run_dir / name, text.encode(), mode=_OWNER_ONLY)
+    """Keep the settings in force and what they replace: the history first, for it is what could not be made again.
+
+    Raises :class:`UsageError` where they cannot be written; each file is the old or the new one then.
+    """
+    planned = json.dumps(plan(blueprint), indent=2) + "\n"
+    try:
+        if changes:
+            _remember(run_dir / HISTORY, changes)
+        for name, text in ((PLAN, planned), (CONFIG, blueprint.config.to_toml())):
+            if not (run_dir / name).exists() or (run_dir / name).read_text() != text:
+                durable.replace_file(run_dir / name, text.encode(), mode=_OWNER_ONLY)
+    except OSError as error:
+        raise UsageError(f"{run_dir}: the settings cannot be kept there: {error.strerror}") from error
+
+
+def _remember(path: Path, changes: Sequence[Change]) -> None:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    lines = "".join(json.dumps({"when": now, **asdict(change)}) + "\n" for change in changes)
+    before = path.read_bytes() if path.exists() else b""
+    durable.replace_file(path, before + lines.encode(), mode=_OWNER_ONLY)

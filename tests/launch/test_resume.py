@@ -21,6 +21,7 @@ from headrace.learner.checkpoint_reader import Checkpoint, latest
 from headrace.learner.experience import make_buffer
 from headrace.observe.rows import MetricsLog
 from tests.observe.test_rows import row
+from tests.observe.test_rows_full_disk import disk_of
 
 from .runs import headrace, train
 
@@ -179,6 +180,16 @@ def test_files_are_private_and_the_history_grows(tmp_path):
     assert stored(tmp_path, "run.total_steps") == 300_000
     assert all(private(tmp_path / name) for name in ("config.toml", "history.jsonl"))
     assert {p.name for p in tmp_path.iterdir()} == {"config.toml", "plan.json", "history.jsonl"}
+
+
+def test_settings_that_cannot_be_kept_are_one_line_and_the_old_ones_stay(tmp_path):
+    run_files.write(tmp_path, Blueprint(config()))
+    before = (tmp_path / "config.toml").read_bytes()
+    after = config("run.total_steps=200_000")
+    with disk_of(0), pytest.raises(UsageError, match="the settings cannot be kept there: File too large"):
+        run_files.write(tmp_path, Blueprint(after), resume.changes(config(), after))
+    assert {p.name for p in tmp_path.iterdir()} == {"config.toml", "plan.json"}
+    assert (tmp_path / "config.toml").read_bytes() == before
 
 
 def test_where_there_is_no_run_it_says_so(tmp_path):

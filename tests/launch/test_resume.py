@@ -150,7 +150,7 @@ def test_a_lost_log_is_begun_anew_and_its_cost_is_told(tmp_path, caplog):
     log.write(row(1300))
     log.close()
     saved, lost = resume.with_new_log(Checkpoint(tmp_path, 1, info, {}), tmp_path, config())
-    assert saved.info == {**info, "positions": {}}
+    assert saved.info == {**info, "positions": {}, "log_id": "", "examined": {}}
     assert (lost.key, lost.new) == ("log", config().transport.url)
     assert lost.former["positions"] == {"0": 17, "3": 4}
     assert lost.former["env_steps_lost_at_least"] == 300

@@ -39,7 +39,8 @@ _OUT_OF_RANGE = (KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET, 
 _DAMAGED = (KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION, KafkaError.INVALID_MSG, KafkaError._NOT_IMPLEMENTED)
 _REFUSED = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("confluent_kafka")
+logger.addHandler(logging.NullHandler())  # as kafka-python does: what matters is raised, or counted
 
 
 class Producer:

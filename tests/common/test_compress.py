@@ -76,6 +76,7 @@ def one(nbytes: int, payload: bytes = PADDED, packed: int = len(BLOCK), **prefix
 
 HOSTILE: dict[str, tuple[str, bytes]] = {
     "more than the block can hold": ("malformed", one(compress.MAX_RATIO * len(BLOCK) + 1)),
+    "as much as the cap in 300 bytes": ("malformed", one(CAP)),
     "more than it holds": ("malformed", one((64 << 10) + 1)),
     "less than it holds": ("malformed", one((64 << 10) - 1)),
     "over the cap": ("size", one(CAP + 1)),

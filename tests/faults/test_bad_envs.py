@@ -34,11 +34,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """A parameter server and a learner that wait for good fragments; every actor of this file may join them."""
     os.environ["PYTHONPATH"] = str(ROOT)
     run = Run(tmp_path_factory.mktemp("bad-envs"), "ppo", f"task.env={THERE}:Good-v0", "actors.step_timeout_s=1")
-    run.role("paramserver")
-    run.role("learner")
-    run.wait_until(lambda: run.metrics("paramserver").get(("leases_admit_until",)), "the learner has published")
-    yield run
-    run.close()
+    try:
+        run.role("paramserver")
+        run.role("learner")
+        run.wait_until(lambda: run.metrics("paramserver").get(("leases_admit_until",)), "the learner has published")
+        yield run
+    finally:
+        run.close()
 
 
 def actor(run: Run, name: str, index: int, *settings: str) -> tuple[int, list[str]]:

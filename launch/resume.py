@@ -62,19 +62,25 @@ def finished(run_dir: Path, config: Config) -> str:
 def with_new_log(saved: Checkpoint, run_dir: Path, config: Config) -> tuple[Checkpoint, Change]:
     """The checkpoint without its positions in a log that is lost, and what that costs, for the history.
 
-    Known is what was trained on since the checkpoint and would have been read again. Records that nobody had read are
-    as many as the old log held: unknown.
+    Known is what was trained on since the checkpoint and would have been read again, and how many leases were out when
+    it was made: as many fragments may have been on their way. How many followed them, nobody can tell.
     """
-    last, counters, url = last_row(run_dir / ROWS), saved.info["counters"], config.transport.url
-    again = max(0, last["env_steps"] - counters["env_steps"]) if last is not None else 0
-    positions = saved.info["positions"]
-    cost = {"positions": positions, "env_steps_lost_at_least": again, "unread_records_lost": "unknown"}
+    last, info, url = last_row(run_dir / ROWS), saved.info, config.transport.url
+    again = max(0, last["env_steps"] - info["counters"]["env_steps"]) if last is not None else 0
+    leases_out = info["issued"] - sum(end - first for first, end in info["spent"])
+    cost = {
+        "positions": info["positions"],
+        "env_steps_lost_at_least": again,
+        "leases_out_at_the_checkpoint": leases_out,
+        "records_lost": "unknown",
+    }
     _log.warning(
-        "learner: --new-log: reads %s from its oldest record on; lost with the old log: what followed %s there; "
-        "%d steps of it had been trained on since the checkpoint, how many records nobody had read is unknown",
-        url, positions or "the checkpoint", again,
+        "learner: --new-log: reads %s from its oldest record on; lost with the old log: what followed %s there, an "
+        "unknown number of records; %d steps of it were trained on after the checkpoint, at which %d leases were out",
+        url, info["positions"] or "the checkpoint", again, leases_out,
     )  # fmt: skip
-    return replace(saved, info={**saved.info, "positions": {}, "log_id": "", "examined": {}}), Change("log", cost, url)
+    begin = {"positions": {}, "examined": {}, "log_id": ""}
+    return replace(saved, info={**info, **begin}), Change("log", cost, url)
 
 
 @contextlib.contextmanager

@@ -21,11 +21,10 @@ from headrace.common.metrics import Metrics
 from headrace.common.transport.memory import Memory
 from headrace.launch.build import Blueprint
 from headrace.launch.run_learner import learn, make_learner
-from headrace.launch.serial import run_serial
 from headrace.learner.checkpoint_writer import CheckpointWriter
 from headrace.observe.rows import read_rows
 from headrace.paramserver.inprocess import InProcess
-from headrace.paramserver.ledger import Ledger
+from headrace.paramserver.lockstep import make_ledger
 from headrace.paramserver.store import Store
 from tests.faults.run import Run
 
@@ -155,10 +154,10 @@ def test_what_was_learnt_is_kept_when_an_error_ends_it(
 
     owner, name = (InProcess, "publish") if where == "publish" else (PPO, "update")
     real = getattr(owner, name)
-    fragments, kept = fragments_of(run), run.dir / "checkpoints"
+    kept = run.dir / "checkpoints"
     monkeypatch.setattr(owner, name, broken)
     with pytest.raises(Breaks):
-        learn_from(run, fragments)
+        learn_alone(run)
     if where == "publish":
         assert [p.name for p in kept.glob("ckpt-*")] == ["ckpt-000000000003"]
         assert RESCUED in caplog.text
@@ -180,30 +179,30 @@ def test_a_learner_that_was_replaced_keeps_nothing(
             raise Fenced
         real(*args)  # type: ignore[arg-type]
 
-    fragments = fragments_of(run)
     monkeypatch.setattr(InProcess, "publish", fenced)
     with pytest.raises(Fenced):
-        learn_from(run, fragments)
+        learn_alone(run)
     assert not list((run.dir / "checkpoints").glob("ckpt-*"))
 
 
-def fragments_of(run: Run) -> list:
-    found: list = []
-    run_serial(run.config, lambda _, trained: found.extend(trained.fragments), 6)
-    return found
-
-
-def learn_from(run: Run, fragments: list) -> None:
-    """The learner role's own loop on fragments that are all there."""
+def learn_alone(run: Run) -> None:
+    """The learner role's own loop, its actors stepped whenever it asks whether to stop."""
     blueprint, metrics = Blueprint(run.config), Metrics("learner")
-    carrier = Memory(blueprint.limits)
+    carrier, server = Memory(blueprint.limits), InProcess(Store(make_ledger(0)))
+    subscriber = server.subscriber(run.config.run.id, 0, 7)
+    worker = blueprint.rollout_worker(0, 7, subscriber, carrier, Metrics("actor"))
+
+    def stop() -> bool:
+        worker.step(timeout_s=0.0)
+        return False
+
     with CheckpointWriter(run.dir / "checkpoints", metrics=metrics) as checkpoints:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("headrace.launch.run_learner.open_source", lambda *_, **__: carrier)
-            learner = make_learner(run.config, run.dir, InProcess(Store(Ledger())), checkpoints, metrics, None)
-        for fragment in fragments:
-            carrier.put(fragment)
+            learner = make_learner(run.config, run.dir, server, checkpoints, metrics, None)
         try:
-            learn(learner, run.config, run.dir, checkpoints, metrics, lambda: False)
+            learner.start()
+            learn(learner, run.config, run.dir, checkpoints, metrics, stop)
         finally:
+            worker.close()
             learner.close()

@@ -145,16 +145,17 @@ def test_another_log_needs_its_name():
 
 
 def test_a_lost_log_is_begun_anew_and_its_cost_is_told(tmp_path, caplog):
-    info = {"positions": {"0": 17, "3": 4}, "counters": {"env_steps": 1000}}
+    info = {"positions": {"0": 17, "3": 4}, "counters": {"env_steps": 1000}, "issued": 9, "spent": [[0, 4], [5, 7]]}
     log = MetricsLog(tmp_path / "metrics.jsonl")
     log.write(row(1300))
     log.close()
     saved, lost = resume.with_new_log(Checkpoint(tmp_path, 1, info, {}), tmp_path, config())
-    assert saved.info == {**info, "positions": {}, "log_id": "", "examined": {}}
+    assert saved.info == {**info, "positions": {}, "examined": {}, "log_id": ""}
     assert (lost.key, lost.new) == ("log", config().transport.url)
     assert lost.former["positions"] == {"0": 17, "3": 4}
     assert lost.former["env_steps_lost_at_least"] == 300
-    assert lost.former["unread_records_lost"] == "unknown"
+    assert lost.former["leases_out_at_the_checkpoint"] == 3
+    assert lost.former["records_lost"] == "unknown"
     (said,) = caplog.messages
     assert "300 steps" in said
     assert "unknown" in said

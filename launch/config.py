@@ -70,6 +70,10 @@ class Actors(BaseModel):
     """Environments per rollout worker, stepped with one batched forward. (Groups set it: one episode each.)"""
     fragment_steps: int = Field(default=128, ge=1)
     """Steps per environment in a fragment."""
+    memory_bytes: int = Field(default=0, ge=0)
+    """Memory an actor process may take, with all that its environments start; beyond it the actor ends, says so, and is
+    started again. 0: an equal share of this machine's (or container's) memory under `headrace train`; no limit for an
+    actor that is run singly, whose platform has one."""
 
 
 class Learner(BaseModel):

@@ -29,7 +29,7 @@ from headrace.common.transport import open_source
 from headrace.common.types import Weights
 from headrace.common.weights.base import Progress
 from headrace.common.weights.grpc import GrpcPublisher
-from headrace.launch.build import Blueprint, ensure_socket_dir
+from headrace.launch.build import Blueprint
 from headrace.launch.config import Config, load
 
 RSS_TARGET_MB, FIRST_TARGET_S = 120.0, 1.5
@@ -38,7 +38,7 @@ DEADLINE_S = 60.0
 
 
 def role(name: str, config: Path, log: Path) -> subprocess.Popen[bytes]:
-    argv = [sys.executable, "-m", "headrace.launch.cli", name, "--config", str(config), "--supervised"]
+    argv = [sys.executable, "-m", "headrace.launch.cli", name, "--config", str(config)]
     with log.open("ab") as file:
         return subprocess.Popen(argv, stdout=file, stderr=file, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
@@ -46,7 +46,6 @@ def role(name: str, config: Path, log: Path) -> subprocess.Popen[bytes]:
 def measure(config: Config, folder: Path, seconds: float) -> dict[str, Any]:
     """One actor from its start to its end."""
     blueprint, log, metrics = Blueprint(config), folder / "log", Metrics("learner")
-    ensure_socket_dir(config)
     (folder / "config.toml").write_text(config.to_toml())
     server = role("paramserver", folder / "config.toml", log)
     publisher = GrpcPublisher(config.weights.address, config.run.id, "", metrics)

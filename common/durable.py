@@ -82,18 +82,39 @@ def remove(path: Path, fs: FileSystem = os) -> None:
         _log.warning("%s not removed: %s", path, error.strerror)
 
 
+def is_at(fd: int, path: Path) -> bool:
+    """Whether what ``fd`` has open still stands at ``path``."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
+
+
+class Locked(UsageError):
+    """Another process holds a lock; ``pid`` is the one that took it (0: not known), which may be gone by now."""
+
+    def __init__(self, path: Path, pid: int) -> None:
+        who = f"the process with pid {pid}" if pid else "another process"
+        super().__init__(f"{path.parent} is being written by {who}: stop it first")
+        self.pid = pid
+
+
 def lock(path: Path) -> int:
     """Hold ``path`` (flock) until the descriptor returned is closed or the process is gone, however it went.
 
-    Raises :class:`UsageError` naming the holder's pid. A child forked without exec shares the lock.
+    Raises :class:`Locked` naming the holder's pid. A child that inherits the descriptor shares the lock.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        pid = os.pread(fd, 20, 0).decode(errors="replace").strip() or "unknown"
-        os.close(fd)
-        raise UsageError(f"{path.parent} is being written by the process with pid {pid}: stop it first") from error
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            pid = os.pread(fd, 20, 0).decode(errors="replace").strip()
+            os.close(fd)
+            raise Locked(path, int(pid) if pid.isdecimal() else 0) from error
+        if is_at(fd, path):
+            break
+        os.close(fd)  # its holder removed it while we opened it: a lock that nobody else would meet
     os.ftruncate(fd, 0)
     os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
     return fd

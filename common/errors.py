@@ -29,6 +29,10 @@ class LogLost(UsageError):
     """The log that a position belongs to is not there any more: its topic was deleted or made anew, or lost records."""
 
 
+class NoAnswer(UsageError):
+    """Nobody answers at an address that may well be right: one who knows that somebody did may wait and try again."""
+
+
 class TransportError(HeadraceError):
     """A carrier of trajectories or weights failed for good."""
 

@@ -3,15 +3,11 @@ means the same everywhere."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 import secrets
 import sys
-import tempfile
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from headrace.actor.env_rollout import EnvRollout
@@ -30,6 +26,7 @@ from headrace.common.weights.base import Subscriber
 from headrace.launch import fragment_size
 from headrace.launch.config import Config
 from headrace.launch.device import check_options, resolve
+from headrace.launch.socket_dir import socket_dir
 from headrace.tasks import make_batch
 from headrace.tasks.gymnasium_batch import GymnasiumBatch
 
@@ -172,19 +169,6 @@ def with_addresses(config: Config) -> Config:
     split(weights.address)
     check_url(transport.url)
     return config.model_copy(update={"run": run, "transport": transport, "weights": weights})
-
-
-def socket_dir(run_id: str) -> Path:
-    """A folder only this user can enter, for the sockets of one run."""
-    name = hashlib.sha256(f"{os.getuid()}-{run_id}".encode()).hexdigest()[:12]
-    return Path(tempfile.gettempdir()) / f"headrace-{name}"
-
-
-def ensure_socket_dir(config: Config) -> None:
-    folder = socket_dir(config.run.id)
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise UsageError(f"{folder} belongs to another user; remove it or set TMPDIR")
 
 
 def plan(blueprint: Blueprint) -> dict[str, Any]:

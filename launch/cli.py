@@ -40,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = commands.add_parser(name, help=line, description=line, allow_abbrev=False)
         if name == wanted:
             import_module(f"headrace.{module}").add_arguments(command)
-    args = parser.parse_args(arguments)
+    args, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        commands.choices.get(args.command, parser).error(_unknown_option(unknown[0], arguments))
     if args.version:
         from importlib.metadata import version
 
@@ -49,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.command is None:
         parser.print_help()
         return 2
+    if getattr(args, "supervised", None) is not None:
+        args.supervised = import_module("headrace.launch.lifeline").Attached(args.supervised)
     try:
         code: int = import_module(f"headrace.{COMMANDS[args.command][0]}").run(args)
         return code
@@ -57,6 +61,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2 if isinstance(error, UsageError) else 1
     except BrokenPipeError:
         return 1
+
+
+def _unknown_option(word: str, arguments: Sequence[str]) -> str:
+    """What to say of a word nobody knows. A flag that is called like a key of the config was meant as one."""
+    flag, equals, value = word.partition("=")
+    keys = import_module("headrace.launch.settings").named(flag.lstrip("-")) if flag.startswith("--") else []
+    if not keys:
+        return f"unrecognized arguments: {word}"
+    if not equals:
+        value = next(iter(arguments[arguments.index(word) + 1 :]), "VALUE")
+    return f"{flag} is no option; say {' or '.join(f'--set {key}={value}' for key in keys)}"
 
 
 if __name__ == "__main__":

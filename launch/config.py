@@ -83,6 +83,10 @@ class Actors(BaseModel):
     """Steps per environment in a fragment."""
     step_timeout_s: float = Field(default=60.0, gt=0)
     """An environment whose ``step()`` or ``reset()`` takes longer hangs: its actor ends, and is started again."""
+    memory_bytes: int = Field(default=0, ge=0)
+    """Memory an actor process may take, with all that its environments start; beyond it the actor ends, says so, and is
+    started again. 0: an equal share of this machine's (or container's) memory under `headrace train`; no limit for an
+    actor that is run singly, whose platform has one."""
 
 
 class Learner(BaseModel):

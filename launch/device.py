@@ -8,6 +8,7 @@ import shutil
 from headrace.algorithms.device import Device
 from headrace.common.errors import UsageError
 from headrace.launch.config import Learner
+from headrace.observe.probe import ask
 
 #: What torch.compile needs one of, for the code it writes.
 _COMPILERS = ("c++", "g++", "clang++")
@@ -38,3 +39,15 @@ def resolve(options: Learner) -> Device:
     if name != "cpu":
         torch.cuda.set_device(torch.device(name).index or 0)  # graphs are recorded on the current device
     return Device(name, options.precision, options.compile, options.cuda_graphs)
+
+
+def check_device(options: Learner) -> None:
+    """Whether torch finds the CUDA device asked for by name. Raises :class:`UsageError`. Asks in a process of its own:
+    one that looks itself keeps part of the device's memory."""
+    kind, _, index = options.device.partition(":")
+    if kind != "cuda":
+        return
+    answer = ask("torch")
+    found = len(answer.get("devices", ()))
+    if "error" not in answer and int(index or 0) >= found:
+        raise UsageError(f"learner.device {options.device!r}: torch finds {found or 'no'} CUDA devices here")

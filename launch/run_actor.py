@@ -21,6 +21,7 @@ from headrace.common.weights.grpc import GrpcSubscriber
 from headrace.common.weights.join import join
 from headrace.launch.build import Blueprint, new_incarnation
 from headrace.launch.config import Config
+from headrace.launch.memory import limit_bytes, watch_memory
 from headrace.launch.roles import SUBSCRIBE, add_role_arguments, announced, client_tls, role_config, token
 from headrace.launch.stopping import Stop
 
@@ -42,15 +43,19 @@ def run(args: argparse.Namespace) -> int:
     Blueprint(config).check_collecting()
     stop, metrics = Stop(args.supervised), Metrics("actor")
     faulthandler.enable()  # where an environment crashed the process stands in the log
+    watch_memory(limit_bytes(config, args.supervised is not None), stop)
     with announced(args, metrics, "actor", args.index or 0):
         while True:
             try:
-                act(config, args.index, metrics, stop, stay=args.stay or args.supervised)
-                return 0
+                act(config, args.index, metrics, stop, stay=args.stay or args.supervised is not None)
+                break
             except Fenced:
                 if args.index is not None:
                     raise
                 # Another process has our number by right, or by the accident of a new server: there are others.
+    if stop.reason:
+        print(f"actor {args.index or 0}: {stop.reason}", file=sys.stderr, flush=True)
+    return 1 if stop.reason else 0
 
 
 def act(config: Config, index: int | None, metrics: Metrics, stop: Callable[[], bool], stay: bool = False) -> None:

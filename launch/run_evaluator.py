@@ -33,9 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    config = role_config(args)
     if args.run_dir is None:
         raise UsageError("evaluator: --run-dir is needed; evaluations.jsonl goes there")
+    config = role_config(args)
     blueprint, stop, metrics = Blueprint(config), Stop(args.supervised), Metrics("evaluator")
     policy, have, due_s = blueprint.policy(), -1, 0.0
     away = Waiting("evaluator", config.weights.down_timeout_s)

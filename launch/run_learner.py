@@ -16,7 +16,7 @@ from pathlib import Path
 
 from headrace.common.errors import CheckpointFailed, Fenced, TransportError, UsageError
 from headrace.common.metrics import Metrics
-from headrace.common.transport import open_source
+from headrace.common.transport import Source, open_source, patience_s
 from headrace.common.weights.base import Publisher
 from headrace.common.weights.grpc import GrpcPublisher
 from headrace.launch import init_from, resume, run_files
@@ -24,7 +24,16 @@ from headrace.launch.bookkeeping import Bookkeeping
 from headrace.launch.build import Blueprint
 from headrace.launch.config import Config
 from headrace.launch.finish import finish
-from headrace.launch.roles import PUBLISH, add_role_arguments, announced, client_tls, role_config, token
+from headrace.launch.roles import (
+    PUBLISH,
+    add_role_arguments,
+    announced,
+    client_tls,
+    only_writer,
+    patiently,
+    role_config,
+    token,
+)
 from headrace.launch.run_files import Change
 from headrace.launch.stopping import Stop
 from headrace.learner.checkpoint_reader import Checkpoint
@@ -35,6 +44,8 @@ from headrace.learner.loop import Learner
 _STEP_S = 0.2
 #: How long everybody is given to hear that the run has come to its end.
 _FAREWELL_S = 5.0
+#: For the last checkpoint, once the supervisor is gone.
+_LAST_CHECKPOINT_S = 60.0
 _log = logging.getLogger("headrace.learner")
 
 
@@ -46,9 +57,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    config = role_config(args)
     if args.run_dir is None:
         raise UsageError("learner: --run-dir is needed; checkpoints and metrics go there")
+    config = role_config(args)
+    with only_writer(args):
+        return _run(args, config)
+
+
+def _run(args: argparse.Namespace, config: Config) -> int:
     changes = _begin(args, config)
     if args.resume and not args.supervised and (said := resume.finished(args.run_dir, config)):
         print(said)
@@ -73,7 +89,8 @@ def run(args: argparse.Namespace) -> int:
         if saved is not None and args.new_log:
             saved, lost = resume.with_new_log(saved, args.run_dir, config)
             changes = [*changes, lost]
-        learner = make_learner(config, args.run_dir, publisher, checkpoints, metrics, saved)
+        learner = make_learner(config, args.run_dir, publisher, checkpoints, metrics, saved, stop)
+        stop.give(_LAST_CHECKPOINT_S)
         run_files.write(args.run_dir, Blueprint(config), changes)
         try:
             done = learn(learner, config, args.run_dir, checkpoints, metrics, stop)
@@ -106,6 +123,7 @@ def make_learner(
     checkpoints: CheckpointWriter,
     metrics: Metrics,
     saved: Checkpoint | None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Learner:
     """A learner, fresh or where a checkpoint left it. Raises :class:`UsageError` for one of another network."""
     blueprint = Blueprint(config)
@@ -116,14 +134,19 @@ def make_learner(
     if saved is None and config.run.init_from is not None:
         init_from.begin(algorithm, config.run.init_from)
     epoch = checkpoints.next_epoch()
-    source = open_source(
-        config.transport.url,
-        limits=blueprint.limits,
-        metrics=metrics,
-        dead_letter=run_dir / "dead_letter",
-        group=f"headrace-{config.run.id}",
-        run_id=config.run.id,
-    )
+
+    def opening() -> Source:
+        return open_source(
+            config.transport.url,
+            limits=blueprint.limits,
+            metrics=metrics,
+            dead_letter=run_dir / "dead_letter",
+            group=f"headrace-{config.run.id}",
+            run_id=config.run.id,
+        )
+
+    # A carrier that a checkpoint was made from has been there: it is waited for.
+    source = patiently(opening, patience_s(config.transport.url), stop) if saved else opening()
     return Learner(
         Identity(config.run.id, epoch),
         algorithm,

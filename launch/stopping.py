@@ -1,28 +1,47 @@
-"""When a role stops: SIGINT or SIGTERM (finish the step, flush, checkpoint, exit 0), or its supervisor has gone."""
+"""When a role stops: SIGINT or SIGTERM (finish the step, flush, checkpoint, exit 0), its supervisor has gone, or it has
+found a reason itself."""
 
 from __future__ import annotations
 
-import os
 import signal
 from types import FrameType
 
+from headrace.launch.lifeline import Attached
+
+#: How long a role may take to end once its supervisor is gone. (The learner has more, for a checkpoint.)
+_GRACE_S = 1.0
+
 
 class Stop:
-    """Ask ``stop()`` between steps. A second signal is not special: every step has a deadline."""
+    """Ask ``stop()`` between steps. A second signal is not special: every step has a deadline.
 
-    def __init__(self, supervised: bool = False) -> None:
-        self._asked = False
-        self._parent = os.getppid() if supervised else None
+    ``supervised``: what ties the role to its supervisor, None where nobody supervises it.
+    """
+
+    def __init__(self, supervised: Attached | None = None) -> None:
+        self._asked, self._supervised = False, supervised
+        #: Why the role ends itself, for people; such an end is a failure.
+        self.reason = ""
+        self.give(_GRACE_S)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
 
     def __call__(self) -> bool:
-        return self._asked or (self._parent is not None and os.getppid() != self._parent)
+        return self._asked or bool(self.reason) or (self._supervised is not None and self._supervised.gone.is_set())
 
     @property
     def asked(self) -> bool:
         """A signal came (rather than the supervisor's death)."""
         return self._asked
+
+    def because(self, reason: str) -> None:
+        """End the role at its next step."""
+        self.reason = self.reason or reason
+
+    def give(self, grace_s: float) -> None:
+        """From now on the role has so much to save that it may take ``grace_s`` to end without a supervisor."""
+        if self._supervised is not None:
+            self._supervised.grace_s = grace_s
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._asked = True

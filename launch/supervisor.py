@@ -1,102 +1,84 @@
-"""Processes that are watched: one that may die is started again with back-off, one that must not ends the run with its
-own traceback. Knows nothing of reinforcement learning.
+"""Looks after processes: one that may die is started again with back-off, one that must not ends the run with its own
+traceback, and so does a role of which every process dies again and again. Knows nothing of reinforcement learning.
 """
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
 
 from headrace.common.errors import HeadraceError, UsageError
 from headrace.common.metrics import Metrics
+from headrace.launch.child import Child
 
-#: Exit code of bad usage: nothing would be better a second time.
+#: Exit code of bad usage: before the run first moves nothing would be better a second time.
 USAGE_EXIT = 2
-#: A process that lived so long starts with a clean record after its next death.
-_FORGIVEN_AFTER_S = 30.0
+#: A process that lived so long is started again at once after its next death.
+_FORGIVEN_AFTER_S = 10.0
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.25, 15.0
-#: Deaths in a row, each before _FORGIVEN_AFTER_S, after which starting again is pointless.
-_MAX_DEATHS = 8
-_TRACEBACK_LINES = 30
+#: Deaths of each process of a role, since the run last moved, after which starting again is pointless.
+_MAX_DEATHS = 5
+_LOOK_S = 0.02
 
 
 class ProcessDied(HeadraceError):
-    """A process that must not die did. ``output`` holds the end of what it printed."""
+    """The run cannot go on without a process that died. ``output`` holds the end of what it said."""
 
-    def __init__(self, name: str, returncode: int, output: str) -> None:
-        cause = signal.Signals(-returncode).name if returncode < 0 else f"exit code {returncode}"
-        super().__init__(f"{name} died ({cause})")
-        self.name, self.returncode, self.output = name, returncode, output
-
-
-@dataclass
-class Child:
-    """One watched process. ``restart``: it may die and is started again."""
-
-    name: str
-    role: str
-    argv: list[str]
-    log: Path
-    restart: bool
-    env: dict[str, str] = field(default_factory=dict)
-    process: subprocess.Popen[bytes] | None = None
-    started_s: float = 0.0
-    deaths: int = 0
-    start_at_s: float = 0.0
-
-    def start(self) -> None:
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **self.env},
-                start_new_session=True,  # Ctrl-C reaches the supervisor only, which then ends them in order
-            )
-        self.started_s = time.monotonic()
-
-    def tail(self) -> str:
-        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        return "\n".join(lines[-_TRACEBACK_LINES:])
+    def __init__(self, message: str, output: str) -> None:
+        super().__init__(message)
+        self.output = output
 
 
 class Supervisor:
-    """Starts children, looks after them at every ``poll``, ends them in order."""
+    """Starts children, looks after them at every ``poll``, ends them in order.
 
-    def __init__(self, children: list[Child], metrics: Metrics) -> None:
-        self.children, self._metrics = children, metrics
+    Whether dying again and again is pointless depends on whether the run moves all the same, and only the caller knows
+    that: it says so by :meth:`moved`. A run that has moved (``moved_before``: under an earlier supervisor) and then
+    stands still gets ``patience_s`` besides, for what it lost may come back.
+    """
+
+    def __init__(
+        self, children: list[Child], metrics: Metrics, *, moved_before: bool = False, patience_s: float = 0.0
+    ) -> None:
+        self.children, self._metrics, self._patience_s = children, metrics, patience_s
         self.restarts: dict[str, int] = {}
+        #: Set once the run is coming to its end: then nobody is started again.
+        self.finishing = False
         self._messages: list[str] = []
+        self._moved = False
+        self._moved_s = time.monotonic() if moved_before else None
 
     def start(self) -> None:
         for child in self.children:
             child.start()
 
-    def poll(self) -> list[str]:
-        """Look at every child once; names of those that ended well (exit code 0).
+    def moved(self) -> None:
+        """The run has got on: what died before is forgiven, and bad usage is no longer an explanation."""
+        self._moved, self._moved_s = True, time.monotonic()
+        for child in self.children:
+            child.deaths_unmoved = 0
 
-        Raises :class:`ProcessDied` for one that must not die or dies again and again, :class:`UsageError` (its own last
-        line) for one that exits with code 2.
+    def poll(self) -> list[str]:
+        """Look at every child once; names of those that ended and are not started again.
+
+        Raises :class:`UsageError` (its own last line) for one that exits with code 2 before the run has ever moved, and
+        :class:`ProcessDied` for one that must not die, or for the last of a role that has become hopeless.
         """
-        finished = []
+        ended = []
         for child in self.children:
             if child.process is None:
-                if time.monotonic() >= child.start_at_s:
+                if time.monotonic() >= child.start_at_s and not self.finishing:
                     child.start()
                 continue
-            code = child.process.poll()
+            code = child.ended()
             if code is None:
                 continue
-            if code == 0:
-                finished.append(child.name)
+            good = self.finishing if child.restart else code == 0
+            if good:
+                ended.append(child.name)
             else:
                 self._died(child, code)
-        return finished
+        return ended
 
     def messages(self) -> list[str]:
         """What happened since the last call, for people."""
@@ -104,35 +86,56 @@ class Supervisor:
         return told
 
     def _died(self, child: Child, code: int) -> None:
-        if code == USAGE_EXIT:
-            raise UsageError((child.tail().splitlines() or [f"{child.name} refused its configuration"])[-1])
-        lived_s = time.monotonic() - child.started_s
-        child.deaths = 1 if lived_s > _FORGIVEN_AFTER_S else child.deaths + 1
-        if not child.restart or child.deaths >= _MAX_DEATHS:
-            raise ProcessDied(child.name, code, child.tail())
+        # What may die may also have to wait for something (a broker) in a run that has moved under another supervisor.
+        if code == USAGE_EXIT and not self._moved and not (child.restart and self._moved_s is not None):
+            raise UsageError(child.last_line() or f"{child.name} refused its configuration")
+        if not child.restart:
+            raise ProcessDied(death(child, code), child.tail())
+        child.deaths = 1 if child.lived_s > _FORGIVEN_AFTER_S else child.deaths + 1
+        child.deaths_unmoved += 1
+        reason = f": {child.last_line()}" if code > 0 and child.last_line() else ""
+        if self._hopeless(child.role):
+            told = f"no {child.role} can go on: {death(child, code)}{reason}\n(all of it: {child.log})"
+            raise ProcessDied(f"every {child.role} died {_MAX_DEATHS} times in a row", told)
         backoff_s = min(_LONGEST_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** (child.deaths - 1))
         child.process, child.start_at_s = None, time.monotonic() + backoff_s
         self.restarts[child.role] = self.restarts.get(child.role, 0) + 1
-        self._messages.append(f"{ProcessDied(child.name, code, '')}; starting it again in {backoff_s:g} s")
+        self._messages.append(f"{death(child, code)}{reason}; starting it again in {backoff_s:g} s")
         self._metrics.inc("restarts_total", role=child.role)
+
+    def _hopeless(self, role: str) -> bool:
+        """No process of the role helps the run on. One that does is enough: the others are tried again and again."""
+        if self._moved_s is not None and time.monotonic() - self._moved_s < self._patience_s:
+            return False
+        return all(child.deaths_unmoved >= _MAX_DEATHS for child in self.children if child.role == role)
 
     def end(self, name: str, grace_s: float) -> None:
         """Stop one child that has work to save. Raises :class:`ProcessDied` when it did not come to a good end."""
         code = self.stop([name], grace_s).get(name, 0)
         if code not in (0, -signal.SIGTERM):  # by that signal itself: it had not begun
-            raise ProcessDied(name, code, next(c for c in self.children if c.name == name).tail())
+            child = next(c for c in self.children if c.name == name)
+            raise ProcessDied(death(child, code), child.tail())
 
     def stop(self, names: list[str], grace_s: float) -> dict[str, int]:
         """SIGTERM the named children together, SIGKILL what is left after ``grace_s``; their exit codes."""
-        running = {c.name: c.process for c in self.children if c.name in names and c.process is not None}
-        for process in running.values():
-            if process.poll() is None:
-                process.terminate()
+        named = [c for c in self.children if c.name in names and c.process is not None]
+        for child in named:
+            if child.process is not None and child.ended() is None:
+                child.process.terminate()
         deadline = time.monotonic() + grace_s
-        for process in running.values():
-            try:
-                process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        return {name: int(process.returncode) for name, process in running.items()}
+        while time.monotonic() < deadline and any(child.ended() is None for child in named):
+            time.sleep(_LOOK_S)
+        for child in named:
+            child.kill()
+        return {child.name: child.ended() or 0 for child in named}
+
+    def close(self) -> None:
+        for child in self.children:
+            child.close()
+
+
+def death(child: Child, code: int) -> str:
+    """How a child ended, for people."""
+    if code == 0:
+        return f"{child.name} ended though the run goes on (exit code 0)"
+    return f"{child.name} died ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"

@@ -1,6 +1,6 @@
 """headrace train: all roles on this machine as real processes, watched, shown, and evaluated at the end.
 
-config -> run directory -> paramserver + learner + actors -> rows on the screen -> evaluation, curve, GIF
+config, checked -> run directory -> paramserver + learner + actors -> rows on the screen -> evaluation, curve, GIF
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -18,15 +17,18 @@ from headrace.common.errors import UsageError
 from headrace.common.metrics import Metrics
 from headrace.launch import config as configuration
 from headrace.launch import init_from, resume, run_files
-from headrace.launch.build import Blueprint, ensure_socket_dir, plan, socket_dir, with_addresses
+from headrace.launch import run_dir as run_dirs
+from headrace.launch.build import Blueprint, plan, with_addresses
+from headrace.launch.child import Child
 from headrace.launch.config import Config
+from headrace.launch.device import check_device
 from headrace.launch.finish import finish
 from headrace.launch.roles import add_config_arguments
+from headrace.launch.run_dir import RunDir
+from headrace.launch.screen import Screen
+from headrace.launch.socket_dir import held_socket_dir, remove_dead_socket_dirs, used_socket_dir
 from headrace.launch.stopping import Stop
-from headrace.launch.supervisor import Child, ProcessDied, Supervisor
-from headrace.observe.rows import Tail
-from headrace.observe.table import Notes, open_display
-from headrace.observe.watch import Watch
+from headrace.launch.supervisor import ProcessDied, Supervisor
 
 _POLL_S = 0.25
 #: Grace periods: the learner writes a checkpoint, actors finish a fragment and flush.
@@ -47,65 +49,74 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    config, run_dir = _prepare(args)
-    if args.resume and (said := resume.finished(run_dir, config)):
+    config, run_dir = _resume(args) if args.resume else _begin(args)
+    if args.resume and (said := resume.finished(run_dir.path, config)):
         print(said)
         return 0
-    ensure_socket_dir(config)
-    _say_plan(Blueprint(config), run_dir)
+    _say_plan(Blueprint(config), run_dir.path)
     overrides = args.overrides if args.resume else []  # a new run has them in its config.toml
-    again = shlex.join(["headrace", "train", "--resume", "--run-dir", str(run_dir), *_set(overrides)])
+    again = shlex.join(["headrace", "train", "--resume", "--run-dir", str(run_dir.path), *_set(overrides)])
+    remove_dead_socket_dirs()
     try:
-        finished = _train(config, run_dir, _learner_options(args), overrides)
+        with held_socket_dir(used_socket_dir(config.run.id, config.transport.url, config.weights.address)):
+            finished = _train(config, run_dir, _learner_options(args), overrides)
     except ProcessDied as death:
         print(f"{death.output}\n{death}; go on with: {again}", file=sys.stderr)
         return 1
+    except UsageError:
+        run_dir.abandon()
+        raise
     if not finished:
         print(f"stopped; go on with: {again}")
     else:
-        finish(config, run_dir, args.episodes, gif=not args.no_gif)
+        finish(config, run_dir.path, args.episodes, gif=not args.no_gif)
     return 0
 
 
-# --- before --------------------------------------------------------------------------------------------------------
+# --- before: everything is checked, then the directory is claimed, then something is written -----------------------
 
 
-def _prepare(args: argparse.Namespace) -> tuple[Config, Path]:
-    """The resolved config in its run directory: a fresh one, or the one of the run that goes on. All that can be wrong
-    is found before anything is written."""
-    if args.resume:
-        if args.run_dir is None:
-            raise UsageError("--resume: give the run to go on with, --run-dir D")
-        config = run_files.stored_config(args.run_dir, args.overrides)
-        resume.changes(run_files.stored_config(args.run_dir), config, args.new_log)
-        Blueprint(config).check()
-        (args.run_dir / "logs").mkdir(exist_ok=True)
-        return config, args.run_dir  # what is different is kept by the learner, once it goes on
+def _begin(args: argparse.Namespace) -> tuple[Config, RunDir]:
+    """A fresh run: its config in a directory of its own."""
     if args.preset is None:
         raise UsageError("train: name a preset or a file; `headrace presets` lists what is there")
     start = [] if args.init_from is None else [f"run.init_from={json.dumps(str(args.init_from.resolve()))}"]
     config = with_addresses(configuration.load(args.preset, [*args.overrides, *start]))
+    blueprint = _checked(config)
+    init_from.check(blueprint)
+    run_dir = run_dirs.claim(args.run_dir) if args.run_dir else run_dirs.claim_next(Path(args.preset).stem)
+    try:
+        (run_dir.path / "logs").mkdir(exist_ok=True)
+        run_files.write(run_dir.path, blueprint)
+    except OSError as error:
+        run_dir.abandon()
+        raise UsageError(f"run directory {run_dir.path}: {error.strerror}") from error
+    return config, run_dir
+
+
+def _resume(args: argparse.Namespace) -> tuple[Config, RunDir]:
+    """A run that goes on. What is different is kept by its learner, once it does."""
+    if args.run_dir is None:
+        raise UsageError("--resume: give the run to go on with, --run-dir D")
+    before = run_files.stored_config(args.run_dir)
+    run_dir = run_dirs.claim_again(args.run_dir)
+    config = run_files.stored_config(args.run_dir, args.overrides)
+    resume.changes(before, config, args.new_log)
+    _checked(config)
+    (run_dir.path / "logs").mkdir(exist_ok=True)
+    return config, run_dir
+
+
+def _checked(config: Config) -> Blueprint:
+    """All that can be known to be wrong beforehand is said now."""
     blueprint = Blueprint(config)
     blueprint.check()
-    init_from.check(blueprint)
-    run_dir: Path = args.run_dir or _next_run_dir(Path(args.preset).stem)
-    if (run_dir / "config.toml").exists():
-        raise UsageError(f"{run_dir} already holds a run; go on with it by --resume, or name another directory")
-    (run_dir / "logs").mkdir(parents=True, exist_ok=True)
-    run_files.write(run_dir, blueprint)
-    return config, run_dir
+    check_device(config.learner)
+    return blueprint
 
 
 def _learner_options(args: argparse.Namespace) -> list[str]:
     return [f"--{option}" for option, wanted in (("resume", args.resume), ("new-log", args.new_log)) if wanted]
-
-
-def _next_run_dir(name: str) -> Path:
-    root = Path("runs")
-    number = 1
-    while (root / f"{name}-{number}").exists():
-        number += 1
-    return root / f"{name}-{number}"
 
 
 def _say_plan(blueprint: Blueprint, run_dir: Path) -> None:
@@ -122,49 +133,51 @@ def _say_plan(blueprint: Blueprint, run_dir: Path) -> None:
 # --- while ---------------------------------------------------------------------------------------------------------
 
 
-def children(config: Config, run_dir: Path, for_learner: Sequence[str], overrides: Sequence[str]) -> list[Child]:
+def children(config: Config, run_dir: RunDir, for_learner: Sequence[str], overrides: Sequence[str]) -> list[Child]:
     """The processes of a run: what they are started with is what a person would type for a single role."""
+    path = run_dir.path
 
-    def child(role: str, index: int, restart: bool, *extra: str) -> Child:
-        common = ["--config", str(run_dir / "config.toml"), *_set(overrides), "--run-dir", str(run_dir), "--supervised"]
+    def child(role: str, index: int, *extra: str) -> Child:
+        common = ["--config", str(path / "config.toml"), *_set(overrides), "--run-dir", str(path)]
         argv = [sys.executable, "-m", "headrace.launch.cli", role, *common, *extra]
-        log = run_dir / "logs" / f"{role}-{index}.log"
-        return Child(f"{role}-{index}", role, argv, log, restart, _ONE_THREAD)
+        log = path / "logs" / f"{role}-{index}.log"
+        # A learner that died needs a person to look; the others hold nothing that is not elsewhere.
+        return Child(f"{role}-{index}", role, argv, log, role != "learner", _ONE_THREAD, (run_dir.lock,))
 
-    actors = [child("actor", i, True, "--index", str(i)) for i in range(config.actors.processes)]
-    learner = child("learner", 0, False, *for_learner)
-    return [child("paramserver", 0, False), learner, *actors]
+    actors = [child("actor", i, "--index", str(i)) for i in range(config.actors.processes)]
+    return [child("paramserver", 0), child("learner", 0, *for_learner), *actors]
 
 
 def _set(overrides: Sequence[str]) -> list[str]:
     return [word for override in overrides for word in ("--set", override)]
 
 
-def _train(config: Config, run_dir: Path, for_learner: Sequence[str], overrides: Sequence[str]) -> bool:
-    """Whether it came to its end; False when it was told to stop. Raises :class:`ProcessDied`."""
-    stop, metrics = Stop(), Metrics("supervisor")
-    supervisor = Supervisor(children(config, run_dir, for_learner, overrides), metrics)
-    tail = Tail(run_dir / "metrics.jsonl")
-    display = open_display(f"{config.algorithm['name']} on {config.task.env}", sys.stdout)
-    watch = Watch(run_dir)
-    others = [c.name for c in supervisor.children if c.role != "learner"]
-
-    def show() -> None:
-        rows = tail.new_rows()
-        told = tuple(supervisor.messages())
-        display.show(rows, Notes(bottleneck=watch.sentence(), restarts=supervisor.restarts, messages=told))
-
-    tail.new_rows()  # of a run that goes on: shown the last time
+def _train(config: Config, run_dir: RunDir, for_learner: Sequence[str], overrides: Sequence[str]) -> bool:
+    """Whether it came to its end; False when it was told to stop. Raises :class:`ProcessDied`, and
+    :class:`UsageError` where a role found something wrong before anything was learnt."""
+    stop = Stop()
+    all_of_them = children(config, run_dir, for_learner, overrides)
+    goes_on = "--resume" in for_learner and any((run_dir.path / "checkpoints").glob("ckpt-*"))
+    supervisor = Supervisor(
+        all_of_them, Metrics("supervisor"), moved_before=goes_on, patience_s=config.weights.down_timeout_s
+    )
+    screen = Screen(config, run_dir.path)
+    others = [c.name for c in all_of_them if c.role != "learner"]
     try:
         supervisor.start()
-        while "learner-0" not in supervisor.poll() and not stop():
-            show()
+        while not stop():
+            if screen.read():
+                supervisor.moved()
+            supervisor.finishing = screen.finished  # the last row is written before the actors are let go
+            if "learner-0" in supervisor.poll():
+                break
+            screen.show(supervisor)
             time.sleep(_POLL_S)
         supervisor.end("learner-0", _LEARNER_GRACE_S)
-        show()
+        screen.read()
     finally:
         supervisor.stop(["learner-0"], _LEARNER_GRACE_S)
         supervisor.stop(others, _OTHERS_GRACE_S)
-        display.close()
-        shutil.rmtree(socket_dir(config.run.id), ignore_errors=True)
-    return not stop()
+        screen.close(supervisor)
+        supervisor.close()
+    return screen.finished

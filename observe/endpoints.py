@@ -47,6 +47,26 @@ def withdraw(path: Path) -> None:
         path.unlink()
 
 
+def forget_dead(run_dir: Path) -> None:
+    """Take away the words of processes of this machine that are gone, and the folder if no others are in it."""
+    for path in (run_dir / FOLDER).glob("*.json"):
+        if not alive(_load(path).pid):
+            withdraw(path)
+    with contextlib.suppress(OSError):
+        (run_dir / FOLDER).rmdir()
+
+
+def alive(pid: int) -> bool:
+    """Whether this machine has such a process (which may be another one by now)."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return pid > 0
+
+
 def read(run_dir: Path) -> list[Endpoint]:
     """Every process that announced itself, by role and index. Raises :class:`UsageError` for a file that is not one."""
     return sorted(_load(path) for path in (run_dir / FOLDER).glob("*.json") if not path.name.startswith("."))

@@ -20,7 +20,7 @@ class Watch:
         self._run_dir, self._every_s, self._clock = run_dir, every_s, clock
         self._due_s = clock() + every_s
         self._before: Sequence[Scrape] = ()
-        self._sentence = ""
+        self._sentence, self._unknown = "", False
         self._round: Thread | None = None
 
     def sentence(self) -> str:
@@ -33,5 +33,7 @@ class Watch:
 
     def _ask(self) -> None:
         after = scrape(endpoints.read(self._run_dir))
-        self._sentence = judge(after, self._before, trouble.last_words(self._run_dir)).sentence
-        self._before = after
+        verdict = judge(after, self._before, trouble.last_words(self._run_dir))
+        # At the start and at the end nobody has to know why nothing is known.
+        known = verdict.name != "unknown" or self._unknown
+        self._sentence, self._unknown, self._before = verdict.sentence if known else "", not known, after

@@ -21,6 +21,7 @@ __all__ = [
     "for_run",
     "open_sink",
     "open_source",
+    "patience_s",
 ]
 
 
@@ -46,6 +47,15 @@ def check_url(url: str) -> None:
             parse(url)
         case _:
             raise _unknown(url)
+
+
+def patience_s(url: str) -> float:
+    """How long the carrier behind ``url`` may be away before those who use it give up."""
+    if urlsplit(url).scheme == "kafka":
+        from headrace.common.transport.kafka_address import parse
+
+        return float(parse(url).patience_s)
+    return 0.0
 
 
 def open_sink(url: str, *, limits: Limits, metrics: Metrics, key: str) -> Sink:

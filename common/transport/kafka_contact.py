@@ -9,7 +9,7 @@ from typing import Any
 
 from kafka import errors
 
-from headrace.common.errors import TransportError, UsageError
+from headrace.common.errors import NoAnswer, TransportError, UsageError
 from headrace.common.transport.kafka_address import CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_MS, Address
 
 #: At DEBUG these print every request, the one with the password too; with a login they stay at INFO.
@@ -60,7 +60,7 @@ def translated(address: Address) -> Iterator[None]:
     except (errors.UnsupportedSaslMechanismError, errors.IllegalSaslStateError) as error:
         raise UsageError(f"{address.where}: security settings and broker do not fit: {error}") from error
     except (errors.SaslAuthenticationFailedError, *AWAY) as error:
-        raise UsageError(f"{address.where}: {_no_contact(address, [*heard.errors, error])}") from error
+        raise _no_contact(address, [*heard.errors, error]) from error
     except errors.KafkaError as error:
         raise TransportError(f"{address.where}: {line(error)}") from error
     finally:
@@ -79,20 +79,28 @@ class _Overheard(logging.Handler):
         self.errors = [*self.errors[-20:], *(arg for arg in args if isinstance(arg, Exception))]
 
 
-def _no_contact(address: Address, heard: list[Exception]) -> str:
+def _no_contact(address: Address, heard: list[Exception]) -> UsageError:
     right = f"is security={address.login['security_protocol']} right?"
     login = f"the login of {address.login.get('sasl_plain_username')!r}"
     if address.login["security_protocol"].startswith("SASL"):
         right = f"check {login} (KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD), and {right}"
     said = " ".join(map(str, heard))
     if any(isinstance(e, errors.SaslAuthenticationFailedError) for e in heard):
-        return f"the broker refuses {login}; check KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
+        return UsageError(
+            f"{address.where}: the broker refuses {login}; check KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
+        )
     if "CERTIFICATE_VERIFY_FAILED" in said:
         trusted = address.login.get("ssl_cafile", "the authorities that this system trusts")
-        return f"the broker's certificate is not trusted: {trusted} did not sign it; set cafile= or KAFKA_SSL_CAFILE"
+        return UsageError(
+            f"{address.where}: the broker's certificate is not trusted: {trusted} did not sign it; "
+            "set cafile= or KAFKA_SSL_CAFILE"
+        )
     if "disconnected" in said or "Handshake failed" in said:
-        return f"the broker ends the connection; {right}"
-    return f"no broker answers within {CONNECT_TIMEOUT_S:.0f} s; is it running (headrace broker status), and {right}"
+        return UsageError(f"{address.where}: the broker ends the connection; {right}")
+    return NoAnswer(
+        f"{address.where}: no broker answers within {CONNECT_TIMEOUT_S:.0f} s; is it running (headrace broker status), "
+        f"and {right}"
+    )
 
 
 def line(error: BaseException) -> str:

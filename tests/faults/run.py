@@ -9,7 +9,6 @@ run.wait_until(lambda: run.version >= 20, "version 20")
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,8 +22,9 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from headrace.launch import config as configuration
-from headrace.launch.build import ensure_socket_dir, socket_dir, with_addresses
+from headrace.launch.build import with_addresses
 from headrace.launch.config import Config
+from headrace.launch.socket_dir import hold_socket_dir, release_socket_dir, socket_dir
 from headrace.learner import checkpoint_reader
 from headrace.learner.checkpoint_reader import Checkpoint
 from headrace.observe import endpoints
@@ -52,7 +52,7 @@ class Run:
         self.config: Config = with_addresses(configuration.load(f"cartpole-{algorithm}", wanted))
         self.file = folder / "wanted.toml"
         self.file.write_text(self.config.to_toml())
-        ensure_socket_dir(self.config)
+        self._sockets = hold_socket_dir(socket_dir(self.config.run.id))
         self.dir = folder / "run"
         self._tail = Tail(self.dir / "metrics.jsonl")
         self._rows: list[Row] = []
@@ -111,7 +111,7 @@ class Run:
             process.communicate()
         for pid in self.pids():
             os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(socket_dir(self.config.run.id), ignore_errors=True)
+        release_socket_dir(socket_dir(self.config.run.id), self._sockets)
 
     # --- what it says of itself ------------------------------------------------------------------------------------
 

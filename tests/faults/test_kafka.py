@@ -114,3 +114,35 @@ def test_a_broker_that_is_not_there_is_one_line(new_run: Callable[..., Run]) -> 
         assert said.count("\n") == 1, (role, said)
         assert f"headrace {role}: " in said
         assert "no broker answers" in said
+
+
+def test_a_run_that_goes_on_waits_for_its_broker_and_says_how_to_go_on_when_that_was_in_vain(
+    new_run: Callable[..., Run], own_broker: OwnBroker
+) -> None:
+    run = new_run("ppo", f"transport.url='{url(own_broker.info.bootstrap)}'", "actors.processes=1")
+    train = run.train()
+    run.wait_until(lambda: run.checkpoints() and run.version > 5, "a checkpoint")
+    train.terminate()
+    assert run.end(train) == (0, "")
+    own_broker.kill()
+    impatient = f"transport.url='{run.config.transport.url}&patience_s=2'"
+    code, said = run.end(run.train("--set", impatient, resume=True))
+    assert code == 1, said
+    assert "no broker answers" in said
+    assert "learner-0 died (exit code 1); go on with: headrace train --resume --run-dir" in said
+    assert run.pids() == []
+
+    version, log = run.checkpoint().step, run.dir / "logs" / "learner-0.log"
+    log.unlink()
+    (run.folder / "train.out").write_text("")
+    train = run.train(resume=True)
+    run.wait_until(lambda: log.exists() and "waiting for it, " in log.read_text(), "the learner waits")
+    run.wait_until(
+        lambda: "no broker answers" in (run.folder / "train.out").read_text(),
+        "an actor has met the broker that is away",
+    )
+    own_broker.start()
+    run.wait_for_version(version + 5)
+    train.terminate()
+    assert run.end(train) == (0, "")
+    assert_nothing_twice_nothing_late(run)

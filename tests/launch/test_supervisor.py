@@ -1,6 +1,7 @@
 """Processes that are watched, with real ones: restarted with back-off, or ending the run with their own words."""
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -9,7 +10,9 @@ import pytest
 
 from headrace.common.errors import UsageError
 from headrace.common.metrics import Metrics
-from headrace.launch.supervisor import Child, ProcessDied, Supervisor
+from headrace.launch.child import Child
+from headrace.launch.supervisor import ProcessDied, Supervisor
+from tests.faults.run import alive
 
 SLEEP = "import time; time.sleep(60)"
 
@@ -22,14 +25,15 @@ def child(tmp_path, code, *, name="actor-0", restart=True):
 def supervise():
     supervisors = []
 
-    def start(*children):
-        supervisors.append(Supervisor(list(children), Metrics("supervisor")))
+    def start(*children, **more):
+        supervisors.append(Supervisor(list(children), Metrics("supervisor"), **more))
         supervisors[-1].start()
         return supervisors[-1]
 
     yield start
     for supervisor in supervisors:
         supervisor.stop([c.name for c in supervisor.children], grace_s=0.0)
+        supervisor.close()
 
 
 def poll_until(supervisor, condition, timeout_s=20.0):
@@ -55,12 +59,104 @@ def test_one_that_must_not_die_ends_the_run_with_its_own_traceback(tmp_path, sup
     assert "RuntimeError: out of ideas" in caught.value.output
 
 
-def test_one_that_dies_again_and_again_ends_the_run(tmp_path, supervise, monkeypatch):
+@pytest.mark.parametrize("ending", ["raise SystemExit(0)", "import os; os._exit(0)"])
+def test_an_end_with_exit_code_0_is_a_death_like_others_and_is_told(tmp_path, supervise, ending):
+    supervisor = supervise(child(tmp_path, ending))
+    poll_until(supervisor, lambda _: supervisor.restarts == {"actor": 1})
+    assert supervisor.messages() == ["actor-0 ended though the run goes on (exit code 0); starting it again in 0.25 s"]
+
+
+def test_when_the_run_comes_to_its_end_nobody_is_started_again(tmp_path, supervise):
+    supervisor = supervise(child(tmp_path, "raise SystemExit(0)"), child(tmp_path, "raise SystemExit(1)", name="x-0"))
+    supervisor.finishing = True
+    poll_until(supervisor, lambda ended: ended == ["actor-0", "x-0"])
+    assert (supervisor.restarts, supervisor.messages()) == ({}, [])
+
+
+def test_the_reason_of_a_death_is_told(tmp_path, supervise):
+    supervisor = supervise(child(tmp_path, "print('said before'); raise ValueError('reward is NaN')"))
+    poll_until(supervisor, lambda _: supervisor.restarts == {"actor": 1})
+    told = "actor-0 died (exit code 1): ValueError: reward is NaN; starting it again in 0.25 s"
+    assert supervisor.messages() == [told]
+
+
+def test_when_every_process_of_a_role_dies_again_and_again_the_run_ends(tmp_path, supervise, monkeypatch):
     monkeypatch.setattr("headrace.launch.supervisor._FIRST_BACKOFF_S", 0.0)
-    supervisor = supervise(child(tmp_path, "raise SystemExit('no such device')"))
+    supervisor = supervise(
+        child(tmp_path, SLEEP, name="learner-0", restart=False),
+        child(tmp_path, "raise SystemExit('no such device')"),
+        child(tmp_path, "raise SystemExit('no such device')", name="actor-1"),
+    )
+    with pytest.raises(ProcessDied, match="every actor died 5 times in a row") as caught:
+        poll_until(supervisor, lambda _: False)
+    assert "died (exit code 1): no such device" in caught.value.output
+    assert supervisor.restarts["actor"] >= 8
+
+
+def test_one_that_is_broken_among_good_ones_is_tried_again_and_again(tmp_path, supervise, monkeypatch):
+    monkeypatch.setattr("headrace.launch.supervisor._FIRST_BACKOFF_S", 0.0)
+    supervisor = supervise(child(tmp_path, SLEEP), child(tmp_path, "raise SystemExit(1)", name="actor-1"))
+    poll_until(supervisor, lambda _: supervisor.restarts.get("actor", 0) >= 12)
+
+
+def test_a_run_that_moves_or_has_just_moved_does_not_end(tmp_path, supervise, monkeypatch):
+    monkeypatch.setattr("headrace.launch.supervisor._FIRST_BACKOFF_S", 0.0)
+    supervisor = supervise(child(tmp_path, "raise SystemExit(1)"), patience_s=3600.0)
+    poll_until(supervisor, lambda _: supervisor.moved() or supervisor.restarts.get("actor", 0) >= 7)
+    poll_until(supervisor, lambda _: supervisor.restarts["actor"] >= 14)
+
+
+def test_bad_usage_of_a_run_that_has_moved_is_a_death_like_others(tmp_path, supervise):
+    supervisor = supervise(child(tmp_path, "import sys; print('no broker answers'); sys.exit(2)"))
+    supervisor.moved()
+    poll_until(supervisor, lambda _: supervisor.restarts == {"actor": 1})
+    assert supervisor.messages() == ["actor-0 died (exit code 2): no broker answers; starting it again in 0.25 s"]
+
+
+def role(tmp_path, code, log):
+    """A process that logs as our roles do."""
+    attach = "import sys; from headrace.launch.lifeline import Attached; Attached(int(sys.argv[-1])); "
+    return Child("learner-0", "learner", [sys.executable, "-c", attach + code], log, restart=False)
+
+
+def test_a_log_that_takes_nothing_does_not_take_the_reason_with_it(tmp_path, supervise):
+    (tmp_path / "learner-0.log").symlink_to("/dev/full")
+    code = "print('a' * 100_000, flush=True); raise OSError(28, 'No space left on device', 'metrics.jsonl')"
+    supervisor = supervise(role(tmp_path, code, tmp_path / "learner-0.log"))
     with pytest.raises(ProcessDied) as caught:
         poll_until(supervisor, lambda _: False)
-    assert caught.value.output.count("no such device") == 8
+    assert "OSError: [Errno 28] No space left on device: 'metrics.jsonl'" in caught.value.output
+
+
+@pytest.mark.parametrize("when", ["before", "while"])
+def test_a_log_whose_folder_is_gone_does_not_take_the_reason_with_it(tmp_path, supervise, when):
+    (logs := tmp_path / "logs").mkdir()
+    wait = "import os, time\nwhile os.path.exists(os.environ['LOGS']): time.sleep(0.01)\n"
+    learner = role(tmp_path, f"exec({wait!r}); raise RuntimeError('out of ideas')", logs / "learner-0.log")
+    learner.env["LOGS"] = str(logs)
+    if when == "before":
+        logs.rmdir()
+    supervisor = supervise(learner)
+    if when == "while":
+        shutil.rmtree(logs)
+    with pytest.raises(ProcessDied) as caught:
+        poll_until(supervisor, lambda _: False)
+    assert caught.value.output.splitlines()[-1] == "RuntimeError: out of ideas"
+
+
+def test_what_a_process_has_started_ends_with_it(tmp_path, supervise):
+    started = "import subprocess, sys; print(subprocess.Popen(['sleep', '60']).pid, flush=True); "
+    supervisor = supervise(
+        child(tmp_path, started + "sys.exit(1)"),
+        child(tmp_path, started + "import time; time.sleep(60)", name="actor-1"),
+    )
+    poll_until(supervisor, lambda _: supervisor.restarts)
+    poll_until(supervisor, lambda _: supervisor.children[1].tail())
+    supervisor.finishing = True
+    supervisor.stop(["actor-0", "actor-1"], grace_s=5.0)
+    sleepers = [int(line) for log in tmp_path.glob("actor-*.log") for line in log.read_text().split()]
+    assert len(sleepers) >= 2
+    poll_until(supervisor, lambda _: not any(alive(pid) for pid in sleepers), timeout_s=5.0)
 
 
 def test_bad_usage_is_passed_on_in_its_own_line(tmp_path, supervise):

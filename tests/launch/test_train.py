@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,7 @@ def test_a_run_directory_is_complete(finished):
     assert list((finished / "tensorboard").glob("events.*"))
     assert {log.name for log in (finished / "logs").iterdir()} >= {"learner-0.log", "paramserver-0.log", "actor-1.log"}
     assert json.loads((finished / "plan.json").read_text())["staleness_at_most_versions"] == 1
+    assert (finished / "config.toml").stat().st_mode & 0o777 == 0o600
     result = json.loads((finished / "result.json").read_text())
     assert result["env_steps"] >= 4096
     assert result["evaluation"]["episodes"] == 4
@@ -81,9 +84,24 @@ def is_one_line(stderr: str, says: str) -> None:
     assert not usage or usage[0].startswith("usage: headrace"), stderr
 
 
-def test_what_only_a_role_finds_out_ends_the_run_with_its_line(tmp_path):
-    arguments = ["train", "cartpole-ppo", "--run-dir", str(tmp_path / "run"), "--set", "learner.device=cuda:77"]
-    refuses(arguments, "learner.device 'cuda:77'")
+def test_what_only_a_role_finds_out_ends_the_run_with_its_line_and_leaves_nothing(tmp_path, private_tmpdir):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        arguments = ["train", "cartpole-ppo", "--run-dir", str(tmp_path / "runs" / "run")]
+        refuses([*arguments, "--set", f"weights.address={address}"], f"cannot listen on {address}")
+        single = ["paramserver", "--config", "cartpole-ppo", "--set", "run.id=x", "--run-dir", str(tmp_path / "one")]
+        done = headrace(*single, "--set", f"weights.address={address}")
+        assert (done.returncode, f"cannot listen on {address}" in done.stderr) == (2, True), done.stderr
+    assert list(tmp_path.iterdir()) == [private_tmpdir]
+    assert list(private_tmpdir.iterdir()) == []
+
+
+@pytest.fixture
+def private_tmpdir(tmp_path, monkeypatch):
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    return tmp_path / "tmp"
 
 
 @pytest.mark.parametrize(
@@ -105,9 +123,22 @@ def test_what_only_a_role_finds_out_ends_the_run_with_its_line(tmp_path):
         (["learner", "--config", "cartpole-ppo", "--set", "run.id=x"], "--run-dir is needed"),
         (["fly"], "invalid choice: 'fly'"),
         (["train", "--sett", "run.seed=1"], "--sett"),
+        (["train", "cartpole-ppo", "--set", "learner.device=cuda:77"], "learner.device 'cuda:77'"),
+        (["train", "cartpole-ppo", "--set", "transport.url=kafka://me:PASSWORD@h:9092/t"], "no login in the address"),
+        (["train", "cartpole-ppo", "--seed", "1"], "--seed is no option; say --set run.seed=1"),
+        (["train", "--seed", "1"], "--seed is no option; say --set run.seed=1"),
+        (["train", "cartpole-ppo", "--learning-rate=0.1"], "say --set algorithm.learning_rate=0.1"),
+        (["learner", "--config", "cartpole-ppo", "--run.id", "x"], "--run.id is no option; say --set run.id=x"),
+        (["train", "cartpole-ppo", "--run-dir", "/proc/run"], "/proc/run: No such file"),
+        (["train", "cartpole-ppo", "--run-dir", "/dev/null"], "/dev/null: File exists"),
+        (["train", "cartpole-ppo", "--run-dir", "/dev/null/run"], "/dev/null/run: Not a directory"),
+        (["actor", "--config", "cartpole-ppo", "--metrics-port", "99999"], "'99999' is no port; use 1 to 65535"),
+        (["actor", "--config", "cartpole-ppo", "--metrics-port=-1"], "'-1' is no port; use 1 to 65535"),
     ],
 )
-def test_bad_usage_is_one_line_and_exit_code_2(arguments, says, tmp_path, monkeypatch, capsys):
+def test_bad_usage_is_one_line_and_exit_code_2_and_leaves_nothing_behind(
+    arguments, says, tmp_path, private_tmpdir, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     try:
         code = main(arguments)
@@ -115,6 +146,22 @@ def test_bad_usage_is_one_line_and_exit_code_2(arguments, says, tmp_path, monkey
         code = leaving.code
     assert code == 2
     is_one_line(capsys.readouterr().err, says)
+    assert list(tmp_path.iterdir()) == [private_tmpdir]
+    assert list(private_tmpdir.iterdir()) == []
+
+
+def test_trainings_started_at_once_get_directories_of_their_own(tmp_path):
+    """Each trains to its end: the config, the sockets and the lock are its own as well."""
+    argv = [sys.executable, "-m", "headrace.launch.cli", "train", "cartpole-ppo", "--episodes", "0"]
+    settings = ["run.total_steps=1024", "actors.processes=1", "learner.device=cpu", "algorithm.hidden=[8]"]
+    argv += [word for setting in settings for word in ("--set", setting)]
+    trains = [subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(8)]
+    said = [train.communicate(timeout=100)[0] for train in trains]
+    assert [train.returncode for train in trains] == [0] * 8, said
+    names = {line for out in said for line in out.splitlines() if line.startswith("run directory: ")}
+    assert names == {f"run directory: runs/cartpole-ppo-{n}" for n in range(1, 9)}
+    ids = {tomllib.loads(c.read_text())["run"]["id"] for c in tmp_path.glob("runs/*/config.toml")}
+    assert len(ids) == 8
 
 
 def test_help_answers_at_once():

@@ -1,0 +1,46 @@
+"""What `headrace train` shows of a run while it goes on: the learner's rows, as a table or as lines."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from headrace.launch.config import Config
+from headrace.launch.supervisor import Supervisor
+from headrace.observe.rows import Row, Tail
+from headrace.observe.table import Notes, open_display
+from headrace.observe.watch import Watch
+
+
+class Screen:
+    """``read`` the learner's rows, then ``show`` them; as often as you like."""
+
+    def __init__(self, config: Config, run_dir: Path) -> None:
+        self._tail, self._total_steps = Tail(run_dir / "metrics.jsonl"), config.run.total_steps
+        self._rows: list[Row] = []
+        self._display = open_display(f"{config.algorithm['name']} on {config.task.env}", sys.stdout)
+        self._watch = Watch(run_dir)
+        self._version = 0
+        #: Whether the last row is the last of the run.
+        self.finished = False
+        self.read()
+        self._rows.clear()  # of a run that goes on: shown the last time
+
+    def read(self) -> bool:
+        """Whether there is a new version since the last call."""
+        rows = self._tail.new_rows()
+        self._rows += rows
+        if not rows:
+            return False
+        before, self._version = self._version, rows[-1]["version"]
+        self.finished = rows[-1]["env_steps"] >= self._total_steps
+        return self._version != before
+
+    def show(self, supervisor: Supervisor) -> None:
+        rows, self._rows = self._rows, []
+        told = tuple(supervisor.messages())
+        self._display.show(rows, Notes(self._watch.sentence(), supervisor.restarts, told))
+
+    def close(self, supervisor: Supervisor) -> None:
+        self.show(supervisor)
+        self._display.close()

@@ -109,7 +109,7 @@ def test_told_to_stop_it_checkpoints_and_goes_on_later(new_run: Callable[..., Ru
         assert run.end(train) == (0, "")
         assert run.pids() == [], "an orphan"
         last, found = run.rows[-1], run.checkpoint()
-        assert len(run.checkpoints()) == life, "one, written at the end"
+        assert len(run.checkpoints()) == 1 + life, "one before it began, one at the end of each life"
         assert (found.step, found.info["counters"]["env_steps"]) == (last["version"], last["env_steps"])
         assert found.info["learner_epoch"] == life
         assert (run.folder / "train.out").read_text().count(f"headrace train --resume --run-dir {run.dir}") == life

@@ -43,6 +43,11 @@ def stored(run_dir: Path, key: str) -> Any:
     return tomllib.loads((run_dir / "config.toml").read_text())[section][name]
 
 
+def content(run_dir: Path) -> dict[Path, bytes]:
+    """Of every file but the lock, which names whoever came last."""
+    return {p: p.read_bytes() for p in run_dir.rglob("*") if p.is_file() and p.name != "lock"}
+
+
 def private(path: Path) -> bool:
     return stat.S_IMODE(path.stat().st_mode) == 0o600
 
@@ -246,7 +251,7 @@ def test_a_finished_run_goes_on_beyond_its_end_by_total_steps(finished):
 
 
 def test_another_task_is_refused_and_nothing_is_touched(finished):
-    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    before = content(finished)
     for change, says in {
         "task.env=Acrobot-v1": "--init-from RUN",
         "transport.url=kafka://user:PASSWORD@127.0.0.1:9092/t": "",
@@ -257,7 +262,7 @@ def test_another_task_is_refused_and_nothing_is_touched(finished):
         assert done.returncode == 2, done.stdout + done.stderr
         assert done.stderr.count("\n") == 1
         assert says in done.stderr
-    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+    assert content(finished) == before
 
 
 def test_what_only_the_learner_refuses_is_not_kept(finished):

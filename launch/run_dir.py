@@ -60,9 +60,7 @@ class RunDir:
 
     def _learnt(self) -> bool:
         row = last_row(self.path / "metrics.jsonl")
-        kept = [
-            checkpoint for checkpoint in self.path.glob("checkpoints/ckpt-*") if re.search("-0*[1-9]", checkpoint.name)
-        ]
+        kept = [path for path in self.path.glob("checkpoints/ckpt-*") if re.match("ckpt-0*[1-9]", path.name)]
         return bool(kept) or (row is not None and row["version"] > 0)
 
 

@@ -8,6 +8,7 @@ who bind in it, common/unix_socket.py.)
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -50,9 +51,6 @@ def hold_socket_dir(folder: Path) -> int:
             raise UsageError(f"{folder.parent}: no such directory; set TMPDIR to one that is there") from None
         except OSError as error:
             raise UsageError(f"{folder}: {error.strerror}; set TMPDIR to a directory of yours") from error
-        if folder.stat().st_uid != os.getuid():
-            os.close(fd)
-            raise UsageError(f"{folder} belongs to another user; remove it or set TMPDIR")
         fcntl.flock(fd, fcntl.LOCK_SH)  # waits for one who is just removing it, which takes no time
         if durable.is_at(fd, folder / _HELD):
             return fd
@@ -82,10 +80,9 @@ def remove_dead_socket_dirs() -> None:
     """Remove what runs of this user that were killed have left."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}{'[0-9a-f]' * 12}"):
         with contextlib.suppress(OSError):  # gone, or another user's
-            if folder.stat().st_uid == os.getuid():
-                fd = _open(folder)
-                _remove_if_unused(folder, fd)
-                os.close(fd)
+            fd = _open(folder)
+            _remove_if_unused(folder, fd)
+            os.close(fd)
 
 
 def _remove_if_unused(folder: Path, fd: int) -> None:
@@ -96,4 +93,7 @@ def _remove_if_unused(folder: Path, fd: int) -> None:
 
 
 def _open(folder: Path) -> int:
+    """The file in a folder of ours whose lock is the hold on it. Raises OSError, and leaves others' folders alone."""
+    if os.stat(folder, follow_symlinks=False).st_uid != os.getuid():
+        raise PermissionError(errno.EPERM, "it belongs to another user")
     return os.open(folder / _HELD, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)

@@ -119,7 +119,7 @@ def test_a_broker_that_is_not_there_is_one_line(new_run: Callable[..., Run]) -> 
 def test_a_run_that_goes_on_waits_for_its_broker_and_says_how_to_go_on_when_that_was_in_vain(
     new_run: Callable[..., Run], own_broker: OwnBroker
 ) -> None:
-    run = new_run("ppo", f"transport.url='{url(own_broker.info.bootstrap)}'", "actors.processes=1")
+    run = new_run("ppo", f"transport.url='{url(own_broker.info.bootstrap, 'kafka-python')}'", "actors.processes=1")
     train = run.train()
     run.wait_until(lambda: run.checkpoints() and run.version > 5, "a checkpoint")
     train.terminate()

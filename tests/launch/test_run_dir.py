@@ -68,7 +68,8 @@ def test_what_was_learnt_stays_whatever_ends_it(tmp_path: Path, learnt: str) -> 
 
 def test_a_learner_that_has_learnt_nothing_yet_leaves_nothing(tmp_path: Path) -> None:
     claimed = claim(tmp_path / "run")
-    (claimed.path / "checkpoints" / "ckpt-000000000000").mkdir(parents=True)
+    for name in ("ckpt-000000000000", "ckpt-000000000000-1"):
+        (claimed.path / "checkpoints" / name).mkdir(parents=True)
     (claimed.path / "metrics.jsonl").write_text(json.dumps(row(0)) + "\n")
     claimed.abandon()
     assert everything(tmp_path) == []

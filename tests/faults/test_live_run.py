@@ -44,10 +44,12 @@ def test_resuming_a_run_that_is_alive_is_refused_and_touches_nothing(new_run: Ca
 def test_a_run_whose_directory_is_removed_says_why_it_ended(new_run: Callable[..., Run]) -> None:
     run = new_run("ppo")
     train = run.train()
-    run.wait_for_version(5)
-    shutil.rmtree(run.dir)
+    run.wait_until(lambda: all(run.metrics("actor", index) for index in range(2)), "all roles have started")
+    run.wait_until(lambda: "version" in (run.folder / "train.out").read_text(), "train has seen a version")
+    run.wait_for_version(run.version + 5)
+    shutil.rmtree(run.dir.rename(run.folder / "gone"), ignore_errors=True)  # at once: it is being written
     code, said = run.end(train)
-    assert code == 1
+    assert code == 1, said
     before, last = said.strip().splitlines()[:-1], said.strip().splitlines()[-1]
     assert last.startswith("learner-0 died (exit code 1); go on with: "), said
     assert any("No such file or directory" in line for line in before), said

@@ -45,7 +45,7 @@ def test_a_run_whose_directory_is_removed_says_why_it_ended(new_run: Callable[..
     run = new_run("ppo")
     train = run.train()
     run.wait_until(lambda: all(run.metrics("actor", index) for index in range(2)), "all roles have started")
-    run.wait_until(lambda: "version" in (run.folder / "train.out").read_text(), "train has seen a version")
+    run.wait_until(lambda: "staleness" in (run.folder / "train.out").read_text(), "train reads the rows")
     run.wait_for_version(run.version + 5)
     shutil.rmtree(run.dir.rename(run.folder / "gone"), ignore_errors=True)  # at once: it is being written
     code, said = run.end(train)

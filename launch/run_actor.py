@@ -96,13 +96,11 @@ def _workers(
 ) -> Iterator[list[RolloutWorker]]:
     """The rollout workers of this process, and their sink behind them."""
     blueprint, secret = Blueprint(config), token(config, SUBSCRIBE)
-    numbers = _numbers(config, index, incarnation, secret, stop)
-    key = f"{numbers[0]}-{incarnation:x}"
-    sink = open_sink(config.transport.url, limits=blueprint.limits, metrics=metrics, key=key)
+    sink = open_sink(config.transport.url, limits=blueprint.limits, metrics=metrics, key=f"{incarnation:x}")
     workers: list[RolloutWorker] = []
     watchdog = Watchdog(lambda: [worker.envs for worker in workers], config.actors.step_timeout_s)
     try:
-        for number in numbers:
+        for number in _numbers(config, index, incarnation, secret, stop):
             subscriber = GrpcSubscriber(
                 config.weights.address,
                 config.run.id,

@@ -63,7 +63,7 @@ class Learner:
             self._restore(resume, info)
         else:
             self._positions.applied.update(source.position())
-        self._began_at = self.counters.version
+        self._former_at_most: int | None = None
         self._held: dict[int, Received] = {}
         #: False while a version is being made, and for good if that fails: a snapshot then would be half of one.
         self.whole = True
@@ -153,11 +153,14 @@ class Learner:
         return checked
 
     def _staleness(self, trajectory: Trajectory) -> int:
-        """In versions. What a former learner made after the checkpoint is gone: its fragments are no newer."""
-        version = trajectory.policy_version
-        if trajectory.learner_epoch != self.identity.learner_epoch:
-            version = min(version, self._began_at)
-        return self.counters.version - version
+        """In versions. What a former learner made after the checkpoint is gone, but not what it had collected: as long
+        as such fragments alone are trained on, versions are made again, and they are no newer than those. From the
+        first fragment of this life on they are no newer than the version of then."""
+        ours, version = trajectory.learner_epoch == self.identity.learner_epoch, self.counters.version
+        if ours and self._former_at_most is None:
+            self._former_at_most = version
+        newest = version if ours or self._former_at_most is None else self._former_at_most
+        return version - min(trajectory.policy_version, newest)
 
     def _admit(self, received: Received) -> None:
         """Keep a fragment, unless it is older than the bound: every fragment kept is trained on in the version that

@@ -2,13 +2,14 @@
 
 When the learner is gone without a word, a sink looks for a new one on the same address for ``reconnect_s`` and gives
 it, in order, whatever the old one had not taken. A record may then arrive twice (taken, but not said so in time): the
-learner knows it by its stamp.
+learner knows it by its lease.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import select
 import socket
@@ -25,6 +26,7 @@ from headrace.common.transport.base import Limits
 from headrace.common.transport.memory_file import BYE, RECORD, TAKEN, socket_path
 from headrace.common.types import Trajectory
 from headrace.common.unix_socket import address
+from headrace.common.waiting import FIRST_WORD_S
 
 MAX_PENDING = 32  # records; the kernel bounds descriptors under way per user
 MAX_SPARE = 2  # files kept to be used again: their pages are there already, which is most of the cost of a new one
@@ -32,6 +34,7 @@ MAX_SPARE = 2  # files kept to be used again: their pages are there already, whi
 _NO_ROOM = (errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS)
 _GONE = (errno.EPIPE, errno.ECONNRESET)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.01, 0.25
+_log = logging.getLogger("headrace.local")
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +235,7 @@ class LocalSink:
     def _connect(self, until: float, again: bool = False) -> None:
         """Raises :class:`TransportError` when nobody listens by ``until``. Tries at least once, but not ``again``."""
         why: OSError | str = "a learner drops every connection"
+        word_due_s = time.monotonic() + FIRST_WORD_S
         while not again or time.monotonic() < until:
             again = True
             time.sleep(max(0.0, min(self._pause_s, until - time.monotonic())))
@@ -244,6 +248,9 @@ class LocalSink:
             except OSError as e:
                 link.close()
                 why = e
+                if time.monotonic() >= word_due_s:
+                    word_due_s = float("inf")
+                    _log.warning("carrier local://%s: waits for a learner to listen there: %s", self._path, e)
                 continue
             self._link, self._connected_at_s = link, time.monotonic()
             return

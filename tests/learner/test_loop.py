@@ -126,7 +126,10 @@ def test_a_stale_fragment_is_counted_and_its_lease_spent(make: Make) -> None:
 
 def test_refused_fragments_spend_their_leases_and_are_counted_once(make: Make) -> None:
     learner, carrier, told = make()
-    feed(learner, carrier, fragment(0, seq=0), bad(1), bad(2), fragment(3, seq=3, version=1))
+    feed(learner, carrier, fragment(0, seq=0))
+    carrier.put(bad(1))
+    carrier.put(bad(2))
+    feed(learner, carrier, fragment(3, seq=3, version=1))
     until(lambda: learner.step(0.01) or learner.counters.rejected == {"nan": 2})
     assert (told[-1].admit_until, told[-1].accepted, told[-1].spent) == (2 + 1 + 1, 2, ((0, 4),))
     parts, info = json_of(learner.snapshot())
@@ -153,15 +156,17 @@ def test_nobody_moves_a_counter_by_what_a_record_claims(make: Make) -> None:
     assert after == replace(before, spent=((5, 6),)), "lease 5 was its own, and bought nothing"
 
 
-def test_what_a_former_learner_made_after_the_checkpoint_is_as_old_as_that(make: Make) -> None:
+def test_what_a_former_learner_collected_is_welcome_until_this_ones_comes(make: Make) -> None:
     learner, carrier, _ = make()
     feed(learner, carrier, fragment(0, seq=0), fragment(1, seq=1, version=1))
     parts, info = json_of(learner.snapshot())
     learner.close()
     second, carrier, _ = make(resume=parts, info=info)
-    former = [replace(fragment(n, seq=n, version=2**40), learner_epoch=0) for n in (2, 3, 4)]
-    feed(second, carrier, *former)
-    assert second.counters.version == 2 + 2, "two of them are one version behind at most"
+    former = [replace(fragment(n, seq=n, version=2**40), learner_epoch=0) for n in range(2, 9)]
+    feed(second, carrier, *former[:4])
+    assert second.counters.version == 2 + 4, "what was collected is not lost"
+    feed(second, carrier, fragment(20, seq=20, version=6), former[4], former[5])
+    assert second.counters.version == 2 + 4 + 2, "they are of version 6 at most, and the second one is too old"
     assert second.counters.rejected == {"stale": 1}
 
 

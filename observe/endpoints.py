@@ -69,12 +69,16 @@ def alive(pid: int) -> bool:
 
 def read(run_dir: Path) -> list[Endpoint]:
     """Every process that announced itself, by role and index. Raises :class:`UsageError` for a file that is not one."""
-    return sorted(_load(path) for path in (run_dir / FOLDER).glob("*.json") if not path.name.startswith("."))
+    found = (_load(path) for path in (run_dir / FOLDER).glob("*.json") if not path.name.startswith("."))
+    return sorted(endpoint for endpoint in found if endpoint is not None)
 
 
-def _load(path: Path) -> Endpoint:
+def _load(path: Path) -> Endpoint | None:
+    """None: withdrawn while one looked."""
     try:
         data = json.loads(path.read_text())
         return Endpoint(str(data["role"]), int(data["index"]), int(data["pid"]), str(data["metrics"]))
+    except FileNotFoundError:
+        return None
     except (ValueError, KeyError, TypeError) as e:
         raise UsageError(f'{path}: not an endpoint; it should hold {{"role", "index", "pid", "metrics"}}') from e

@@ -60,7 +60,12 @@ def test_train_refuses_it_before_it_leaves_anything(capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize("port", ["99999", "-1"])
 def test_a_metrics_port_that_cannot_be(capsys: pytest.CaptureFixture[str], port: str) -> None:
-    assert "a port is 1 to 65535" in refused(capsys, "paramserver", *RUN, f"--metrics-port={port}")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["paramserver", *RUN, f"--metrics-port={port}"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"'{port}' is no port; use 1 to 65535" in said
 
 
 @pytest.mark.parametrize("port", ["99999", "-1", "0"])

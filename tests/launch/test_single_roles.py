@@ -93,6 +93,7 @@ def test_best_says_where_it_would_come_from(tmp_path, finished):
 
 
 def test_a_finished_run_started_again_says_so_and_a_fresh_start_is_refused(finished):
+    finished.wait_until(lambda: not finished.pids(), "the others have ended with their run")
     before = {p: p.read_bytes() for p in finished.dir.rglob("*") if p.is_file() and p.name != "lock"}
     again = finished.role("learner", "--resume")
     assert finished.end(again) == (0, "")
@@ -108,8 +109,9 @@ def test_a_finished_run_started_again_says_so_and_a_fresh_start_is_refused(finis
 
 def test_it_goes_on_with_other_settings_and_keeps_the_former(finished):
     """Last: it changes the run."""
+    finished.wait_until(lambda: not finished.pids(), "those of before have ended with their run")
     learner = finished.role("learner", "--resume", "--episodes", "0", "--set", "run.total_steps=4000")
-    finished.role("paramserver")  # those of before may have ended with their run
+    finished.role("paramserver")
     finished.role("actor")
     code, said = finished.end(learner)
     assert code == 0, said

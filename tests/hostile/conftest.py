@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from .forge import Forger
 from .roles import HEADRACE, Run, environ
 
 
@@ -20,19 +22,31 @@ class Target:
         self._root, self._url, self._sections = root, url, sections
         self._lives = 0
         self.run: Run | None = None
+        self._forger: Forger | None = None
 
     def alive(self) -> Run:
         """The run; a new one where the last attack ended it."""
         if self.run is None or self.run.dead():
             self.close()
             self._lives += 1
-            url = f"{self._url}-{self._lives}" if self._url else ""
+            url = f"{self._url}-{secrets.token_hex(4)}" if self._url else ""
             self.run = Run(self._root / str(self._lives), url, **self._sections)
             self.run.start()
         return self.run
 
+    def forger(self) -> Forger:
+        """An attacker who knows the run as it is now."""
+        run = self.alive()
+        if self._forger is None:
+            self._forger = Forger(run)
+        run.goes_on("the attacks before this one", versions=3)
+        return self._forger
+
     def close(self) -> None:
         """End it."""
+        if self._forger is not None:
+            self._forger.close()
+            self._forger = None
         if self.run is not None:
             self.run.close()
             self.run = None

@@ -49,6 +49,14 @@ class Forger:
         """Put it."""
         self.sender.put(frames.record(header, self.payload if payload is None else payload))
 
+    def put_and_leave(self, header: tp.TrajectoryHeader, payload: bytes | None = None) -> None:
+        """Put it, give the learner a moment to refuse it for what is wrong with it, and become somebody else."""
+        before, ends = self.run.rejected, time.monotonic() + 1.0
+        self.put(header, payload)
+        while self.run.rejected == before and time.monotonic() < ends:
+            time.sleep(0.02)
+        self.be_somebody_else()
+
     def refused(self, before: int, at_least: int, what: str) -> None:
         """The learner has refused so many since ``before``, and counted them."""
         ends = time.monotonic() + PROMISE_S + self.run.slack_s

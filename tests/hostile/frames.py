@@ -43,6 +43,22 @@ def parse(data: bytes) -> tuple[tp.TrajectoryHeader, bytes]:
 def poison(header: tp.TrajectoryHeader, payload: bytes, name: str, value: float) -> bytes:
     """The payload with one element of the float32 array ``name`` set to ``value``."""
     array = next(a for a in header.arrays if a.name == name)
+    assert array.nbytes, f"{name} is empty: nothing would be poisoned"
     changed = bytearray(payload)
     np.frombuffer(changed, np.float32, array.nbytes // 4, array.offset)[:1] = value
     return bytes(changed)
+
+
+def with_truncation(header: tp.TrajectoryHeader, payload: bytes) -> bytes:
+    """Make it a fragment in which one episode was cut off, so that ``final_obs`` has a row; returns the payload."""
+    arrays = {a.name: a for a in header.arrays}
+    changed = bytearray(payload)
+    for name in ("terminated", "truncated"):
+        at = arrays[name]
+        changed[at.offset : at.offset + at.nbytes] = bytes(at.nbytes)
+    changed[arrays["truncated"].offset] = 1
+    final, columns = arrays["final_obs"], list(arrays["final_obs"].shape[1:])
+    final.shape[:] = [1, *columns]
+    final.nbytes = 4 * int(np.prod(columns))
+    final.offset = len(changed) + -len(changed) % ALIGN
+    return bytes(changed) + bytes(final.offset - len(changed) + final.nbytes)

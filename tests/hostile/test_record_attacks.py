@@ -1,4 +1,4 @@
-"""What a hostile sender of records may do beside wrong numbers: junk, forgery, floods, poison, and abuse of descriptors.
+"""What a hostile sender of records may do beside wrong numbers: junk, forgery, floods, poison, strange descriptors.
 
 Over local:// and kafka://; the sender has the actors' token where it takes leases.
 """
@@ -23,7 +23,6 @@ from .forge import Forger
 from .senders import LENGTH, LocalSender
 
 pytestmark = pytest.mark.timeout(300)
-FORGERS: dict[str, Forger] = {}
 Change = Callable[[tp.TrajectoryHeader], object]
 
 
@@ -33,24 +32,16 @@ def victim(request: pytest.FixtureRequest) -> Iterator[Target]:
     return request.getfixturevalue("target" if request.param == "local" else "kafka_target")
 
 
-def forger_of(victim: Target) -> Forger:
-    """Against the run as it is now, undisturbed again."""
-    run = victim.alive()
-    if run.id not in FORGERS:
-        FORGERS[run.id] = Forger(run)
-    run.goes_on("the attacks before this one", versions=3)
-    return FORGERS[run.id]
-
-
 @pytest.fixture
 def forger(victim: Target) -> Forger:
-    return forger_of(victim)
+    """Against the run as it is now, undisturbed again."""
+    return victim.forger()
 
 
 @pytest.fixture
 def local(target: Target) -> Forger:
     """Over local:// only."""
-    return forger_of(target)
+    return target.forger()
 
 
 CHANGES: dict[str, Change] = {
@@ -82,18 +73,25 @@ CHANGES: dict[str, Change] = {
 def test_a_record_that_is_wrong_in_one_thing_is_refused(forger: Forger, change: str) -> None:
     before, header = forger.run.rejected, forger.header()
     CHANGES[change](header)
-    forger.put(header)
-    forger.be_somebody_else()
+    forger.put_and_leave(header)
     forger.run.goes_on(change, versions=2)
     forger.refused(before, 1, change)
+
+
+def test_a_fragment_with_an_episode_that_was_cut_off_is_taken(forger: Forger) -> None:
+    """Otherwise the poison below might be refused for another reason than being poison."""
+    before, header = forger.run.rejected, forger.header()
+    forger.put_and_leave(header, frames.with_truncation(header, forger.payload))
+    forger.run.goes_on("a record that is right", versions=5)
+    assert forger.run.rejected == before, forger.run.row()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38], ids=str)
 @pytest.mark.parametrize("name", ["obs", "reward", "behaviour_logp", "final_obs"])
 def test_poisoned_arrays_do_not_reach_the_policy(forger: Forger, name: str, value: float) -> None:
     before, header = forger.run.rejected, forger.header()
-    forger.put(header, frames.poison(header, forger.payload, name, value))
-    forger.be_somebody_else()
+    payload = frames.with_truncation(header, forger.payload)
+    forger.put_and_leave(header, frames.poison(header, payload, name, value))
     forger.run.goes_on(f"{name} holds {value}", versions=5)
     forger.refused(before, 1, f"{name} holds {value}")
     losses = {k: v for k, v in forger.run.row()["train"].items() if v is None or v != v or abs(v) > 1e30}
@@ -229,7 +227,6 @@ def test_three_hundred_senders_that_say_nothing(local: Forger) -> None:
 
 
 def test_the_books_are_plausible_at_the_end(forger: Forger) -> None:
-    forger.close()
     run = forger.run
     run.finish()
     books.check(run)

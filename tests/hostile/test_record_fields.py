@@ -29,17 +29,10 @@ def victim(request: pytest.FixtureRequest) -> Iterator[Target]:
     return request.getfixturevalue("target" if request.param == "local" else "kafka_target")
 
 
-FORGERS: dict[str, Forger] = {}
-
-
 @pytest.fixture
 def forger(victim: Target) -> Forger:
     """Against the run as it is now, undisturbed again."""
-    run = victim.alive()
-    if run.id not in FORGERS:
-        FORGERS[run.id] = Forger(run)
-    run.goes_on("the attacks before this one")
-    return FORGERS[run.id]
+    return victim.forger()
 
 
 def test_a_record_that_is_right_is_taken(forger: Forger) -> None:
@@ -66,16 +59,14 @@ def test_no_number_in_a_record_stops_the_run(forger: Forger, field: Field) -> No
         hostile = changed(header, field.path, value)
         assert isinstance(hostile, tp.TrajectoryHeader)
         impossible += hostile != header and field.name not in HARMLESS
-        forger.put(hostile)
+        forger.put_and_leave(hostile)
         sent.append(value)
-        forger.be_somebody_else()
     what = f"{field.name} was {sent}"
     forger.run.goes_on(what, versions=2)
     forger.refused(before, impossible, what)
 
 
 def test_the_books_are_plausible_at_the_end(forger: Forger) -> None:
-    forger.close()
     run = forger.run
     run.finish()
     books.check(run)

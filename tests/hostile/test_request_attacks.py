@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 
+import grpc
 import pytest
 
 from headrace.common.wire import paramserver_pb2 as pp
@@ -16,7 +17,7 @@ from headrace.common.wire import paramserver_pb2 as pp
 from . import books
 from .client import Client, Detour, life
 from .conftest import Target
-from .roles import Run
+from .roles import PROMISE_S, Run
 
 pytestmark = pytest.mark.timeout(300)
 BOMB = 100_000
@@ -52,41 +53,59 @@ def test_a_hundred_thousand_numbers_received(run: Run, client: Client, name: str
     run.goes_on(f"{name}.received was {BOMB} times {number}", versions=2)
 
 
-@pytest.mark.parametrize("beats", [True, False], ids=["alive", "silent"])
-def test_two_hundred_invented_actors_that_never_deliver(run: Run, client: Client, beats: bool) -> None:
-    """They take what leases they can get, for 8 s, and some keep saying that they are alive."""
-    lives = {100 + i: life() for i in range(200)}
-    before, ends, granted = run.version, time.monotonic() + 8.0, 0
-    while time.monotonic() < ends:
-        for actor_id, incarnation in lives.items():
-            request = pp.NextRequest(run_id=run.id, actor_id=actor_id, incarnation=incarnation, timeout_ms=1)
-            granted += "granted" in client.try_call("Next", request)[1]
-            if beats:
-                client.beat(actor_id, incarnation)
-            if time.monotonic() > ends:
-                break
-    during = run.version - before
-    run.goes_on(f"200 actors that took {granted} leases ({during} versions came meanwhile)", versions=2)
-    assert during > 0, f"no version came in 8 s while {granted} leases were taken"
+@pytest.fixture(params=["127.0.0.2", "127.0.0.1"], ids=["another machine", "the same machine"])
+def neighbour(request: pytest.FixtureRequest, run: Run) -> Iterator[Client]:
+    """Somebody on another machine, and on that of the honest actors."""
+    detour = Detour(run.address, request.param)
+    one = Client(detour.address, run.id, run.token)
+    yield one
+    one.close()
+    detour.close()
 
 
-def test_one_greedy_actor_after_another_that_lives_and_never_delivers(run: Run, client: Client) -> None:
-    """Each holds its lease and beats; as soon as it is taken away the next one asks. 20 s of it."""
-    before, ends, stalls, last = run.version, time.monotonic() + 20.0, 0.0, (run.version, time.monotonic())
-    held = {300 + i: life() for i in range(4)}
+def take(
+    client: Client, held: dict[int, int], beats: bool = True, lies: bool = False, for_s: float = 12.0
+) -> Iterator[int]:
+    """Take what leases there are and deliver nothing; ``lies``: name them as put. Yields after every round."""
+    ends, got = time.monotonic() + for_s, dict[int, list[int]]()
     while time.monotonic() < ends:
         for actor_id, incarnation in held.items():
-            request = pp.NextRequest(run_id=run.id, actor_id=actor_id, incarnation=incarnation, timeout_ms=1)
-            client.try_call("Next", request)
-            client.beat(actor_id, incarnation)
-        now = (run.version, time.monotonic())
-        if now[0] > last[0]:
-            last = now
-        stalls = max(stalls, now[1] - last[1])
-        assert not run.dead(), run.dead()
-    assert run.version > before
-    assert stalls < 5.0 + run.slack_s, f"{stalls:.1f} s without a version, {run.version - before} versions in 20 s"
-    run.goes_on("greedy actors", versions=2)
+            try:
+                header = client.next(actor_id, incarnation, got.get(actor_id, [])[-16:], wait_ms=1)
+            except grpc.RpcError:
+                continue
+            if header.granted and lies:
+                got.setdefault(actor_id, []).append(header.lease)
+            if beats:
+                client.beat(actor_id, incarnation)
+            yield int(header.granted)
+
+
+def longest_stall(run: Run, rounds: Iterator[int]) -> tuple[float, int]:
+    """The longest time without a version while the rounds are going on, and how many leases they took."""
+    taken, version, since, longest = 0, run.version, time.monotonic(), 0.0
+    for granted in rounds:
+        taken += granted
+        now = time.monotonic()
+        if run.version > version:
+            version, since = run.version, now
+        longest = max(longest, now - since)
+    return longest, taken
+
+
+@pytest.mark.parametrize(("beats", "lies"), [(True, False), (False, False), (True, True)], ids=["beat", "mute", "lie"])
+def test_two_hundred_invented_actors_that_never_deliver(run: Run, neighbour: Client, beats: bool, lies: bool) -> None:
+    stall, taken = longest_stall(run, take(neighbour, {100 + i: life() for i in range(200)}, beats, lies))
+    assert taken > 0, "this attack took no lease at all"
+    assert stall < PROMISE_S + run.slack_s, f"{stall:.1f} s without a version, {taken} leases taken"
+    run.goes_on(f"200 actors that took {taken} leases", versions=2)
+
+
+@pytest.mark.parametrize("lies", [False, True], ids=["beat", "lie"])
+def test_a_few_greedy_actors_that_never_deliver(run: Run, neighbour: Client, lies: bool) -> None:
+    stall, taken = longest_stall(run, take(neighbour, {400 + i: life() for i in range(6)}, True, lies, 20.0))
+    assert stall < PROMISE_S + run.slack_s, f"{stall:.1f} s without a version, {taken} leases taken"
+    run.goes_on(f"greedy actors that took {taken} leases", versions=2)
 
 
 def test_a_second_life_for_every_honest_actor_from_another_machine(run: Run, client: Client) -> None:

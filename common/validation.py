@@ -26,6 +26,7 @@ class Expected:
 
     schema: Schema
     run_id: str
+    task_id: str = ""
     steps: int = 0
     envs: int = 0
     max_steps: int = 0
@@ -59,10 +60,12 @@ def validate(trajectory: Trajectory, expected: Expected) -> None:
     for name, array in trajectory.arrays.items():
         _check_values(name, array, schema.fields[name].below)
     _check_steps(trajectory, expected)
-    _check_episodes(trajectory)
+    _check_episodes(trajectory, expected)
 
 
 def _check_stamps(trajectory: Trajectory, expected: Expected) -> None:
+    if expected.task_id and trajectory.task_id != expected.task_id:
+        raise Rejected("schema", f"of task {trajectory.task_id!r}; this run's is {expected.task_id!r}")
     for name in ("learner_epoch", "policy_version", "lease", "seq"):
         if not 0 <= getattr(trajectory, name) <= MAX_COUNT:
             raise Rejected("range", f"{name} is {getattr(trajectory, name)}; allowed are 0 to {MAX_COUNT}")
@@ -90,13 +93,14 @@ def _check_steps(trajectory: Trajectory, expected: Expected) -> None:
         raise Rejected("empty", "no valid step" + (" in one of the episodes" if expected.episodes_whole else ""))
 
 
-def _check_episodes(trajectory: Trajectory) -> None:
+def _check_episodes(trajectory: Trajectory, expected: Expected) -> None:
+    longest = trajectory.T if expected.episodes_whole else MAX_COUNT
     if len(trajectory.episodes) > trajectory.T * trajectory.B:
         raise Rejected("range", f"{len(trajectory.episodes)} episodes ended in {trajectory.T * trajectory.B} steps")
     for episode in trajectory.episodes:
         if not math.isfinite(episode.ret):
             raise Rejected("nan", "an episode's return is not finite")
-        if abs(episode.ret) > MAX_ABS or not 0 <= episode.length <= MAX_COUNT:
+        if abs(episode.ret) > MAX_ABS or not 1 <= episode.length <= longest:
             raise Rejected("range", f"an episode of {episode.length} steps returned {episode.ret}")
 
 

@@ -86,6 +86,7 @@ class Blueprint:
         return Expected(
             self.schema,
             self.config.run.id,
+            self.task_id,
             steps=0 if groups else actors.fragment_steps,
             envs=self.envs_per_worker,
             max_steps=self.experience.max_steps if isinstance(self.experience, Groups) else 0,

@@ -150,7 +150,7 @@ class Weights(BaseModel):
     """A lease held for so long is given up though its worker is heard of. 0: 20 times the usual, at least 10 s."""
     leases_per_peer: int = Field(default=0, ge=0)
     """Leases one machine may have undelivered while others collect as well. 0: half of all there are."""
-    delivery_s: float = Field(default=60.0, gt=0)
+    delivery_s: float = Field(default=5.0, gt=0)
     """A fragment that was put so long ago and did not come, while nothing waits in the carrier, is lost."""
     down_timeout_s: float = Field(default=120.0, gt=0)
     """How long learner, actors and evaluators wait for a parameter server that is away, the first time included."""

@@ -29,7 +29,7 @@ class Counters:
     samples: int = 0
     trained_s: float = 0.0
     rejected: dict[str, int] = field(default_factory=dict)
-    """Records refused, by reason; duplicates, which are no loss, are not among them."""
+    """Records refused, by reason, each once over all lives of the learner."""
 
 
 @dataclass(frozen=True)

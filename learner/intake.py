@@ -245,9 +245,10 @@ class Intake:
     def _refuse(self, received: Received, refusal: Rejected, lease: int | None = None) -> None:
         self._metrics.inc("learner_rejected_total", reason=refusal.reason)
         again = 0 < received.next_offset <= self._examined_before.get(received.partition, 0)
-        if refusal.reason != "duplicate" and (lease is not None or not again):
+        if lease is not None or not again:
             self._counted.append(Refused(refusal.reason, lease))
-            self._refused.append((received, refusal))
+            if refusal.reason != "duplicate":
+                self._refused.append((received, refusal))
 
     def _is_full(self, received: Received) -> bool:
         if len(self._early) >= MAX_EARLY:

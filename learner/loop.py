@@ -55,6 +55,7 @@ class Learner:
         self._source, self._publisher = source, publisher
         self._total_steps, self._max_staleness = total_steps, max_staleness
         self._per_version = per_version(algorithm.experience)
+        self._at_once = (1 + max_staleness) * self._per_version
         self.experience: ExperienceBuffer = make_buffer(algorithm.experience, seed)
         self.counters, self._spent, self._positions = Counters(), LeaseSet(), Positions()
         self._issued, self._examined = 0, dict[int, int]()
@@ -142,10 +143,15 @@ class Learner:
     # --- inside a step ---------------------------------------------------------------------------------------------
 
     def _checked(self, check: Callable[[Trajectory], None]) -> Callable[[Trajectory], None]:
-        """What the config says of a fragment, and what only this learner knows: the versions there are."""
+        """What the config says of a fragment, and what only this learner knows: which versions there are, and how many
+        steps anybody can have taken."""
 
         def checked(trajectory: Trajectory) -> None:
             check(trajectory)
+            counters = self.counters
+            fragments = counters.fragments + sum(counters.rejected.values()) + self._at_once
+            if any(episode.length > fragments * trajectory.T for episode in trajectory.episodes):
+                raise Rejected("range", f"an episode is longer than the run, {fragments * trajectory.T} steps at most")
             ours, version = trajectory.learner_epoch == self.identity.learner_epoch, self.counters.version
             if ours and trajectory.policy_version > version:
                 raise Rejected("range", f"policy version {trajectory.policy_version}; the newest is {version}")

@@ -50,7 +50,8 @@ def withdraw(path: Path) -> None:
 def forget_dead(run_dir: Path) -> None:
     """Take away the words of processes of this machine that are gone, and the folder if no others are in it."""
     for path in (run_dir / FOLDER).glob("*.json"):
-        if not alive(_load(path).pid):
+        endpoint = _load(path)
+        if endpoint is not None and not alive(endpoint.pid):
             withdraw(path)
     with contextlib.suppress(OSError):
         (run_dir / FOLDER).rmdir()

@@ -15,7 +15,7 @@ given up
 
 - when their worker is not heard of for ``lost_after_s``, takes its leave, or has a new life;
 - when they are held for ``lease_max_s``, though their worker is heard of (0: 20 times the usual, at least 10 s);
-- when they were put ``delivery_s`` ago and nothing waits in the carrier: lost on the way.
+- when they were put ``delivery_s`` ago, and the learner says since that nothing waits in the carrier: lost on the way.
 
 The server was started anew: the leases its predecessor had out are known from the learner, and given again to workers
 that never received them; those it may have handed out after the learner last heard of it count as begun until
@@ -55,7 +55,8 @@ class Lease:
 class Ledger:
     """Times are seconds of any monotonic clock, given by the caller. Lease numbers and counts start at 0.
 
-    ``per_peer`` > 0: leases that one peer may have undelivered while others call as well.
+    ``per_peer`` > 0: leases that one peer may have undelivered while others call as well; and that all those together
+    may have of whom nothing came yet, while others deliver.
     """
 
     #: How many workers take turns; 0: they come as they are ready (lockstep.py is the other kind).
@@ -67,7 +68,7 @@ class Ledger:
         self,
         *,
         lost_after_s: float = 3.5,
-        delivery_s: float = 60.0,
+        delivery_s: float = 5.0,
         settle_s: float = 5.0,
         lease_max_s: float = 0.0,
         per_peer: int = 0,
@@ -100,6 +101,8 @@ class Ledger:
             if lease.number in self.held:
                 self._took_s.append(now_s - lease.since_s)
             self._close(lease)
+            lease.worker.proven = True
+        self._give_up_put(now_s)
         for number in [number for number in self._shares.owed() if number in self.spent]:
             self._shares.came(number)
 
@@ -196,7 +199,6 @@ class Ledger:
                 self._give_up(lease)
             elif now_s - lease.since_s >= self.lease_max_s:
                 self._give_up(lease, now_s)
-        self._expire_put(now_s)
         if self._held_back and now_s >= self._held_back_until_s:
             self.expired_total += self._held_back
             self._held_back = 0
@@ -215,6 +217,10 @@ class Ledger:
         shared = self._per_peer and worker.peer and self.workers.others(worker.peer, now_s)
         if not self.room or (shared and self._shares.of(worker.peer) >= self._per_peer):
             return None
+        if self._per_peer and not worker.proven and self.workers.any_proven(now_s):
+            unproven = sum(not lease.worker.proven for lease in (*self.held.values(), *self.put.values()))
+            if unproven >= self._per_peer:
+                return None
         return self.next_lease
 
     def _deliver(self, worker: Worker, received: Sequence[int], now_s: float) -> None:
@@ -254,10 +260,12 @@ class Ledger:
         self._close(lease)
         self.expired_total += 1
         if owed_s is not None:
+            lease.worker.proven = False
             self._shares.take(lease.number, lease.peer)
             self._shares.owe(lease.number, lease.peer, owed_s)
 
-    def _expire_put(self, now_s: float) -> None:
+    def _give_up_put(self, now_s: float) -> None:
+        """Asked when the learner has just said what came and what waits."""
         while self.put and self._nothing_waits:
             oldest = next(iter(self.put.values()))
             if now_s - oldest.since_s < self._delivery_s:

@@ -27,7 +27,7 @@ class Options:
     run_id: str = ""
     workers: int = 0
     lost_after_s: float = 3.5
-    delivery_s: float = 60.0
+    delivery_s: float = 5.0
     settle_s: float = 5.0
     lease_max_s: float = 0.0
     leases_per_peer: int = 0

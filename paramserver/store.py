@@ -85,7 +85,7 @@ class Store(Generic[T]):
 
     def check_run(self, run_id: str) -> None:
         if self.run_id and run_id != self.run_id:
-            raise UsageError(f"this parameter server serves run {self.run_id!r}, not {run_id!r}")
+            raise UsageError(f"this parameter server serves run {self.run_id!r}, not {run_id[:64]!r}")
 
     def publish(
         self, writer: Writer, version: Version[T], progress: Progress, known: LedgerState | None, now_s: float

@@ -26,13 +26,15 @@ class Busy(HeadraceError):
 
 @dataclass(slots=True)
 class Worker:
-    """A worker's present life. ``lease``: the latest it was given. ``peer``: from where it calls, empty: not known."""
+    """A worker's present life. ``lease``: the latest it was given. ``peer``: from where it calls, empty: not known.
+    ``proven``: its latest fragments came."""
 
     actor_id: int
     incarnation: int
     peer: str
     heard_s: float
     lease: int | None = None
+    proven: bool = False
     former: deque[int] = field(default_factory=lambda: deque(maxlen=FORMER_LIVES))
 
 
@@ -111,6 +113,10 @@ class Workers:
     def is_lost(self, worker: Worker, now_s: float) -> bool:
         """Whether it has not been heard of for too long."""
         return now_s - worker.heard_s >= self._lost_after_s
+
+    def any_proven(self, now_s: float) -> bool:
+        """Whether somebody alive delivers."""
+        return any(worker.proven and not self.is_lost(worker, now_s) for worker in self._known.values())
 
     def others(self, peer: str, now_s: float) -> bool:
         """Whether anybody calls from elsewhere than ``peer``."""

@@ -50,8 +50,8 @@ def fragment(blueprint: Blueprint, seq: int, per_version: int, **arrays: np.ndar
         "final_obs": rng.standard_normal((2, features), dtype=np.float32),
     } | arrays
     made = {name: made[name] for name in blueprint.schema.fields}
-    config = blueprint.config
-    return Trajectory(config.run.id, 1, 0, 7, seq, seq // per_version, seq, "task", blueprint.schema.hash, T, B, made)
+    who = (blueprint.config.run.id, 1, 0, 7, seq, seq // per_version, seq)
+    return Trajectory(*who, blueprint.task_id, blueprint.schema.hash, T, B, made)
 
 
 #: What passes every check and is hard to digest all the same.

@@ -29,17 +29,24 @@ class Target:
         if self.run is None or self.run.dead():
             self.close()
             self._lives += 1
-            url = f"{self._url}-{secrets.token_hex(4)}" if self._url else ""
+            url = f"{self._url}-{secrets.token_hex(4)}?compression=none" if self._url else ""
             self.run = Run(self._root / str(self._lives), url, **self._sections)
             self.run.start()
         return self.run
 
+    def undisturbed(self) -> Run:
+        """The run, making versions; a new one where the last attack stopped it (that test said so itself)."""
+        try:
+            self.alive().goes_on("the attacks before this one", versions=3)
+        except AssertionError:
+            self.close()
+        return self.alive()
+
     def forger(self) -> Forger:
         """An attacker who knows the run as it is now."""
-        run = self.alive()
+        run = self.undisturbed()
         if self._forger is None:
             self._forger = Forger(run)
-        run.goes_on("the attacks before this one", versions=3)
         return self._forger
 
     def close(self) -> None:

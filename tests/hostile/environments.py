@@ -1,6 +1,6 @@
 """Gymnasium environments that go wrong, each in one way. Imported by every process of a run, by another name.
 
-Each is CartPole's shape (four numbers, two actions) with episodes of 20 steps, and goes wrong after ``AFTER`` steps, or
+Each is CartPole's shape (four numbers, two actions) with episodes of 5 steps, and goes wrong after ``AFTER`` steps, or
 in every process and always, unless its name says ``Once``: then one process does so once (a file is the memory).
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-AFTER = 100
+AFTER = 5
 Step = tuple[Any, Any, bool, bool, dict[str, Any]]
 
 
@@ -40,7 +40,7 @@ class Good(gymnasium.Env):  # type: ignore[type-arg]
 
     def step(self, action: Any) -> Step:
         self.n += 1
-        observation, reward, terminated, truncated, info = self.see(), 1.0, self.n % 20 == 0, False, {}
+        observation, reward, terminated, truncated, info = self.see(), 1.0, self.n % 5 == 0, False, {}
         if self.n > AFTER:
             return self.bad(observation, reward, terminated, truncated, info)
         return observation, reward, terminated, truncated, info

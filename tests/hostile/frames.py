@@ -1,6 +1,6 @@
 """Trajectory records, built by hand: prefix, header, arrays.
 
-The prefix is not in proto/ nor docs/; it was found by looking at what an honest actor sends: magic "HRTJ", version 1,
+The prefix was found by looking at what an honest actor sends, before docs/carriers.md had it: magic "HRTJ", version 2,
 header length (u32), payload length (u64), CRC-32C of all but itself. All little-endian.
 """
 
@@ -28,13 +28,13 @@ def record(header: tp.TrajectoryHeader, payload: bytes) -> bytes:
     """A record with this header and payload, whatever they say."""
     raw = header.SerializeToString()
     padding = -(PREFIX_BYTES + len(raw)) % ALIGN
-    return seal(PREFIX.pack(b"HRTJ", 1, len(raw), len(payload)), raw + bytes(padding) + payload)
+    return seal(PREFIX.pack(b"HRTJ", 2, len(raw), len(payload)), raw + bytes(padding) + payload)
 
 
 def parse(data: bytes) -> tuple[tp.TrajectoryHeader, bytes]:
     """Header and payload of an honest record."""
     magic, version, length, payload = PREFIX.unpack_from(data)
-    assert (magic, version) == (b"HRTJ", 1), data[:PREFIX_BYTES]
+    assert (magic, version) == (b"HRTJ", 2), data[:PREFIX_BYTES]
     header = tp.TrajectoryHeader.FromString(data[PREFIX_BYTES : PREFIX_BYTES + length])
     assert record(header, data[len(data) - payload :]) == data, "the frame is not what it was found to be"
     return header, data[len(data) - payload :]

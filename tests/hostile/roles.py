@@ -52,6 +52,8 @@ class Run:
         self.token = secrets.token_hex(16)
         (root / "token").write_text(self.token + "\n")
         (root / "token").chmod(0o600)
+        (root / "publish-token").write_text(secrets.token_hex(16) + "\n")
+        (root / "publish-token").chmod(0o600)
         self.config: dict[str, dict[str, Any]] = {
             "run": {"id": self.id, "seed": 0, "total_steps": NEVER, "log_every_s": 0.1, "checkpoint_every_s": 5.0},
             "task": {"env": "CartPole-v1"},
@@ -59,7 +61,11 @@ class Run:
             "learner": {"device": "cpu", "threads": 1, "max_staleness": 1},
             "algorithm": {"name": "ppo", "fragments": FRAGMENTS},
             "transport": {"url": self.url},
-            "weights": {"address": self.address, "token_file": str(root / "token")},
+            "weights": {
+                "address": self.address,
+                "token_file": str(root / "token"),
+                "publish_token_file": str(root / "publish-token"),
+            },
         }
         for name, values in sections.items():
             self.config[name].update(values)

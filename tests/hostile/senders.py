@@ -79,7 +79,7 @@ class KafkaSender:
     def __init__(self, url: str):
         from kafka import KafkaProducer
 
-        server, self._topic = url.removeprefix("kafka://").split("/")
+        server, self._topic = url.removeprefix("kafka://").partition("?")[0].split("/")
         self._producer = KafkaProducer(bootstrap_servers=server, max_request_size=64 << 20, linger_ms=0)
 
     def put(self, data: bytes) -> None:

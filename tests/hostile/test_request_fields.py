@@ -62,9 +62,7 @@ def detours() -> Iterator[dict[str, Detour]]:
 @pytest.fixture
 def run(target: Target) -> Run:
     """The run under attack, undisturbed again."""
-    one = target.alive()
-    one.goes_on("the attacks before this one")
-    return one
+    return target.undisturbed()
 
 
 def attacker(run: Run, detours: dict[str, Detour], token: str | None) -> Client:

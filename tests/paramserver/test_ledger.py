@@ -136,10 +136,10 @@ def test_fragments_lost_on_the_way_are_given_up_when_nothing_waits() -> None:
     made = ledger(4)
     assert take(made, 0, 5) == [0, 1, 2, 3]  # all put; 2 and 3 die with the actor before the carrier has them
     starving = Progress(4, accepted=2, spent=((0, 2),), complete=True)
-    made.admit(starving, 1.0)
-    made.expire(9.9)
-    assert made.begin(0, 2, 9.9) is None
-    made.expire(10.0)
+    made.admit(starving, 9.9)
+    made.expire(100.0)
+    assert made.begin(0, 2, 9.9) is None, "nobody says that it did not come since"
+    made.admit(starving, 10.0)
     assert [made.begin(a, 2, 10.0) for a in range(3)] == [4, 5, None]
 
 
@@ -147,8 +147,7 @@ def test_fragments_lost_on_the_way_are_given_up_when_nothing_waits() -> None:
 def test_while_something_waits_nothing_is_missed(progress: Progress) -> None:
     made = ledger(2)
     take(made, 0, 3)
-    made.admit(progress, 1.0)
-    made.expire(1000.0)
+    made.admit(progress, 1000.0)
     assert made.begin(1, 1, 1000.0) is None
 
 
@@ -234,8 +233,7 @@ def test_of_what_a_former_server_may_have_given_no_more_is_believed_than_it_coul
     for liar in range(50):
         fresh.begin(liar, 1, 101.0, received=list(range(liar * 16, liar * 16 + 16)))
     assert fresh.begun == 4
-    fresh.admit(Progress(4, complete=True), 102.0)
-    fresh.expire(112.0)
+    fresh.admit(Progress(4, complete=True), 112.0)
     assert fresh.begun == 0, "and nothing came of it"
 
 
@@ -261,6 +259,17 @@ def test_one_machine_cannot_take_every_lease_under_invented_names() -> None:
         made.admit(Progress(8 + second, accepted=len(spent), spent=spent, complete=True), float(second))
         made.expire(float(second))
         assert made.begin(200, 1, float(second), peer="liar") is None
+
+
+def test_of_whom_nothing_came_all_together_have_half_while_others_deliver() -> None:
+    made = ledger(8, per_peer=4)
+    assert made.begin(0, 1, 0.0) == 0
+    made.admit(Progress(9, accepted=1, spent=((0, 1),)), 0.0)
+    taken = [made.begin(100 + n, 1, 0.0) for n in range(20)]
+    assert [lease is not None for lease in taken] == [True] * 4 + [False] * 16
+    claims = [made.begin(100 + n, 1, 0.0, received=[lease or 0]) for n, lease in enumerate(taken)]
+    assert not any(claims), "to say that it put them earns it no more"
+    assert made.begin(0, 1, 0.0, received=[0]) is not None, "who delivers goes on"
 
 
 def test_alone_a_machine_may_have_them_all() -> None:

@@ -34,7 +34,6 @@ def test_a_new_life_has_the_number_that_did_not_come() -> None:
     made = lockstep(2, 9)
     assert take(made, 0, 2) == [0, 2]
     made.admit(Progress(9, accepted=1, spent=((0, 1),), complete=True), 0.0)
-    made.expire(1000.0)
     assert made.begin(0, 2, 1000.0) == 2, "it never goes to anybody else"
     assert made.begin(0, 2, 1000.0, received=[2]) == 4
 
@@ -70,7 +69,7 @@ def test_after_a_server_restart_what_workers_say_they_put_is_on_its_way() -> Non
     fresh.rebuild(Progress(8, accepted=2, spent=((0, 2),), complete=True), 0.0, LedgerState(6, 6, 8))
     assert fresh.begin(0, 1, 0.0, received=[2, 4]) == 6
     assert fresh.begin(1, 99, 0.0) == 3, "a new life cannot know what the former put; the learner drops what it has"
-    fresh.expire(10.0)
+    fresh.admit(Progress(8, accepted=2, spent=((0, 2),), complete=True), 10.0)
     assert fresh.begin(0, 1, 10.0, received=[2, 4, 6]) == 2, "it never came"
 
 

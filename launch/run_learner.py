@@ -98,7 +98,7 @@ def _run(args: argparse.Namespace, config: Config) -> int:
             _log.error("headrace learner: %s", error)
             return 1
         finally:
-            learner.close()
+            learner.close(for_good=learner.done or args.supervised is not None)
     if done and not args.supervised:
         finish(config, args.run_dir, args.episodes, gif=False)
     return 0

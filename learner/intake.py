@@ -148,12 +148,12 @@ class Intake:
             self._changed.notify_all()
             return received
 
-    def close(self) -> None:
+    def close(self, for_good: bool = True) -> None:
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
         self._thread.join(timeout=10)
-        self._source.close()
+        self._source.close(for_good=for_good)
 
     # --- the fetching thread ---------------------------------------------------------------------------------------
 

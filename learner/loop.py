@@ -133,8 +133,9 @@ class Learner:
         """After a durable checkpoint: show the progress where lag is watched."""
         self._source.commit(self._resume_from())
 
-    def close(self) -> None:
-        self._intake.close()
+    def close(self, for_good: bool = True) -> None:
+        """``for_good``: no learner will go on with this run, so actors may end."""
+        self._intake.close(for_good)
         self._publisher.close()
 
     def _resume_from(self) -> dict[int, int]:

@@ -104,7 +104,8 @@ class Source(Protocol):
     def reject(self, received: Received, reason: str, detail: str) -> None:
         """Keep a record that validation refused in the dead-letter place, with its reason."""
 
-    def close(self, timeout_s: float = 5.0) -> None: ...
+    def close(self, timeout_s: float = 5.0, for_good: bool = True) -> None:
+        """``for_good``: nobody will read on, so who writes may end; else it waits for the next reader."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,7 +116,7 @@ class KafkaSource:
         record = encode(received.trajectory, self._limits.record_bytes, self._address.compression)
         self._dead.bury(record, b"", received.partition, received.next_offset - 1, reason, detail)
 
-    def close(self, timeout_s: float = 5.0) -> None:
+    def close(self, timeout_s: float = 5.0, for_good: bool = True) -> None:
         deadline = time.monotonic() + timeout_s
         with self._changed:
             self._closing = True

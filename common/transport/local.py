@@ -112,8 +112,8 @@ class LocalSource:
             frame, detail = b"", f"{detail} (not kept: {e})"
         self._dead_letters.keep(reason, detail, frame, received.nbytes)
 
-    def close(self, timeout_s: float = 5.0) -> None:
-        """Tell every producer that this is for good, and free the address. Idempotent."""
+    def close(self, timeout_s: float = 5.0, for_good: bool = True) -> None:
+        """Tell every producer if this is ``for_good``, and free the address. Idempotent."""
         with self._changed:
             if self._closed:
                 return
@@ -123,8 +123,9 @@ class LocalSource:
         self._wake.send(b"x")
         self._reader.join(timeout_s)
         for link in self._peers:
-            with contextlib.suppress(OSError):
-                link.send(BYE)
+            if for_good:
+                with contextlib.suppress(OSError):
+                    link.send(BYE)
             self._peers.remove(link)
         self._peers.end(timeout_s)
         self._path.unlink(missing_ok=True)  # while it is ours still: whoever comes next finds nothing to claim

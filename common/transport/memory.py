@@ -69,7 +69,7 @@ class Memory:
     def flush(self, timeout_s: float) -> None:
         """Whatever was put is there."""
 
-    def close(self, timeout_s: float = 0.0) -> None:
+    def close(self, timeout_s: float = 0.0, for_good: bool = True) -> None:
         with self._changed:
             self._closed = True
             self._changed.notify_all()

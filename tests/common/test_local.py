@@ -221,6 +221,21 @@ def test_a_file_that_is_no_socket_is_not_removed(place: Place) -> None:
     assert (place.folder / "s").read_text() == "mine"
 
 
+def test_who_writes_waits_for_the_next_reader_unless_it_is_told_that_there_is_none(place: Place) -> None:
+    sink, source = place.sink, place.source()
+    writer = sink()
+    writer.put(trajectory(0), timeout_s=5)
+    assert got(source) == 0
+    source.close(5, for_good=False)
+    source = place.source()
+    writer.put(trajectory(1), timeout_s=20)
+    assert got(source) == 1
+    source.close(5)
+    with pytest.raises(Closed):
+        writer.put(trajectory(2), timeout_s=20)
+    writer.close(5)
+
+
 def open_files() -> set[tuple[int, int]]:
     """What this process has open, by device and inode."""
     found = set()

@@ -33,6 +33,7 @@ class Leases:
         self, epoch: int, issued: int = 0, spent: LeaseSet | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.issued, self.spent = issued, spent or LeaseSet()
+        self.spent_total = sum(end - first for first, end in self.spent)
         self.ticket = 0  # of the latest answer heard
         self._epoch, self._clock = epoch, clock
         self._holders: OrderedDict[int, tuple[int, int]] = OrderedDict()
@@ -82,4 +83,5 @@ class Leases:
     def spend(self, number: int) -> None:
         """A fragment came for this lease: there will be no other."""
         self.spent.add(number)
+        self.spent_total += 1
         self._holders.pop(number, None)

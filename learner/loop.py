@@ -22,7 +22,7 @@ from headrace.common.types import Trajectory, Weights
 from headrace.common.weights.base import Progress, Publisher
 from headrace.learner.counters import Counters, Identity, Positions, TrainResult
 from headrace.learner.experience import ExperienceBuffer, Round, make_buffer, per_version
-from headrace.learner.intake import Intake
+from headrace.learner.intake import MAX_EARLY, Intake
 from headrace.learner.leases import Leases
 
 #: A learner that waits tells the parameter server so this often: a lease lost with its actor is missed only then.
@@ -70,10 +70,11 @@ class Learner:
         self.whole = True
         self._stepped_at: float | None = None  # what the caller does between steps (rows, checkpoints) counts as well
         self._told_s = time.monotonic()
+        leases = Leases(identity.learner_epoch, self._issued, self._spent.copy())
         self._intake = Intake(
             source,
-            self._checked(check),
-            Leases(identity.learner_epoch, self._issued, self._spent.copy()),
+            self._checked(check, leases),
+            leases,
             publisher.ask,
             metrics,
             queue_bytes,
@@ -143,14 +144,13 @@ class Learner:
 
     # --- inside a step ---------------------------------------------------------------------------------------------
 
-    def _checked(self, check: Callable[[Trajectory], None]) -> Callable[[Trajectory], None]:
+    def _checked(self, check: Callable[[Trajectory], None], leases: Leases) -> Callable[[Trajectory], None]:
         """What the config says of a fragment, and what only this learner knows: which versions there are, and how many
         steps anybody can have taken."""
 
         def checked(trajectory: Trajectory) -> None:
             check(trajectory)
-            counters = self.counters
-            fragments = counters.fragments + sum(counters.rejected.values()) + self._at_once
+            fragments = leases.spent_total + MAX_EARLY + self._at_once
             if any(episode.length > fragments * trajectory.T for episode in trajectory.episodes):
                 raise Rejected("range", f"an episode is longer than the run, {fragments * trajectory.T} steps at most")
             ours, version = trajectory.learner_epoch == self.identity.learner_epoch, self.counters.version

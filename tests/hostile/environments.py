@@ -183,8 +183,12 @@ class Garbage(Good):
 
 
 class ClosesFiles(Good):
+    closed = False
+
     def bad(self, *step: Any) -> Step:
-        os.closerange(0, 3)
+        if not ClosesFiles.closed:
+            os.closerange(0, 3)
+        ClosesFiles.closed = True
         return super().bad(*step)
 
 

@@ -74,8 +74,8 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command = [HEADRACE, "broker", "start", "--data-dir", data, "--port", "0", "--timeout-s", "120"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=180, env=environ())
     found = re.search(r"ready at (\S+)", done.stdout)
-    if done.returncode != 0 or found is None:
-        pytest.skip(f"no broker: {done.stdout}{done.stderr}")
+    assert done.returncode == 0, f"no broker: {done.stdout}{done.stderr}"
+    assert found is not None, f"no address: {done.stdout}"
     yield found.group(1)
     subprocess.run([HEADRACE, "broker", "stop", "--data-dir", data], timeout=60, check=True, env=environ())
 

@@ -43,13 +43,14 @@ OVERDUE_TIMES, OVERDUE_LEAST_S = 20.0, 10.0
 @dataclass(slots=True)
 class Lease:
     """A lease that is out. ``limit``: admit_until when its fragment was begun. ``since_s``: held, or put, since then.
-    ``peer``: where its worker called from."""
+    ``peer``: where its worker called from; ``proven``: it delivered by then."""
 
     number: int
     worker: Worker
     limit: int
     since_s: float
     peer: str
+    proven: bool
 
 
 class Ledger:
@@ -82,6 +83,7 @@ class Ledger:
         self.held: OrderedDict[int, Lease] = OrderedDict()  # by the time their fragments were begun
         self.put: OrderedDict[int, Lease] = OrderedDict()
         self._shares = Shares()
+        self._unproven = 0  # leases out, of workers of whom nothing had come
         self._took_s: deque[float] = deque(maxlen=64)
         self._accepted = self._waiting = 0
         self._reads_again = self._nothing_waits = False
@@ -101,7 +103,7 @@ class Ledger:
             if lease.number in self.held:
                 self._took_s.append(now_s - lease.since_s)
             self._close(lease)
-            lease.worker.proven = True
+            self.workers.prove(lease.worker, True)
         self._give_up_put(now_s)
         for number in [number for number in self._shares.owed() if number in self.spent]:
             self._shares.came(number)
@@ -196,6 +198,7 @@ class Ledger:
         """Give up what is lost. To be called now and then."""
         for lease in list(self.held.values()):
             if self.workers.is_lost(lease.worker, now_s):
+                self.workers.prove(lease.worker, False)
                 self._give_up(lease)
             elif now_s - lease.since_s >= self.lease_max_s:
                 self._give_up(lease, now_s)
@@ -217,11 +220,8 @@ class Ledger:
         shared = self._per_peer and worker.peer and self.workers.others(worker.peer, now_s)
         if not self.room or (shared and self._shares.of(worker.peer) >= self._per_peer):
             return None
-        if self._per_peer and not worker.proven and self.workers.any_proven(now_s):
-            unproven = sum(not lease.worker.proven for lease in (*self.held.values(), *self.put.values()))
-            if unproven >= self._per_peer:
-                return None
-        return self.next_lease
+        doubtful = self._per_peer and not worker.proven and self.workers.any_proven
+        return None if doubtful and self._unproven >= self._per_peer else self.next_lease
 
     def _deliver(self, worker: Worker, received: Sequence[int], now_s: float) -> None:
         """What this worker has put. A lease of its own that was given up counts again; so does what a former server
@@ -248,19 +248,21 @@ class Ledger:
 
     def _open(self, number: int, worker: Worker, now_s: float) -> Lease:
         self._shares.take(number, worker.peer)
-        return Lease(number, worker, self.admit_until, now_s, worker.peer)
+        self._unproven += not worker.proven
+        return Lease(number, worker, self.admit_until, now_s, worker.peer, worker.proven)
 
     def _close(self, lease: Lease) -> None:
         self.held.pop(lease.number, None)
         self.put.pop(lease.number, None)
         self._shares.give_back(lease.peer)
+        self._unproven -= not lease.proven
 
     def _give_up(self, lease: Lease, owed_s: float | None = None) -> None:
         """``owed_s``: its peer had its time and did not deliver, as of then."""
         self._close(lease)
         self.expired_total += 1
         if owed_s is not None:
-            lease.worker.proven = False
+            self.workers.prove(lease.worker, False)
             self._shares.take(lease.number, lease.peer)
             self._shares.owe(lease.number, lease.peer, owed_s)
 

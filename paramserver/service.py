@@ -117,7 +117,8 @@ class Service:
             received = tuple(request.received[-REPORTED_LEASES:])
             who = (request.actor_id, request.incarnation, self._clock())
             self._store.ledger.beat(*who, received, request.leaving)
-            self._serve_line()
+            if request.leaving:
+                self._serve_line()
             return pb.HeartbeatReply().SerializeToString()
 
     async def next(self, message: bytes, context: Context) -> None:

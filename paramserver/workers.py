@@ -27,7 +27,7 @@ class Busy(HeadraceError):
 @dataclass(slots=True)
 class Worker:
     """A worker's present life. ``lease``: the latest it was given. ``peer``: from where it calls, empty: not known.
-    ``proven``: its latest fragments came."""
+    ``proven``: its latest fragments came (:meth:`Workers.prove`)."""
 
     actor_id: int
     incarnation: int
@@ -45,6 +45,7 @@ class Workers:
         self._lockstep, self._lost_after_s = lockstep, lost_after_s
         self._known: OrderedDict[int, Worker] = OrderedDict()  # least recently heard first
         self._peers: OrderedDict[str, float] = OrderedDict()
+        self._proven: set[int] = set()
         self._join_from_s = float("-inf")
 
     def __len__(self) -> int:
@@ -71,9 +72,10 @@ class Workers:
                 raise Busy(f"actor {actor_id}: a process on another machine has this id and is alive")
             worker.former.extend([*known.former, known.incarnation])
         self._known[actor_id] = worker
+        self._proven.discard(actor_id)
         self._heard(worker, now_s)
         while len(self._known) > MAX_WORKERS:
-            self._known.popitem(last=False)
+            self._drop(next(iter(self._known)))
         return worker, known
 
     def recall(self, actor_id: int, incarnation: int, now_s: float) -> Worker:
@@ -114,9 +116,18 @@ class Workers:
         """Whether it has not been heard of for too long."""
         return now_s - worker.heard_s >= self._lost_after_s
 
-    def any_proven(self, now_s: float) -> bool:
-        """Whether somebody alive delivers."""
-        return any(worker.proven and not self.is_lost(worker, now_s) for worker in self._known.values())
+    def prove(self, worker: Worker, delivers: bool) -> None:
+        """What it was given came, or did not come."""
+        worker.proven = delivers
+        if delivers and self._known.get(worker.actor_id) is worker:
+            self._proven.add(worker.actor_id)
+        elif not delivers:
+            self._proven.discard(worker.actor_id)
+
+    @property
+    def any_proven(self) -> bool:
+        """Whether somebody delivers."""
+        return bool(self._proven)
 
     def others(self, peer: str, now_s: float) -> bool:
         """Whether anybody calls from elsewhere than ``peer``."""
@@ -126,9 +137,13 @@ class Workers:
     def forget(self, now_s: float, actor_id: int | None = None) -> None:
         """``actor_id``, who has taken its leave; and all who have not been heard of for very long."""
         if actor_id is not None:
-            self._known.pop(actor_id, None)
+            self._drop(actor_id)
         while self._known and now_s - next(iter(self._known.values())).heard_s >= FORGET_S:
-            self._known.popitem(last=False)
+            self._drop(next(iter(self._known)))
+
+    def _drop(self, actor_id: int) -> None:
+        self._known.pop(actor_id, None)
+        self._proven.discard(actor_id)
 
     def _heard(self, worker: Worker, now_s: float) -> None:
         worker.heard_s = now_s

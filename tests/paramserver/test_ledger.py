@@ -272,6 +272,16 @@ def test_of_whom_nothing_came_all_together_have_half_while_others_deliver() -> N
     assert made.begin(0, 1, 0.0, received=[0]) is not None, "who delivers goes on"
 
 
+def test_the_dead_do_not_keep_half_of_the_leases_from_newcomers() -> None:
+    made = ledger(8, per_peer=4)
+    assert made.begin(0, 1, 0.0) == 0
+    made.admit(Progress(9, accepted=1, spent=((0, 1),)), 0.0)
+    assert made.begin(0, 1, 0.0, received=[0]) == 1
+    assert len([n for n in range(20) if made.begin(100 + n, 1, 2.0) is not None]) == 4
+    made.expire(3.0)  # the one that delivered is not heard of any more
+    assert len([n for n in range(20) if made.begin(200 + n, 1, 3.0) is not None]) == 4, "all that is left of nine"
+
+
 def test_alone_a_machine_may_have_them_all() -> None:
     made = ledger(8, per_peer=4)
     assert [made.begin(n, 1, 0.0, peer="one") for n in range(9)] == [*range(8), None]

@@ -34,8 +34,10 @@ from headrace.common.weights.base import LedgerState, Progress
 from headrace.paramserver.shares import Shares
 from headrace.paramserver.workers import Worker, Workers
 
-#: More leases than can have been handed out since the learner's last checkpoint.
+#: More leases than can have been handed out since the learner last heard of it.
 SKIPPED = 1 << 32
+#: Where server and learner both died nobody knows how many were: each epoch of the learner has so many of its own.
+EPOCH_LEASES = 1 << 44
 #: A lease is overdue after so many times the usual, but not before.
 OVERDUE_TIMES, OVERDUE_LEAST_S = 20.0, 10.0
 
@@ -108,15 +110,17 @@ class Ledger:
         for number in [number for number in self._shares.owed() if number in self.spent]:
             self._shares.came(number)
 
-    def rebuild(self, progress: Progress, now_s: float, known: LedgerState | None = None) -> None:
-        """Begin a learner's epoch, or a server's life (``known``: how its predecessor stood when last heard)."""
+    def rebuild(self, progress: Progress, now_s: float, known: LedgerState | None = None, epoch: int = 1) -> None:
+        """Begin a learner's ``epoch``, or a server's life (``known``: how its predecessor stood when last heard)."""
         self.admit_until = progress.admit_until
         self._reads_again = known is None  # what it read before, and did not train on, counts as it waits in the log
         first = max(progress.next_lease, known.next_lease if known else 0)
         if known is not None:
             self._succeed(known, progress, now_s)
-        if known is not None or self.next_lease < first:
+        if known is not None:
             self._skipped, self.next_lease = range(first, first + self.skips), first + self.skips
+        elif self.next_lease < first or not self.issued_total:
+            self.next_lease = max(self.next_lease, first, (epoch - 1) * EPOCH_LEASES if self.skips else 0)
         self.admit(progress, now_s)
 
     def state(self, heard_lease: int = 0) -> LedgerState:

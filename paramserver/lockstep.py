@@ -29,12 +29,12 @@ class LockstepLedger(Ledger):
     def room(self) -> bool:
         return True
 
-    def rebuild(self, progress: Progress, now_s: float, known: LedgerState | None = None) -> None:
+    def rebuild(self, progress: Progress, now_s: float, known: LedgerState | None = None, epoch: int = 1) -> None:
         """A learner that came back has read what waited for it: what it does not have then is collected again."""
         self._unmet = set(range(self.lockstep)) if known is not None else set()
         for lease in list(self.put.values()):
             self._close(lease)
-        super().rebuild(progress, now_s, known)
+        super().rebuild(progress, now_s, known, epoch)
 
     def expire(self, now_s: float) -> None:
         """Nothing expires by time alone."""

@@ -98,7 +98,7 @@ class Store(Generic[T]):
         self._check_order(version)
         fresh = self.current is None
         if fresh or self._writer is None or writer.learner_epoch > self._writer.learner_epoch:
-            self.ledger.rebuild(progress, now_s, known if fresh else None)
+            self.ledger.rebuild(progress, now_s, known if fresh else None, writer.learner_epoch)
         self.ledger.admit(progress, now_s)
         self.run_id, self._writer, self.finished = writer.run_id, writer, progress.finished
         is_new = self.current is None or version.order != self.current.order

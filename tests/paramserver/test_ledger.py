@@ -6,7 +6,7 @@ import pytest
 
 from headrace.common.errors import Fenced, UsageError
 from headrace.common.weights.base import LedgerState, Progress
-from headrace.paramserver.ledger import SKIPPED, Ledger
+from headrace.paramserver.ledger import EPOCH_LEASES, SKIPPED, Ledger
 from headrace.paramserver.workers import Busy
 
 EXTREMES = [-(2**63), -1, 2**31, 2**62, 2**63 - 1]
@@ -208,9 +208,10 @@ def test_a_new_life_after_a_restart_frees_the_former_ones_lease() -> None:
 
 
 def test_where_learner_and_server_both_died_no_number_comes_twice() -> None:
-    fresh = Ledger()
-    fresh.rebuild(Progress(8, next_lease=3, accepted=3, spent=((0, 3),)), 0.0)
-    assert fresh.begin(0, 1, 0.0, received=[77]) == 3 + SKIPPED, "what it put is in the log, or lost"
+    for epoch, at_checkpoint in ((2, 3), (2, 0), (3, 3)):  # a learner may die before any checkpoint, and again
+        fresh = Ledger()
+        fresh.rebuild(Progress(8, next_lease=at_checkpoint, accepted=3, spent=((0, 3),)), 0.0, epoch=epoch)
+        assert fresh.begin(0, 1, 0.0, received=[77]) == (epoch - 1) * EPOCH_LEASES, "what it put is in the log, or lost"
 
 
 # --- liars ---------------------------------------------------------------------------------------------------------

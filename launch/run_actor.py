@@ -100,7 +100,7 @@ def _workers(
     workers: list[RolloutWorker] = []
     watchdog = Watchdog(lambda: [worker.envs for worker in workers], config.actors.step_timeout_s)
     try:
-        for number in _numbers(config, index, incarnation, secret, stop):
+        for number in _numbers(config, index, incarnation, secret, stop, away):
             subscriber = GrpcSubscriber(
                 config.weights.address,
                 config.run.id,
@@ -121,7 +121,7 @@ def _workers(
 
 
 def _numbers(
-    config: Config, index: int | None, incarnation: int, secret: str, stop: Callable[[], bool]
+    config: Config, index: int | None, incarnation: int, secret: str, stop: Callable[[], bool], away: Waiting
 ) -> Sequence[int]:
     """Which workers this process has: those of its index, or such as the parameter server knows to be free."""
     n = config.actors.workers
@@ -129,10 +129,6 @@ def _numbers(
         return range(index * n, (index + 1) * n)
     client = Client(config.weights.address, secret, client_tls(config))
     try:
-        return join(client, config.run.id, incarnation, n, config.weights.down_timeout_s, stop, _say)
+        return join(client, config.run.id, incarnation, n, away, stop)
     finally:
         client.close()
-
-
-def _say(what: str) -> None:
-    print(f"actor: {what}", file=sys.stderr, flush=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from headrace.common.errors import Finished, TransportError
+from headrace.common.waiting import Waiting
 from headrace.common.weights.base import Progress
 from headrace.common.weights.client import Client
 from headrace.common.weights.join import join
@@ -63,7 +64,7 @@ def test_the_end_of_a_run_reaches_everybody(rig: Rig) -> None:
     assert sorted(ended) == ["actor", "evaluator"]
     wait_for(lambda: server.all_went_home)
     with pytest.raises(Finished):
-        join(Client(server.address, "", None), RUN, 1, 1, 5.0)
+        join(Client(server.address, "", None), RUN, 1, 1, Waiting("actor", 5.0))
     heir = rig.publisher(server.address)
     heir.publish(weights(0, epoch=2), PLENTY)
     heir.flush(10.0)
@@ -75,17 +76,17 @@ def test_who_was_not_told_its_number_is_given_a_free_one(rig: Rig) -> None:
     rig.publisher(server.address).publish(weights(0), PLENTY)
     assert rig.subscriber(server.address, 1).next(-1, 10.0) is not None
     client = Client(server.address, "", None)
-    assert [list(join(client, RUN, 70 + n, 2, 5.0)) for n in range(2)] == [[0, 2], [3, 4]]
+    assert [list(join(client, RUN, 70 + n, 2, Waiting("actor", 5.0))) for n in range(2)] == [[0, 2], [3, 4]]
     client.close()
 
 
 def test_who_joins_lockstep_too_late_waits_and_says_for_what(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("headrace.common.weights.join.SAY_AFTER_S", 0.0)
+    monkeypatch.setattr("headrace.common.waiting.FIRST_WORD_S", 0.0)
     server = rig.server(workers=2, lost_after_s=1000.0)
     rig.publisher(server.address).publish(weights(0), PLENTY)
     client, said = Client(server.address, "", None), list[str]()
-    assert list(join(client, RUN, 1, 2, 5.0)) == [0, 1]
+    assert list(join(client, RUN, 1, 2, Waiting("actor", 5.0))) == [0, 1]
     with pytest.raises(TransportError, match="1 worker numbers of 2 that no living actor has"):
-        join(client, RUN, 2, 1, 0.6, say=said.append)
+        join(client, RUN, 2, 1, Waiting("actor", 0.6, said.append))
     assert said
     client.close()

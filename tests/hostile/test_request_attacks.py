@@ -134,15 +134,19 @@ def test_oversize_messages(run: Run, client: Client) -> None:
     run.goes_on("oversize messages", versions=2)
 
 
+def lets_others_in(run: Run) -> None:
+    late = Client(run.address, run.id, run.token)
+    assert late.join(life()), "nobody else is let in"
+    late.close()
+
+
 def test_half_open_connections(run: Run) -> None:
     host, port = run.address.split(":")
     opened = [socket.create_connection((host, int(port)), 5.0) for _ in range(300)]
     for i, s in enumerate(opened):
         s.sendall((b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET / HTTP/1.1\r\n", b"\0\xff\xff" * 30)[i % 4])
     run.goes_on("300 half-open connections", versions=3)
-    late = Client(run.address, run.id, run.token)
-    assert late.join(life()), "nobody else is let in"
-    late.close()
+    lets_others_in(run)
     for s in opened:
         s.close()
 
@@ -155,9 +159,7 @@ def test_subscribers_that_never_read(run: Run, client: Client) -> None:
         for _ in range(100)
     ]
     run.goes_on("100 subscribers that never read", versions=20)
-    late = Client(run.address, run.id, run.token)
-    assert late.join(life()), "nobody else is let in"
-    late.close()
+    lets_others_in(run)
     for call in calls:
         call.cancel()
 
@@ -170,9 +172,7 @@ def test_a_hundred_actors_that_wait_as_long_as_they_can(run: Run, client: Client
         request.timeout_ms, request.have_version = 2**32 - 1, 2**62
         calls.append(client.stub.Next(request, metadata=client.metadata))
     run.goes_on("100 calls that wait for 50 days", versions=2)
-    late = Client(run.address, run.id, run.token)
-    assert late.join(life()), "nobody else is let in"
-    late.close()
+    lets_others_in(run)
     for call in calls:
         call.cancel()
 

@@ -30,7 +30,8 @@ from headrace.common.types import Weights
 from headrace.common.weights.base import Progress
 from headrace.common.weights.grpc import GrpcPublisher
 from headrace.launch.build import Blueprint
-from headrace.launch.config import Config, load
+from headrace.launch.config import Config
+from headrace.launch.load import load
 
 RSS_TARGET_MB, FIRST_TARGET_S = 120.0, 1.5
 #: Nobody waits longer for a fragment; what takes so long has died.

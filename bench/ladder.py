@@ -32,7 +32,7 @@ import psutil
 from rungs import RUNGS, actors_only
 
 from headrace.launch import broker
-from headrace.launch.config import load
+from headrace.launch.load import load
 from headrace.observe.rows import read_rows
 
 ROOT = Path(__file__).resolve().parents[1]

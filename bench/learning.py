@@ -30,9 +30,9 @@ from hardware import ROOT, relative, save
 from headrace.common.seeding import evaluation_seeds
 from headrace.common.types import Weights
 from headrace.launch.build import Blueprint
-from headrace.launch.config import load
 from headrace.launch.evaluate import Evaluation, play
 from headrace.launch.finish import solved_at
+from headrace.launch.load import load
 from headrace.observe.rows import read_rows
 
 HEADRACE = [sys.executable, "-m", "headrace.launch.cli"]

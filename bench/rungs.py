@@ -17,7 +17,8 @@ from headrace.common.metrics import Metrics
 from headrace.common.transport import open_sink, open_source
 from headrace.common.types import Lease, Weights
 from headrace.launch.build import Blueprint
-from headrace.launch.config import Config, check
+from headrace.launch.config import Config
+from headrace.launch.load import check
 
 
 class AlwaysLeave:

@@ -1,29 +1,22 @@
-"""The one configuration: a TOML preset or file, ``--set section.key=value`` on top, checked in whole before anything
-starts. Every field has a default that was tried and a line that explains it; an unknown key names its nearest.
+"""The one configuration of a run. Every field has a default that was tried and a line that explains it; load.py reads
+it from a preset or a file and checks it in whole.
 """
 
 from __future__ import annotations
 
-import difflib
-import math
 import re
-import tomllib
-from collections.abc import Mapping, Sequence
-from importlib import import_module, resources
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-import pydantic
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
 
 from headrace.algorithms import ALGORITHMS
 from headrace.algorithms.base import Groups
-from headrace.common.errors import UsageError
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 _RUN_ID = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})?")
-_SHOWN_CHARS = 60
 
 
 class Run(BaseModel):
@@ -47,7 +40,7 @@ class Run(BaseModel):
     snapshot_every_steps: int = Field(default=0, ge=0)
     """Write the acting weights every so many steps (0: never), to be evaluated after the run without disturbing it."""
 
-    @pydantic.field_validator("id")
+    @field_validator("id")
     @classmethod
     def _fit_for_every_carrier(cls, value: str) -> str:
         if not _RUN_ID.fullmatch(value):
@@ -197,101 +190,3 @@ class Config(BaseModel):
 
     def to_toml(self) -> str:
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
-
-
-def presets() -> dict[str, Path]:
-    """The shipped presets by name."""
-    folder = Path(str(resources.files("headrace.launch.presets")))
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
-
-
-def load(name_or_file: str, overrides: Sequence[str] = ()) -> Config:
-    """Read a preset or a file, apply ``section.key=value`` overrides, check everything.
-
-    Raises :class:`UsageError` with one line: what is wrong, where, and what would be right.
-    """
-    table = _read(name_or_file)
-    for override in overrides:
-        _set(table, override)
-    return check(table, name_or_file)
-
-
-def check(table: Mapping[str, Any], where: str) -> Config:
-    """A table to a checked :class:`Config`, the algorithm's own keys included."""
-    name = table.get("algorithm", {}).get("name", "ppo")
-    if name not in ALGORITHMS:
-        raise UsageError(f"{where}: algorithm.name {name!r} is unknown{_nearest(name, ALGORITHMS)}")
-    try:
-        config = Config.model_validate({**table, "algorithm": {"name": name, **table.get("algorithm", {})}})
-    except pydantic.ValidationError as error:
-        raise UsageError(f"{where}: {_one_line(error, Config, '')}") from error
-    if (found := _not_finite(config.task.kwargs, "task.kwargs")) is not None:
-        raise UsageError(f"{where}: {found} is not a finite number, and a run's config.toml must hold what it was")
-    known = {"name", *_keys(config.algorithm_module().Config, ())}
-    for key in config.algorithm.keys() - known:
-        raise UsageError(f"{where}: unknown key algorithm.{key}{_nearest(key, known)}")
-    try:
-        return config.in_full()
-    except pydantic.ValidationError as error:
-        raise UsageError(f"{where}: {_one_line(error, config.algorithm_module().Config, 'algorithm.')}") from error
-
-
-def _read(name_or_file: str) -> dict[str, Any]:
-    known = presets()
-    path = known.get(name_or_file, Path(name_or_file))
-    if not path.is_file():
-        raise UsageError(f"{name_or_file!r} is neither a preset nor a file{_nearest(name_or_file, known)}")
-    try:
-        return tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not valid TOML: {error}") from error
-
-
-def _set(table: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not equals or len(parts) < 2 or not all(parts):
-        raise UsageError(f"--set {override!r}: write section.key=value, for instance --set run.seed=1")
-    try:
-        value = tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
-    for part in parts[:-1]:
-        table = table.setdefault(part, {})
-        if not isinstance(table, dict):
-            raise UsageError(f"--set {override!r}: {part} is a value, not a section")
-    table[parts[-1]] = value
-
-
-def _one_line(error: pydantic.ValidationError, model: Any, prefix: str) -> str:
-    """The first finding, as a person would say it."""
-    found = error.errors()[0]
-    where = prefix + ".".join(str(part) for part in found["loc"])
-    if found["type"] == "extra_forbidden":
-        return f"unknown key {where}{_nearest(str(found['loc'][-1]), _keys(model, found['loc'][:-1]))}"
-    shown, says = repr(found["input"]), found["msg"].removeprefix("Value error, ")
-    if len(shown) > _SHOWN_CHARS:
-        shown = f"{shown[:_SHOWN_CHARS]}..."
-    if found["type"] in ("tuple_type", "list_type"):
-        says = "input should be a list, such as [64, 64]"
-    return f"{where} = {shown}: {says[0].lower()}{says[1:]}"
-
-
-def _not_finite(value: Any, where: str) -> str | None:
-    """Where in a value of TOML the first NaN or infinity stands; None if there is none."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return f"{where} = {value}"
-    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return next((found for key, part in inside if (found := _not_finite(part, f"{where}.{key}"))), None)
-
-
-def _keys(model: Any, path: Sequence[Any]) -> list[str]:
-    for part in path:
-        model = model.model_fields[part].annotation
-    return list(getattr(model, "model_fields", None) or model.__dataclass_fields__)
-
-
-def _nearest(name: str, known: Any) -> str:
-    names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from headrace.launch.config import presets
+from headrace.launch.load import presets
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

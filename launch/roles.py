@@ -15,7 +15,8 @@ from headrace.common.errors import NoAnswer, TransportError, UsageError
 from headrace.common.metrics import Metrics
 from headrace.common.weights.tls import Tls
 from headrace.launch.build import with_addresses
-from headrace.launch.config import Config, load
+from headrace.launch.config import Config
+from headrace.launch.load import load
 from headrace.launch.run_dir import claim_again
 from headrace.launch.socket_dir import hold_socket_dir, release_socket_dir, remove_dead_socket_dirs, used_socket_dir
 from headrace.observe import endpoints

@@ -19,7 +19,8 @@ from typing import Any
 from headrace.common import durable
 from headrace.common.errors import UsageError
 from headrace.launch.build import Blueprint, plan
-from headrace.launch.config import Config, load
+from headrace.launch.config import Config
+from headrace.launch.load import load
 
 CONFIG, PLAN, HISTORY, ROWS, RESULT = "config.toml", "plan.json", "history.jsonl", "metrics.jsonl", "result.json"
 _OWNER_ONLY = 0o600

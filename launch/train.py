@@ -15,7 +15,6 @@ from pathlib import Path
 
 from headrace.common.errors import UsageError
 from headrace.common.metrics import Metrics
-from headrace.launch import config as configuration
 from headrace.launch import init_from, resume, run_files
 from headrace.launch import run_dir as run_dirs
 from headrace.launch.build import Blueprint, plan, with_addresses
@@ -23,6 +22,7 @@ from headrace.launch.child import Child
 from headrace.launch.config import Config
 from headrace.launch.device import check_device
 from headrace.launch.finish import finish
+from headrace.launch.load import load
 from headrace.launch.roles import add_config_arguments
 from headrace.launch.run_dir import RunDir
 from headrace.launch.screen import Screen
@@ -81,7 +81,7 @@ def _begin(args: argparse.Namespace) -> tuple[Config, RunDir]:
     if args.preset is None:
         raise UsageError("train: name a preset or a file; `headrace presets` lists what is there")
     start = [] if args.init_from is None else [f"run.init_from={json.dumps(str(args.init_from.resolve()))}"]
-    config = with_addresses(configuration.load(args.preset, [*args.overrides, *start]))
+    config = with_addresses(load(args.preset, [*args.overrides, *start]))
     blueprint = _checked(config)
     init_from.check(blueprint)
     run_dir = run_dirs.claim(args.run_dir) if args.run_dir else run_dirs.claim_next(Path(args.preset).stem)

@@ -12,7 +12,7 @@ import pytest
 
 from headrace.common.errors import UsageError
 from headrace.launch.cli import COMMANDS
-from headrace.launch.config import load
+from headrace.launch.load import load
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))

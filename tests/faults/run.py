@@ -21,9 +21,9 @@ from typing import Any
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from headrace.launch import config as configuration
 from headrace.launch.build import with_addresses
 from headrace.launch.config import Config
+from headrace.launch.load import load
 from headrace.launch.socket_dir import hold_socket_dir, release_socket_dir, socket_dir
 from headrace.learner import checkpoint_reader
 from headrace.learner.checkpoint_reader import Checkpoint
@@ -49,7 +49,7 @@ class Run:
     def __init__(self, folder: Path, algorithm: str, *settings: str) -> None:
         self.folder = folder
         wanted = (*COMMON, *SETTINGS[algorithm], *settings)
-        self.config: Config = with_addresses(configuration.load(f"cartpole-{algorithm}", wanted))
+        self.config: Config = with_addresses(load(f"cartpole-{algorithm}", wanted))
         self.file = folder / "wanted.toml"
         self.file.write_text(self.config.to_toml())
         self._sockets = hold_socket_dir(socket_dir(self.config.run.id))

@@ -14,7 +14,7 @@ from headrace.common.metrics import Metrics
 from headrace.common.transport.memory import Memory
 from headrace.common.types import Trajectory
 from headrace.common.weights.base import LedgerState
-from headrace.launch import config as configuration
+from headrace.launch import load as configuration
 from headrace.launch.build import Blueprint, with_addresses
 from headrace.launch.config import Config
 from headrace.launch.serial import run_serial

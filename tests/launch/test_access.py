@@ -13,7 +13,7 @@ import pytest
 
 from headrace.common.metrics import Metrics
 from headrace.launch import cli
-from headrace.launch.config import load
+from headrace.launch.load import load
 from headrace.launch.run_paramserver import options
 from headrace.paramserver.server import ParamServer
 from tests.certificates import Authority

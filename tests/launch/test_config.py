@@ -7,7 +7,7 @@ from headrace.common import codec
 from headrace.common.errors import Rejected, UsageError
 from headrace.common.types import Episode, Layout, Trajectory
 from headrace.launch.build import Blueprint, plan, with_addresses
-from headrace.launch.config import load, presets
+from headrace.launch.load import load, presets
 
 
 @pytest.mark.parametrize("name", sorted(presets()))

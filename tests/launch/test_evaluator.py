@@ -13,7 +13,7 @@ from headrace.common.types import Spaces
 from headrace.common.types import Weights as Published
 from headrace.common.weights.base import Progress
 from headrace.common.weights.grpc import GrpcPublisher
-from headrace.launch.config import load
+from headrace.launch.load import load
 from headrace.paramserver.options import Options
 from headrace.paramserver.server import ParamServer
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from headrace.algorithms.base import State
-from headrace.launch.config import load
+from headrace.launch.load import load
 from headrace.launch.serial import run_serial
 from headrace.learner import checkpoint_reader
 

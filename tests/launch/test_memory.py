@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from headrace.launch import memory
-from headrace.launch.config import load
+from headrace.launch.load import load
 
 
 def test_what_the_config_says_is_the_limit_for_everybody() -> None:

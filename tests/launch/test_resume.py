@@ -16,7 +16,8 @@ from headrace.algorithms import ALGORITHMS
 from headrace.common.errors import LogLost, UsageError
 from headrace.launch import init_from, resume, run_files
 from headrace.launch.build import Blueprint, with_addresses
-from headrace.launch.config import Config, load
+from headrace.launch.config import Config
+from headrace.launch.load import load
 from headrace.learner.checkpoint_reader import Checkpoint, latest
 from headrace.learner.experience import make_buffer
 from headrace.observe.rows import MetricsLog

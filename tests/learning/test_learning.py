@@ -8,8 +8,9 @@ from headrace.algorithms.base import Algorithm
 from headrace.common.seeding import evaluation_seeds
 from headrace.common.types import Weights
 from headrace.launch.build import Blueprint
-from headrace.launch.config import Config, load
+from headrace.launch.config import Config
 from headrace.launch.evaluate import play
+from headrace.launch.load import load
 from headrace.launch.serial import run_serial
 
 EPISODES = 20

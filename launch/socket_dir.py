@@ -13,7 +13,6 @@ import fcntl
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +25,7 @@ _PREFIX, _HELD = "headrace-", "held"
 def socket_dir(run_id: str) -> Path:
     """Its place: short (socket addresses allow 107 bytes), and the same for every process of this user."""
     name = hashlib.sha256(f"{os.getuid()}-{run_id}".encode()).hexdigest()[:12]
-    return Path(tempfile.gettempdir()) / f"{_PREFIX}{name}"
+    return _temp_dir() / f"{_PREFIX}{name}"
 
 
 def used_socket_dir(run_id: str, *addresses: str) -> Path | None:
@@ -78,11 +77,16 @@ def held_socket_dir(folder: Path | None) -> Iterator[None]:
 
 def remove_dead_socket_dirs() -> None:
     """Remove what runs of this user that were killed have left."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}{'[0-9a-f]' * 12}"):
+    for folder in _temp_dir().glob(f"{_PREFIX}{'[0-9a-f]' * 12}"):
         with contextlib.suppress(OSError):  # gone, or another user's
             fd = _open(folder)
             _remove_if_unused(folder, fd)
             os.close(fd)
+
+
+def _temp_dir() -> Path:
+    """Not asked of tempfile, which tries it out with a file: who is killed at that moment leaves the file there."""
+    return Path(os.environ.get("TMPDIR") or "/tmp").absolute()
 
 
 def _remove_if_unused(folder: Path, fd: int) -> None:

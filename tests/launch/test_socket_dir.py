@@ -25,7 +25,6 @@ HOLD = "import sys, time; from headrace.launch.socket_dir import *; hold_socket_
 @pytest.fixture(autouse=True)
 def tmpdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", None)
     return tmp_path
 
 
@@ -43,6 +42,18 @@ def test_it_is_private_and_goes_with_its_last_user(tmpdir: Path) -> None:
             assert socket_dir("a").stat().st_mode & 0o777 == 0o700
         assert socket_dir("a").is_dir()
     assert list(tmpdir.iterdir()) == []
+
+
+def test_asking_for_its_place_leaves_nothing_for_who_is_killed_meanwhile(tmpdir: Path) -> None:
+    """As tempfile's trial of a directory would."""
+    program = (
+        "import sys\n"
+        "from headrace.launch.socket_dir import *\n"
+        "sys.addaudithook(lambda event, args: print(event, args) if event in ('open', 'os.mkdir') else None)\n"
+        "print(socket_dir('a'))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{socket_dir('a')}\n"
 
 
 def test_one_that_a_killed_run_left_goes_at_the_next_start_and_no_other(tmpdir: Path) -> None:
@@ -89,7 +100,7 @@ def test_a_place_that_cannot_be_had_says_so(tmpdir: Path, monkeypatch: pytest.Mo
     socket_dir("a").touch()
     with pytest.raises(UsageError, match="set TMPDIR"):
         hold_socket_dir(socket_dir("a"))
-    monkeypatch.setattr("tempfile.tempdir", str(tmpdir / "nowhere"))
+    monkeypatch.setenv("TMPDIR", str(tmpdir / "nowhere"))
     with pytest.raises(UsageError, match="set TMPDIR"):
         hold_socket_dir(socket_dir("b"))
-    assert os.listdir(tmpdir) == [Path(socket_dir("a")).name]
+    assert os.listdir(tmpdir) == [socket_dir("a").name]

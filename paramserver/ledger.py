@@ -6,7 +6,8 @@
 
 The second bound is for slow actors: without it their fragments would be overtaken by any number of newer ones and be
 stale when they come. With it, while a fragment begun at version p is in the making, too few others exist to go beyond
-p + max_staleness.
+p + max_staleness. Once a newcomer has kept everybody waiting for a fragment that never came, newcomers are not waited
+for any more while others deliver (for ``WARY_S``): the first fragment of a slow one may then come too late.
 
 The learner says which leases' fragments came to it (``Progress.spent``), so the account is exact, and needs nobody's
 word but the learner's: a lease is *held* by a worker, then *put* (its worker says so when it asks again), then spent,
@@ -24,13 +25,11 @@ that never received them; those it may have handed out after the learner last he
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
-from statistics import median
 
 from headrace.common.lease_set import LeaseSet
 from headrace.common.weights.base import LedgerState, Progress
+from headrace.paramserver.outstanding import Lease, Outstanding
 from headrace.paramserver.shares import Shares
 from headrace.paramserver.workers import Worker, Workers
 
@@ -38,28 +37,16 @@ from headrace.paramserver.workers import Worker, Workers
 SKIPPED = 1 << 32
 #: Where server and learner both died nobody knows how many were: each epoch of the learner has so many of its own.
 EPOCH_LEASES = 1 << 44
+#: How long newcomers are not waited for after one that did not deliver.
+WARY_S = 600.0
 #: A lease is overdue after so many times the usual, but not before.
 OVERDUE_TIMES, OVERDUE_LEAST_S = 20.0, 10.0
-
-
-@dataclass(slots=True)
-class Lease:
-    """A lease that is out. ``limit``: admit_until when its fragment was begun. ``since_s``: held, or put, since then.
-    ``peer``: where its worker called from; ``proven``: it delivered by then."""
-
-    number: int
-    worker: Worker
-    limit: int
-    since_s: float
-    peer: str
-    proven: bool
 
 
 class Ledger:
     """Times are seconds of any monotonic clock, given by the caller. Lease numbers and counts start at 0.
 
-    ``per_peer`` > 0: leases that one peer may have undelivered while others call as well; and that all those together
-    may have of whom nothing came yet, while others deliver.
+    ``per_peer``: how many leases one peer may have undelivered, see shares.py.
     """
 
     #: How many workers take turns; 0: they come as they are ready (lockstep.py is the other kind).
@@ -77,16 +64,13 @@ class Ledger:
         per_peer: int = 0,
     ) -> None:
         self._delivery_s, self._settle_s, self._lease_max_s = delivery_s, settle_s, lease_max_s
-        self._per_peer = per_peer
         self.workers = Workers(self.lockstep, lost_after_s)
         self.next_lease = self.admit_until = 0
         self.issued_total = self.expired_total = 0
         self.spent = LeaseSet()
-        self.held: OrderedDict[int, Lease] = OrderedDict()  # by the time their fragments were begun
-        self.put: OrderedDict[int, Lease] = OrderedDict()
-        self._shares = Shares()
-        self._unproven = 0  # leases out, of workers of whom nothing had come
-        self._took_s: deque[float] = deque(maxlen=64)
+        self._shares = Shares(per_peer)
+        self.out = Outstanding(self._shares)
+        self._wary_until_s = float("-inf")
         self._accepted = self._waiting = 0
         self._reads_again = self._nothing_waits = False
         self._unsure = self._held_back = 0  # of the numbers skipped: may be out; of those: count as begun
@@ -101,14 +85,12 @@ class Ledger:
         self._nothing_waits = progress.complete and progress.backlog == 0
         self._reads_again &= not self._nothing_waits
         self._waiting = progress.backlog if self._reads_again else 0
-        for lease in [lease for lease in (*self.held.values(), *self.put.values()) if lease.number in self.spent]:
-            if lease.number in self.held:
-                self._took_s.append(now_s - lease.since_s)
-            self._close(lease)
+        for lease in [lease for lease in self.out if lease.number in self.spent]:
+            if lease.number in self.out.held:
+                self.out.finished(lease, now_s)
+            self.out.close(lease)
             self.workers.prove(lease.worker, True)
         self._give_up_put(now_s)
-        for number in [number for number in self._shares.owed() if number in self.spent]:
-            self._shares.came(number)
 
     def rebuild(self, progress: Progress, now_s: float, known: LedgerState | None = None, epoch: int = 1) -> None:
         """Begin a learner's ``epoch``, or a server's life (``known``: how its predecessor stood when last heard)."""
@@ -125,7 +107,7 @@ class Ledger:
 
     def state(self, heard_lease: int = 0) -> LedgerState:
         """``heard_lease``: leases out below it need not be told."""
-        out = sorted((*self.held.values(), *self.put.values()), key=lambda lease: lease.number)
+        out = sorted(self.out, key=lambda lease: lease.number)
         told = ((x.number, x.worker.actor_id, x.worker.incarnation) for x in out if x.number >= heard_lease)
         return LedgerState(self.next_lease, self.begun, self.admit_until, tuple(told))
 
@@ -133,7 +115,7 @@ class Ledger:
 
     @property
     def begun(self) -> int:
-        return self._accepted + self._waiting + len(self.held) + len(self.put) + self._held_back
+        return self._accepted + self._waiting + len(self.out) + self._held_back
 
     @property
     def room(self) -> bool:
@@ -142,16 +124,16 @@ class Ledger:
 
     @property
     def oldest(self) -> Lease | None:
-        """The fragment that has been in the making for longest: who is waited for, if anybody is."""
-        return min(self.held.values(), key=lambda lease: lease.since_s, default=None)
+        """Whose worker is waited for, if anybody is."""
+        return self.out.oldest
 
     @property
     def lease_max_s(self) -> float:
         """How long a lease may be held."""
         if self._lease_max_s:
             return self._lease_max_s
-        usual_s = OVERDUE_TIMES * median(self._took_s) if self._took_s else 2 * self._delivery_s
-        return max(OVERDUE_LEAST_S, usual_s)
+        usual_s = self.out.usual_s
+        return max(OVERDUE_LEAST_S, 2 * self._delivery_s if usual_s is None else OVERDUE_TIMES * usual_s)
 
     def begin(
         self, actor_id: int, incarnation: int, now_s: float, received: Sequence[int] = (), peer: str = ""
@@ -164,17 +146,16 @@ class Ledger:
         """
         worker, former = self.workers.meet(actor_id, incarnation, now_s, peer)
         self._replace(former)
-        held = None if worker.lease is None else self.held.get(worker.lease)
+        held = self._held_by(worker)
         if held is not None and held.number not in received:
-            held.limit = self.admit_until  # its fragment begins only now
-            self.held.move_to_end(held.number)
+            self.out.hold_anew(held, self.admit_until)
             return held.number
         self._deliver(worker, received, now_s)
         number = self._choose(worker, received, now_s)
         if number is not None:
             self.next_lease = max(self.next_lease, number + 1)
             self.issued_total += 1
-            self.held[number] = self._open(number, worker, now_s)
+            self.out.hold(self._lease(number, worker, now_s))
             worker.lease = number
         return number
 
@@ -185,9 +166,9 @@ class Ledger:
         self.workers.beat(actor_id, incarnation, now_s)
         worker = self.workers.present(actor_id, incarnation)
         if worker is not None and leaving:
-            held = None if worker.lease is None else self.held.get(worker.lease)
+            held = self._held_by(worker)
             self._deliver(worker, received, now_s)
-            if held is not None and held.number in self.held:
+            if held is not None and held.number in self.out.held:
                 self._give_up(held)
             self.workers.forget(now_s, actor_id)
 
@@ -200,83 +181,79 @@ class Ledger:
 
     def expire(self, now_s: float) -> None:
         """Give up what is lost. To be called now and then."""
-        for lease in list(self.held.values()):
-            if self.workers.is_lost(lease.worker, now_s):
+        for lease in list(self.out.held.values()):
+            if self.workers.is_lost(lease.worker, now_s) or now_s - lease.since_s >= self.lease_max_s:
+                if not lease.worker.proven:
+                    self._be_wary(now_s)
                 self.workers.prove(lease.worker, False)
                 self._give_up(lease)
-            elif now_s - lease.since_s >= self.lease_max_s:
-                self._give_up(lease, now_s)
         if self._held_back and now_s >= self._held_back_until_s:
             self.expired_total += self._held_back
             self._held_back = 0
-        self._shares.forget(now_s)
         self.workers.forget(now_s)
 
     # --- inside ----------------------------------------------------------------------------------------------------
 
     @property
     def _limit(self) -> int:
-        """admit_until, or what it was when the oldest fragment in the making was begun."""
-        oldest = next(iter(self.held.values()), None)
-        return self.admit_until if oldest is None else min(self.admit_until, oldest.limit)
+        """admit_until, or what it was when the oldest fragment in the making that others wait for was begun."""
+        bound = self.out.bound
+        return self.admit_until if bound is None else min(self.admit_until, bound)
 
     def _choose(self, worker: Worker, received: Sequence[int], now_s: float) -> int | None:
-        shared = self._per_peer and worker.peer and self.workers.others(worker.peer, now_s)
-        if not self.room or (shared and self._shares.of(worker.peer) >= self._per_peer):
-            return None
-        doubtful = self._per_peer and not worker.proven and self.workers.any_proven
-        return None if doubtful and self._unproven >= self._per_peer else self.next_lease
+        others_call = self.workers.others(worker.peer, now_s)
+        others_deliver = self.workers.any_proven(now_s)
+        allowed = self._shares.allow(worker.peer, worker.proven, others_call=others_call, others_deliver=others_deliver)
+        return self.next_lease if self.room and allowed else None
 
     def _deliver(self, worker: Worker, received: Sequence[int], now_s: float) -> None:
         """What this worker has put. A lease of its own that was given up counts again; so does what a former server
         must have given it, as long as that server can have had so many out."""
         number, worker.lease = worker.lease, None
         if number is not None and number in received:
-            if (held := self.held.get(number)) is not None:
-                self._took_s.append(now_s - held.since_s)
-                self._close(held)
+            if (held := self.out.held.get(number)) is not None:
+                self.out.finished(held, now_s)
+                self.out.close(held)
             if self._is_missing(number):
-                self.put[number] = self._open(number, worker, now_s)
+                self.out.deliver(self._lease(number, worker, now_s))
         for number in received:
             if self._unsure and number in self._skipped and self._is_missing(number):
                 self._unsure, self._held_back = self._unsure - 1, max(0, self._held_back - 1)
-                self.put[number] = self._open(number, worker, now_s)
+                self.out.deliver(self._lease(number, worker, now_s))
+
+    def _be_wary(self, now_s: float) -> None:
+        """A newcomer did not deliver: they are not waited for, those at work now included."""
+        self._wary_until_s = now_s + WARY_S
+        for lease in self.out.held.values():
+            lease.binds &= lease.worker.proven
 
     def _replace(self, former: Worker | None) -> None:
         """A life that was replaced will not deliver what it holds."""
-        if former is not None and former.lease is not None and former.lease in self.held:
-            self._give_up(self.held[former.lease])
+        if former is not None and (held := self._held_by(former)) is not None:
+            self._give_up(held)
+
+    def _held_by(self, worker: Worker) -> Lease | None:
+        return None if worker.lease is None else self.out.held.get(worker.lease)
 
     def _is_missing(self, number: int) -> bool:
-        return not (number in self.held or number in self.put or number in self.spent)
+        return number not in self.out and number not in self.spent
 
-    def _open(self, number: int, worker: Worker, now_s: float) -> Lease:
-        self._shares.take(number, worker.peer)
-        self._unproven += not worker.proven
-        return Lease(number, worker, self.admit_until, now_s, worker.peer, worker.proven)
+    def _lease(self, number: int, worker: Worker, now_s: float) -> Lease:
+        binds = worker.proven or now_s >= self._wary_until_s or not self.workers.any_proven(now_s)
+        return Lease(number, worker, self.admit_until, now_s, worker.peer, worker.proven, binds)
 
-    def _close(self, lease: Lease) -> None:
-        self.held.pop(lease.number, None)
-        self.put.pop(lease.number, None)
-        self._shares.give_back(lease.peer)
-        self._unproven -= not lease.proven
-
-    def _give_up(self, lease: Lease, owed_s: float | None = None) -> None:
-        """``owed_s``: its peer had its time and did not deliver, as of then."""
-        self._close(lease)
+    def _give_up(self, lease: Lease) -> None:
+        self.out.close(lease)
         self.expired_total += 1
-        if owed_s is not None:
-            self.workers.prove(lease.worker, False)
-            self._shares.take(lease.number, lease.peer)
-            self._shares.owe(lease.number, lease.peer, owed_s)
 
     def _give_up_put(self, now_s: float) -> None:
         """Asked when the learner has just said what came and what waits."""
-        while self.put and self._nothing_waits:
-            oldest = next(iter(self.put.values()))
+        while self.out.put and self._nothing_waits:
+            oldest = next(iter(self.out.put.values()))
             if now_s - oldest.since_s < self._delivery_s:
                 break
-            self._give_up(oldest, now_s)
+            self.workers.prove(oldest.worker, False)
+            self._give_up(oldest)
 
     def _succeed(self, known: LedgerState, progress: Progress, now_s: float) -> None:
         self._unsure = self._held_back = max(0, known.admit_until - known.begun)
@@ -286,6 +263,6 @@ class Ledger:
         for number, actor_id, incarnation in known.out:
             if number not in spent:
                 worker = self.workers.recall(actor_id, incarnation, now_s)
-                worker.lease, lease = number, self._open(number, worker, now_s)
+                worker.lease, lease = number, self._lease(number, worker, now_s)
                 lease.limit = known.admit_until
-                self.held[number] = lease
+                self.out.hold(lease)

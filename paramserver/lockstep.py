@@ -32,8 +32,8 @@ class LockstepLedger(Ledger):
     def rebuild(self, progress: Progress, now_s: float, known: LedgerState | None = None, epoch: int = 1) -> None:
         """A learner that came back has read what waited for it: what it does not have then is collected again."""
         self._unmet = set(range(self.lockstep)) if known is not None else set()
-        for lease in list(self.put.values()):
-            self._close(lease)
+        for lease in list(self.out.put.values()):
+            self.out.close(lease)
         super().rebuild(progress, now_s, known, epoch)
 
     def expire(self, now_s: float) -> None:
@@ -42,12 +42,12 @@ class LockstepLedger(Ledger):
     def _choose(self, worker: Worker, received: Sequence[int], now_s: float) -> int | None:
         self._meet(worker, received, now_s)
         number = self.spent.first_missing(worker.actor_id, self.lockstep)
-        while number in self.put:
+        while number in self.out.put:
             number = self.spent.first_missing(number + self.lockstep, self.lockstep)
         if number >= self.admit_until:
             return None
-        if number in self.held:  # by a life that is long forgotten
-            self._give_up(self.held[number])
+        if number in self.out.held:  # by a life that is long forgotten
+            self._give_up(self.out.held[number])
         return number
 
     def _meet(self, worker: Worker, received: Sequence[int], now_s: float) -> None:
@@ -57,7 +57,7 @@ class LockstepLedger(Ledger):
             for number in received:
                 mine = 0 <= number < self.admit_until and number % self.lockstep == worker.actor_id
                 if mine and self._is_missing(number):
-                    self.put[number] = self._open(number, worker, now_s)
+                    self.out.deliver(self._lease(number, worker, now_s))
 
 
 def make_ledger(workers: int, *, lease_max_s: float = 0.0, per_peer: int = 0, **times_s: float) -> Ledger:

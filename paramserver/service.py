@@ -264,7 +264,7 @@ class Service:
         self._metrics.inc("leases_expired_total", ledger.expired_total - expired)
         self._counted = (ledger.issued_total, ledger.expired_total)
         self._metrics.set("leases_admit_until", ledger.admit_until)
-        self._metrics.set("leases_out", len(ledger.held) + len(ledger.put))
+        self._metrics.set("leases_out", len(ledger.out))
         oldest, now_s = ledger.oldest, self._clock()
         self._metrics.set("lease_oldest_worker", -1 if oldest is None else oldest.worker.actor_id)
         self._metrics.set("lease_oldest_seconds", 0.0 if oldest is None else now_s - oldest.since_s)

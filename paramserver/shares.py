@@ -1,52 +1,46 @@
-"""What each peer has taken and not delivered: so that one that takes leases under ever new names and delivers nothing
-cannot have them all. Pure."""
+"""How many leases are out, and with whom: so that one peer, or those of whom nothing ever came, cannot have them all.
+
+    a peer                       has ``most`` undelivered at once while others call as well
+    workers not proven yet       have ``most`` all together while others deliver, and their peer half of that while
+                                 others call as well
+
+So whoever delivers always has the rest. Nothing is held against anybody for longer than a lease is out. Pure.
+"""
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
-
-#: Leases given up that are remembered against their peers, and for how long.
-MAX_UNDELIVERED, FORGET_S = 4096, 600.0
+from collections import Counter
 
 
 class Shares:
-    """Counts leases by peer: those that are out, and those given up that never came."""
+    """Counts leases by peer; an empty peer is one that is not known. ``most`` 0: no bounds."""
 
-    def __init__(self) -> None:
-        self._of: Counter[str] = Counter()
-        self._undelivered: OrderedDict[int, tuple[str, float]] = OrderedDict()  # lease -> its peer, given up when
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._out: Counter[str] = Counter()
+        self._unproven: Counter[str] = Counter()
 
-    def of(self, peer: str) -> int:
-        return self._of[peer]
+    def take(self, peer: str, proven: bool) -> None:
+        """A lease is out."""
+        self._out[peer] += 1
+        if not proven:
+            self._unproven[peer] += 1
 
-    def take(self, number: int, peer: str) -> None:
-        """A lease is out. (One given up before that is there after all counts once.)"""
-        self.came(number)
-        self._of[peer] += 1
-
-    def give_back(self, peer: str) -> None:
+    def give_back(self, peer: str, proven: bool) -> None:
         """A lease is out no more."""
-        self._of[peer] -= 1
-        if not self._of[peer]:
-            del self._of[peer]
+        for count in (self._out,) if proven else (self._out, self._unproven):
+            count[peer] -= 1
+            if not count[peer]:
+                del count[peer]
 
-    def owe(self, number: int, peer: str, now_s: float) -> None:
-        """A lease that was out is given up, and goes on counting."""
-        self._undelivered[number] = (peer, now_s)
-        if len(self._undelivered) > MAX_UNDELIVERED:
-            self._drop_oldest()
-
-    def came(self, number: int) -> None:
-        """A fragment came; if its lease had been given up, that is forgiven."""
-        if number in self._undelivered:
-            self.give_back(self._undelivered.pop(number)[0])
-
-    def owed(self) -> list[int]:
-        return list(self._undelivered)
-
-    def forget(self, now_s: float) -> None:
-        while self._undelivered and now_s - next(iter(self._undelivered.values()))[1] >= FORGET_S:
-            self._drop_oldest()
-
-    def _drop_oldest(self) -> None:
-        self.give_back(self._undelivered.popitem(last=False)[1][0])
+    def allow(self, peer: str, proven: bool, *, others_call: bool, others_deliver: bool) -> bool:
+        """Whether a worker of ``peer`` may have one more."""
+        if not self._most:
+            return True
+        crowded = bool(peer) and others_call
+        if crowded and self._out[peer] >= self._most:
+            return False
+        if proven or not others_deliver:
+            return True
+        half = max(1, self._most // 2)
+        return self._unproven.total() < self._most and not (crowded and self._unproven[peer] >= half)

@@ -45,7 +45,7 @@ class Workers:
         self._lockstep, self._lost_after_s = lockstep, lost_after_s
         self._known: OrderedDict[int, Worker] = OrderedDict()  # least recently heard first
         self._peers: OrderedDict[str, float] = OrderedDict()
-        self._proven: set[int] = set()
+        self._proven: OrderedDict[int, None] = OrderedDict()  # least recently heard first
         self._join_from_s = float("-inf")
 
     def __len__(self) -> int:
@@ -72,7 +72,7 @@ class Workers:
                 raise Busy(f"actor {actor_id}: a process on another machine has this id and is alive")
             worker.former.extend([*known.former, known.incarnation])
         self._known[actor_id] = worker
-        self._proven.discard(actor_id)
+        self._proven.pop(actor_id, None)
         self._heard(worker, now_s)
         while len(self._known) > MAX_WORKERS:
             self._drop(next(iter(self._known)))
@@ -80,6 +80,7 @@ class Workers:
 
     def recall(self, actor_id: int, incarnation: int, now_s: float) -> Worker:
         """A worker that a former server knew."""
+        self._drop(actor_id)
         worker = self._known[actor_id] = Worker(actor_id, incarnation, "", now_s)
         return worker
 
@@ -119,15 +120,17 @@ class Workers:
     def prove(self, worker: Worker, delivers: bool) -> None:
         """What it was given came, or did not come."""
         worker.proven = delivers
-        if delivers and self._known.get(worker.actor_id) is worker:
-            self._proven.add(worker.actor_id)
-        elif not delivers:
-            self._proven.discard(worker.actor_id)
+        if self._known.get(worker.actor_id) is not worker:
+            return  # a life that was replaced says nothing of the present one
+        if delivers:
+            self._proven[worker.actor_id] = None
+        else:
+            self._proven.pop(worker.actor_id, None)
 
-    @property
-    def any_proven(self) -> bool:
-        """Whether somebody delivers."""
-        return bool(self._proven)
+    def any_proven(self, now_s: float) -> bool:
+        """Whether somebody delivers who is alive."""
+        newest = next(reversed(self._proven), None)
+        return newest is not None and not self.is_lost(self._known[newest], now_s)
 
     def others(self, peer: str, now_s: float) -> bool:
         """Whether anybody calls from elsewhere than ``peer``."""
@@ -143,11 +146,13 @@ class Workers:
 
     def _drop(self, actor_id: int) -> None:
         self._known.pop(actor_id, None)
-        self._proven.discard(actor_id)
+        self._proven.pop(actor_id, None)
 
     def _heard(self, worker: Worker, now_s: float) -> None:
         worker.heard_s = now_s
         self._known.move_to_end(worker.actor_id)
+        if worker.actor_id in self._proven:
+            self._proven.move_to_end(worker.actor_id)
         if worker.peer:
             self._peers[worker.peer] = now_s
             self._peers.move_to_end(worker.peer)

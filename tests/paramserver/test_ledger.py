@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from headrace.common.errors import Fenced, UsageError
+from headrace.common.lease_set import LeaseSet
 from headrace.common.weights.base import LedgerState, Progress
 from headrace.paramserver.ledger import EPOCH_LEASES, SKIPPED, Ledger
 from headrace.paramserver.workers import Busy
@@ -115,10 +116,10 @@ def test_a_held_lease_is_overdue_though_its_worker_is_heard_of() -> None:
     for second in range(10):
         made.beat(1, 1, float(second))
         made.expire(float(second))
-    assert 4 in made.held
+    assert 4 in made.out.held
     made.beat(1, 1, 10.0)
     made.expire(10.0)
-    assert 4 not in made.held
+    assert 4 not in made.out.held
 
 
 def test_what_is_usual_decides_what_is_overdue() -> None:
@@ -244,22 +245,63 @@ def test_actor_ids_nobody_can_have_are_refused(actor_id: int) -> None:
         ledger(6).begin(actor_id, 1, 0.0)
 
 
-def test_one_machine_cannot_take_every_lease_under_invented_names() -> None:
-    made = ledger(8, per_peer=4)
-    made.begin(0, 1, 0.0, peer="honest")
-    taken = [made.begin(100 + n, 1, 0.0, peer="liar") for n in range(20)]
-    assert [lease is not None for lease in taken] == [True] * 4 + [False] * 16
-    claims = [made.begin(100 + n, 1, 0.0, received=[lease or 0], peer="liar") for n, lease in enumerate(taken)]
-    assert not any(claims), "to say that it put them earns it no more"
-    honest: list[int] = [0]
-    for second in range(1, 500):
-        lease = made.begin(0, 1, float(second), received=honest, peer="honest")
-        assert lease is not None, "it goes on"
-        honest.append(lease)
-        spent = tuple((number, number + 1) for number in honest[:-1])
-        made.admit(Progress(8 + second, accepted=len(spent), spent=spent, complete=True), float(second))
+def deliver(made: Ledger, second: int, lease: int, spent: LeaseSet) -> None:
+    """The learner has the fragment, and lets one more begin; nothing else is under way in the carrier."""
+    spent.add(lease)
+    accepted = sum(end - first for first, end in spent)
+    made.admit(Progress(8 + accepted, accepted=accepted, spent=spent.runs, complete=True), float(second))
+
+
+@pytest.mark.parametrize("claims", [False, True], ids=["keeps", "claims"])
+@pytest.mark.parametrize("peer", ["liar", "honest"], ids=["another machine", "the same machine"])
+def test_who_takes_leases_under_invented_names_and_delivers_nothing_keeps_nobody_waiting(
+    peer: str, claims: bool
+) -> None:
+    made, spent = ledger(8, per_peer=4), LeaseSet()
+    mine: list[int] = [made.begin(0, 1, 0.0, peer="honest") or 0]
+    got: dict[int, int] = {}
+    for second in range(500):
+        deliver(made, second, mine[-1], spent)
+        for liar in range(second * 20 + 100, second * 20 + 120):
+            if (lease := made.begin(liar, 1, float(second), peer=peer)) is not None:
+                got[liar] = lease
+        for liar, lease in got.items():
+            if claims:
+                made.begin(liar, 1, float(second), received=[lease], peer=peer)
+            else:
+                made.beat(liar, 1, float(second))
         made.expire(float(second))
-        assert made.begin(200, 1, float(second), peer="liar") is None
+        if second < 20:
+            mine.append(made.begin(0, 1, float(second), received=mine[-16:], peer="honest") or mine[-1])
+            continue  # the first of them are waited for, for 20 times the usual
+        out = [lease for lease in made.out if lease.worker.actor_id >= 100]
+        assert len(out) <= 4, "half of them, and what they claim earns them no more"
+        lease = made.begin(0, 1, float(second), received=mine[-16:], peer="honest")
+        assert lease is not None, f"it goes on, {second} s later"
+        mine.append(lease)
+    assert got
+
+
+def test_nobody_pays_for_what_others_on_its_machine_once_did() -> None:
+    """A machine where attackers took their share and never delivered, and one where they do so now."""
+    made, spent = ledger(8, per_peer=4), LeaseSet()
+    for n in range(4):
+        assert made.begin(100 + n, 1, 0.0, peer="here") is not None
+    made.expire(10.0)
+    assert made.begun == 0
+    made.begin(900, 1, 10.0, peer="there")
+    lease = made.begin(0, 1, 10.0, peer="here")
+    assert lease is not None
+    deliver(made, 11, lease, spent)
+    assert made.begin(0, 1, 11.0, received=[lease], peer="here") is not None
+
+
+def test_a_newcomer_gets_its_turn_though_another_machine_takes_what_it_can() -> None:
+    made, spent = ledger(8, per_peer=4), LeaseSet()
+    deliver(made, 0, made.begin(0, 1, 0.0, peer="honest") or 0, spent)
+    taken = [made.begin(100 + n, 1, 0.0, peer="liar") for n in range(20)]
+    assert [lease is not None for lease in taken] == [True] * 2 + [False] * 18
+    assert made.begin(1, 1, 0.0, peer="honest") is not None
 
 
 def test_of_whom_nothing_came_all_together_have_half_while_others_deliver() -> None:

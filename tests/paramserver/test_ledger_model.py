@@ -152,7 +152,7 @@ class Pacing(RuleBasedStateMachine):
     @invariant()
     def what_is_out_was_handed_out(self) -> None:
         """But for what a former server may have handed out unheard."""
-        invented = [number for number in (*self.ledger.held, *self.ledger.put) if number not in self.issued]
+        invented = [lease for lease in self.ledger.out if lease.number not in self.issued]
         assert len(invented) <= self.unheard
 
     @invariant()

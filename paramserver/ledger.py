@@ -18,9 +18,8 @@ given up
 - when they are held for ``lease_max_s``, though their worker is heard of (0: 20 times the usual, at least 10 s);
 - when they were put ``delivery_s`` ago, and the learner says since that nothing waits in the carrier: lost on the way.
 
-The server was started anew: the leases its predecessor had out are known from the learner, and given again to workers
-that never received them; those it may have handed out after the learner last heard of it count as begun until
-``settle_s`` has passed, and no more of them are believed. Their numbers are skipped.
+A server that was started anew knows from the learner which leases its predecessor had out, and gives them again to
+workers that never received them. For those the learner had not heard of, see unheard.py; their numbers are skipped.
 """
 
 from __future__ import annotations
@@ -31,6 +30,7 @@ from headrace.common.lease_set import LeaseSet
 from headrace.common.weights.base import LedgerState, Progress
 from headrace.paramserver.outstanding import Lease, Outstanding
 from headrace.paramserver.shares import Shares
+from headrace.paramserver.unheard import Unheard
 from headrace.paramserver.workers import Worker, Workers
 
 #: More leases than can have been handed out since the learner last heard of it.
@@ -73,8 +73,7 @@ class Ledger:
         self._wary_until_s = float("-inf")
         self._accepted = self._waiting = 0
         self._reads_again = self._nothing_waits = False
-        self._unsure = self._held_back = 0  # of the numbers skipped: may be out; of those: count as begun
-        self._skipped, self._held_back_until_s = range(0), 0.0
+        self._unheard = Unheard()
 
     # --- the learner's side ----------------------------------------------------------------------------------------
 
@@ -98,9 +97,8 @@ class Ledger:
         self._reads_again = known is None  # what it read before, and did not train on, counts as it waits in the log
         first = max(progress.next_lease, known.next_lease if known else 0)
         if known is not None:
-            self._succeed(known, progress, now_s)
-        if known is not None:
-            self._skipped, self.next_lease = range(first, first + self.skips), first + self.skips
+            self.next_lease = first + self.skips
+            self._succeed(known, progress, range(first, self.next_lease), now_s)
         elif self.next_lease < first or not self.issued_total:
             self.next_lease = max(self.next_lease, first, (epoch - 1) * EPOCH_LEASES if self.skips else 0)
         self.admit(progress, now_s)
@@ -115,17 +113,12 @@ class Ledger:
 
     @property
     def begun(self) -> int:
-        return self._accepted + self._waiting + len(self.out) + self._held_back
+        return self._accepted + self._waiting + len(self.out) + self._unheard.held_back
 
     @property
     def room(self) -> bool:
         """Whether asking can help anybody."""
         return self.begun < self._limit
-
-    @property
-    def oldest(self) -> Lease | None:
-        """Whose worker is waited for, if anybody is."""
-        return self.out.oldest
 
     @property
     def lease_max_s(self) -> float:
@@ -187,9 +180,7 @@ class Ledger:
                     self._be_wary(now_s)
                 self.workers.prove(lease.worker, False)
                 self._give_up(lease)
-        if self._held_back and now_s >= self._held_back_until_s:
-            self.expired_total += self._held_back
-            self._held_back = 0
+        self.expired_total += self._unheard.settle(now_s)
         self.workers.forget(now_s)
 
     # --- inside ----------------------------------------------------------------------------------------------------
@@ -217,8 +208,7 @@ class Ledger:
             if self._is_missing(number):
                 self.out.deliver(self._lease(number, worker, now_s))
         for number in received:
-            if self._unsure and number in self._skipped and self._is_missing(number):
-                self._unsure, self._held_back = self._unsure - 1, max(0, self._held_back - 1)
+            if self._is_missing(number) and self._unheard.turns_up(number):
                 self.out.deliver(self._lease(number, worker, now_s))
 
     def _be_wary(self, now_s: float) -> None:
@@ -255,10 +245,9 @@ class Ledger:
             self.workers.prove(oldest.worker, False)
             self._give_up(oldest)
 
-    def _succeed(self, known: LedgerState, progress: Progress, now_s: float) -> None:
-        self._unsure = self._held_back = max(0, known.admit_until - known.begun)
-        self._held_back_until_s = now_s + self._settle_s
-        self.workers.join_from(self._held_back_until_s)
+    def _succeed(self, known: LedgerState, progress: Progress, skipped: range, now_s: float) -> None:
+        self._unheard = Unheard(max(0, known.admit_until - known.begun), skipped, now_s + self._settle_s)
+        self.workers.join_from(now_s + self._settle_s)
         spent = LeaseSet(progress.spent)
         for number, actor_id, incarnation in known.out:
             if number not in spent:

@@ -83,5 +83,5 @@ class Outstanding:
 
     @property
     def oldest(self) -> Lease | None:
-        """The fragment that has been in the making for longest."""
+        """The fragment that has been in the making for longest: its worker is waited for."""
         return min(self.held.values(), key=lambda lease: lease.since_s, default=None)

@@ -12,22 +12,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import grpc
 
-from headrace.common.errors import Fenced, UsageError
 from headrace.common.metrics import Metrics
 from headrace.common.weights.base import REPORTED_LEASES
 from headrace.common.weights.chunks import Blob, Collector
 from headrace.common.wire import paramserver_pb2 as pb
 from headrace.paramserver.answers import Context, answer_errors, ledger_state, machine, progress, state
+from headrace.paramserver.line import Line
 from headrace.paramserver.options import Options
+from headrace.paramserver.slots import Slots
 from headrace.paramserver.store import LeaseGrant, LeaseRequest, Store, Version, Writer
-from headrace.paramserver.workers import Busy
 
 SERVICE = "headrace.v1.ParamServer"
 
@@ -45,12 +44,10 @@ class Service:
     ) -> None:
         self._store, self._options, self._metrics, self._clock = store, options, metrics, clock
         self._on_first_weights = on_first_weights
-        self._line: dict[asyncio.Future[LeaseGrant[Blob] | None], LeaseRequest] = {}  # who waits, longest first
+        self._line = Line(store, clock)
+        self._slots = Slots(options.max_subscribers, options.max_subscribers_per_host)
         self._new_version = asyncio.Event()
-        self._subscribers = 0
-        self._of_host = Counter[str]()
         self._counted = (0, 0)
-        self._draining = False
         self._called_s = clock()
 
     def handlers(self) -> grpc.GenericRpcHandler:
@@ -85,7 +82,7 @@ class Service:
                 self._wake_followers()
             if first:
                 self._on_first_weights()
-            self._serve_line(everybody=first)
+            self._line.serve(everybody=first)
             self._tell_if_finished()
             return self._state(header.heard_lease)
 
@@ -95,7 +92,7 @@ class Service:
             told = progress(request.progress) if request.HasField("progress") else None
             writer = Writer(request.run_id, request.learner_epoch, request.writer)
             self._store.admit(writer, told, self._clock())
-            self._serve_line()
+            self._line.serve()
             self._tell_if_finished()
             return self._state(request.heard_lease)
 
@@ -118,7 +115,7 @@ class Service:
             who = (request.actor_id, request.incarnation, self._clock())
             self._store.ledger.beat(*who, received, request.leaving)
             if request.leaving:
-                self._serve_line()
+                self._line.serve()
             return pb.HeartbeatReply().SerializeToString()
 
     async def next(self, message: bytes, context: Context) -> None:
@@ -144,7 +141,7 @@ class Service:
                 while True:
                     version = self._store.newer_than(have)
                     if version is None:
-                        self._raise_if_draining()
+                        self._line.raise_if_closed()
                         if self._store.finished:
                             await context.write(pb.Piece(header=pb.Header(finished=True)).SerializeToString())
                             return
@@ -155,41 +152,15 @@ class Service:
 
     async def _lease(self, ask: LeaseRequest, timeout_s: float) -> LeaseGrant[Blob] | None:
         grant = self._store.next(ask, self._clock())
-        self._serve_line()  # a fragment put by this actor may have been what others wait for
+        self._line.serve()  # a fragment put by this actor may have been what others wait for
         if grant is not None or timeout_s <= 0 or self._store.finished:
             return grant
-        waiting: asyncio.Future[LeaseGrant[Blob] | None] = asyncio.get_running_loop().create_future()
-        self._raise_if_draining()
-        self._line[waiting] = ask
-        try:
-            return await asyncio.wait_for(waiting, timeout_s)
-        except TimeoutError:
-            return None
-        finally:
-            del self._line[waiting]
-
-    def _serve_line(self, everybody: bool = False) -> None:
-        """Give what leases there are to those who wait longest. ``everybody`` is heard where asking also tells a ledger
-        that was just rebuilt what the actor has put."""
-        for waiting, ask in list(self._line.items()):
-            if not (everybody or self._store.ledger.room):
-                break
-            if waiting.done():
-                continue
-            try:
-                grant = self._store.next(ask, self._clock())
-            except (Busy, Fenced, UsageError) as e:
-                waiting.set_exception(e)
-                continue
-            if grant is not None:
-                waiting.set_result(grant)
+        return await self._line.wait(ask, timeout_s)
 
     def _tell_if_finished(self) -> None:
         if self._store.finished:
             self._called_s = self._clock()
-            for waiting in self._line:
-                if not waiting.done():
-                    waiting.set_result(None)
+            self._line.send_home()
             self._wake_followers()
 
     def _wake_followers(self) -> None:
@@ -213,22 +184,11 @@ class Service:
 
     @contextmanager
     def _subscriber(self, context: Context) -> Iterator[None]:
-        """Bounded in all, and per host: no machine can take every slot. (Unix sockets have one.)"""
-        host = machine(context)
-        if self._subscribers >= self._options.max_subscribers:
-            raise Busy(f"{self._subscribers} subscribers are being served; try again")
-        if host and self._of_host[host] >= self._options.max_subscribers_per_host:
-            raise Busy(f"{self._of_host[host]} subscribers of {host} are being served; try again")
-        self._subscribers += 1
-        self._of_host[host] += 1
-        try:
-            yield
-        finally:
-            self._subscribers -= 1
-            self._called_s = self._clock()
-            self._of_host[host] -= 1
-            if not self._of_host[host]:
-                del self._of_host[host]
+        with self._slots.one(machine(context)):
+            try:
+                yield
+            finally:
+                self._called_s = self._clock()
 
     # --- upkeep ----------------------------------------------------------------------------------------------------
 
@@ -241,21 +201,14 @@ class Service:
         """Expire leases, serve who waits, show the gauges; until cancelled."""
         while True:
             self._store.ledger.expire(self._clock())
-            self._serve_line()
+            self._line.serve()
             self.report()
             await asyncio.sleep(every_s)
 
     def drain(self) -> None:
         """Send away whoever waits; transfers under way go on."""
-        self._draining = True
-        for waiting in self._line:
-            if not waiting.done():
-                waiting.set_exception(Busy("shutting down"))
+        self._line.close()
         self._new_version.set()
-
-    def _raise_if_draining(self) -> None:
-        if self._draining:
-            raise Busy("shutting down")
 
     def report(self) -> None:
         """Bring the metrics up to date."""
@@ -265,11 +218,11 @@ class Service:
         self._counted = (ledger.issued_total, ledger.expired_total)
         self._metrics.set("leases_admit_until", ledger.admit_until)
         self._metrics.set("leases_out", len(ledger.out))
-        oldest, now_s = ledger.oldest, self._clock()
+        oldest, now_s = ledger.out.oldest, self._clock()
         self._metrics.set("lease_oldest_worker", -1 if oldest is None else oldest.worker.actor_id)
         self._metrics.set("lease_oldest_seconds", 0.0 if oldest is None else now_s - oldest.since_s)
         self._metrics.set("lease_oldest_silent_seconds", 0.0 if oldest is None else now_s - oldest.worker.heard_s)
-        self._metrics.set("weights_subscribers", self._subscribers)
+        self._metrics.set("weights_subscribers", self._slots.taken)
         self._metrics.set("weights_version", current.number if current else -1)
 
     def _state(self, heard_lease: int) -> bytes:

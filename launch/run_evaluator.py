@@ -6,9 +6,8 @@ newest weights -> greedy episodes -> evaluations.jsonl, metrics -> newest weight
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
 import time
-from pathlib import Path
 
 from headrace.common.errors import Finished, UsageError
 from headrace.common.metrics import Metrics
@@ -19,6 +18,7 @@ from headrace.launch.build import Blueprint
 from headrace.launch.evaluate import Evaluation, play
 from headrace.launch.roles import SUBSCRIBE, add_role_arguments, announced, client_tls, role_config, token
 from headrace.launch.stopping import Stop
+from headrace.observe.rows import MetricsLog
 
 _WAIT_S = 1.0
 
@@ -42,7 +42,9 @@ def run(args: argparse.Namespace) -> int:
     follower = GrpcFollower(
         config.weights.address, config.run.id, token(config, SUBSCRIBE), metrics, tls=client_tls(config), away=away
     )
-    with announced(args, metrics, "evaluator"):
+    args.run_dir.mkdir(parents=True, exist_ok=True)
+    log = MetricsLog(args.run_dir / "evaluations.jsonl")
+    with contextlib.closing(log), announced(args, metrics, "evaluator"):
         while not stop():
             try:
                 weights = follower.newest(have, _WAIT_S) if time.monotonic() >= due_s else None
@@ -57,17 +59,11 @@ def run(args: argparse.Namespace) -> int:
             have, due_s = weights.version, time.monotonic() + args.every_s
             policy.load(weights)
             found = Evaluation(tuple(play(config, policy, evaluation_seeds(args.episodes))), weights.version, None)
-            _keep(args.run_dir / "evaluations.jsonl", found)
+            log.write(found.to_json())
+            print(f"version {found.version}: {found.mean:.1f} ± {found.interval:.1f}", flush=True)
             metrics.set("evaluator_return", found.mean)
             metrics.set("evaluator_policy_version", found.version)
             if args.once:
                 break
         follower.close()
     return 0
-
-
-def _keep(path: Path, found: Evaluation) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as rows:
-        rows.write(json.dumps(found.to_json()) + "\n")
-    print(f"version {found.version}: {found.mean:.1f} ± {found.interval:.1f}", flush=True)

@@ -15,7 +15,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ from .roles import HEADRACE, environ
 
 pytestmark = pytest.mark.timeout(200)
 ENDS_S = 90.0
+SIDE_BY_SIDE = 3
 # What the line must say beside the environment's name, as regular expressions.
 ENDS = {
     "NanReward": ["reward", "nan|finite"],
@@ -136,9 +138,25 @@ def settled(mark: str, timeout_s: float = 5.0) -> list[str]:
     return left
 
 
+@pytest.fixture(scope="module")
+def trained(
+    request: pytest.FixtureRequest, folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Ended]]:
+    """The run of each fault among the tests chosen, some side by side: most of the time they wait."""
+    of = [item.callspec.params.get("fault") for item in request.session.items if hasattr(item, "callspec")]
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        runs = {
+            fault: pool.submit(train, tmp_path_factory.mktemp(fault), folder, f"Hostile{fault}-v0")
+            for fault in (*ENDS, *GOES_ON)
+            if fault in of
+        }
+        yield lambda fault: runs[fault].result()
+        pool.shutdown(cancel_futures=True)
+
+
 @pytest.mark.parametrize("fault", ENDS)
-def test_a_run_that_cannot_go_on_ends_and_says_why(tmp_path: Path, folder: Path, fault: str) -> None:
-    ended = train(tmp_path, folder, f"Hostile{fault}-v0")
+def test_a_run_that_cannot_go_on_ends_and_says_why(trained: Callable[[str], Ended], fault: str) -> None:
+    ended = trained(fault)
     assert ended.code is not None, f"it does not end: {ended}"
     assert ended.code > 0, ended
     assert not ended.left, ended.left
@@ -152,8 +170,8 @@ def test_a_run_that_cannot_go_on_ends_and_says_why(tmp_path: Path, folder: Path,
 
 
 @pytest.mark.parametrize("fault", GOES_ON)
-def test_a_run_that_can_go_on_comes_to_its_end(tmp_path: Path, folder: Path, fault: str) -> None:
-    ended = train(tmp_path, folder, f"Hostile{fault}-v0")
+def test_a_run_that_can_go_on_comes_to_its_end(trained: Callable[[str], Ended], fault: str) -> None:
+    ended = trained(fault)
     assert ended.code == 0, ended
     assert not ended.left, ended.left
     last: dict[str, Any] = json.loads((ended.dir / "metrics.jsonl").read_text().splitlines()[-1])

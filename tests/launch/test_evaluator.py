@@ -1,11 +1,14 @@
 """The evaluator role against a real parameter server."""
 
 import json
+import resource
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from headrace.algorithms import ppo
 from headrace.common.metrics import Metrics
@@ -18,7 +21,15 @@ from headrace.paramserver.options import Options
 from headrace.paramserver.server import ParamServer
 
 
-def test_it_plays_what_the_server_has_and_keeps_the_figures(tmp_path: Path) -> None:
+def evaluator(folder: Path, before: Callable[[], None] | None = None) -> "subprocess.CompletedProcess[str]":
+    argv = ["evaluator", "--config", str(folder / "config.toml"), "--run-dir", str(folder), "--episodes", "3", "--once"]
+    command = [sys.executable, "-m", "headrace.launch.cli", *argv]
+    return subprocess.run(command, check=False, timeout=60, preexec_fn=before, capture_output=True, text=True)
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Iterator[None]:
+    """A server with version 7 of a policy; its run's config is in the folder."""
     config = load("cartpole-ppo", ["run.id=evaluated", f"weights.address=unix:{tmp_path}/w"])
     (tmp_path / "config.toml").write_text(config.to_toml())
     server = ParamServer(config.weights.address, Options(run_id="evaluated"), Metrics("paramserver"))
@@ -26,12 +37,26 @@ def test_it_plays_what_the_server_has_and_keeps_the_figures(tmp_path: Path) -> N
     publisher = GrpcPublisher(config.weights.address, "evaluated", "", Metrics("learner"))
     tensors, scalars = ppo.PPO(ppo.Config(), Spaces((4,), n_actions=2), seed=0).weights()
     publisher.publish(Published("evaluated", 1, 7, tensors, scalars), Progress(1))
-    argv = ["evaluator", "--config", str(tmp_path / "config.toml"), "--run-dir", str(tmp_path), "--episodes", "3"]
-    done = subprocess.run([sys.executable, "-m", "headrace.launch.cli", *argv, "--once"], check=False, timeout=60)
-    assert done.returncode == 0
+    yield
+    publisher.close()
+    server.stop(1.0)
+
+
+@pytest.mark.usefixtures("published")
+def test_it_plays_what_the_server_has_and_keeps_the_figures(tmp_path: Path) -> None:
+    done = evaluator(tmp_path)
+    assert done.returncode == 0, done.stderr
     (row,) = [json.loads(line) for line in (tmp_path / "evaluations.jsonl").read_text().splitlines()]
     assert (row["version"], row["episodes"], len(row["returns"])) == (7, 3, 3)
     assert np.isclose(row["mean"], np.mean(row["returns"]))
     assert 8 <= row["mean"] <= 500
-    publisher.close()
-    server.stop(1.0)
+
+
+@pytest.mark.usefixtures("published")
+def test_a_full_disk_costs_the_figures_and_nothing_else(tmp_path: Path) -> None:
+    """The limit on a file's size is the disk."""
+    done = evaluator(tmp_path, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10)))
+    assert done.returncode == 0, done.stderr
+    assert "version 7: " in done.stdout
+    assert "evaluations.jsonl: the last 1 were not written" in done.stderr
+    assert (tmp_path / "evaluations.jsonl").read_bytes() == b""

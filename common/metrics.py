@@ -105,8 +105,8 @@ TABLE: tuple[Metric, ...] = (
     Metric("leases_expired_total", "counter", "Leases whose actor is gone"),
     Metric("leases_admit_until", "gauge", "Fragments that may ever have been begun by now"),
     Metric("leases_out", "gauge", "Leases whose fragments did not come to the learner yet"),
-    Metric("lease_oldest_worker", "gauge", "Worker whose fragment has been in the making for longest, -1: none"),
-    Metric("lease_oldest_seconds", "gauge", "For how long that lease has been held"),
+    Metric("lease_oldest_worker", "gauge", "Worker whose fragment is missing for longest, -1: none"),
+    Metric("lease_oldest_seconds", "gauge", "For how long that lease has been held, or not asked for in lockstep"),
     Metric("lease_oldest_silent_seconds", "gauge", "Time since that worker was last heard of"),
     # supervision
     Metric("restarts_total", "counter", "Processes started again, by role", ("role",)),

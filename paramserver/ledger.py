@@ -28,7 +28,7 @@ from collections.abc import Sequence
 
 from headrace.common.lease_set import LeaseSet
 from headrace.common.weights.base import LedgerState, Progress
-from headrace.paramserver.outstanding import Lease, Outstanding
+from headrace.paramserver.outstanding import Lease, Outstanding, WaitedFor
 from headrace.paramserver.shares import Shares
 from headrace.paramserver.unheard import Unheard
 from headrace.paramserver.workers import Worker, Workers
@@ -119,6 +119,10 @@ class Ledger:
     def room(self) -> bool:
         """Whether asking can help anybody."""
         return self.begun < self._limit
+
+    def waited_for(self) -> WaitedFor | None:
+        """Whose fragment is missing, if anybody's is."""
+        return self.out.held_longest()
 
     @property
     def lease_max_s(self) -> float:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from headrace.common.weights.base import LedgerState, Progress
 from headrace.paramserver.ledger import Ledger
+from headrace.paramserver.outstanding import WaitedFor
 from headrace.paramserver.workers import Worker
 
 
@@ -23,6 +24,7 @@ class LockstepLedger(Ledger):
     def __init__(self, workers: int, *, lost_after_s: float = 3.5, delivery_s: float = 5.0, settle_s: float = 5.0):
         self.lockstep = workers
         super().__init__(lost_after_s=lost_after_s, delivery_s=delivery_s, settle_s=settle_s)
+        self._admitted_s = 0.0  # when numbers last became free
         self._unmet: set[int] = set()  # workers of the former server that have not called this one yet
 
     @property
@@ -35,6 +37,21 @@ class LockstepLedger(Ledger):
         for lease in list(self.out.put.values()):
             self.out.close(lease)
         super().rebuild(progress, now_s, known, epoch)
+
+    def admit(self, progress: Progress, now_s: float) -> None:
+        if progress.admit_until > self.admit_until:
+            self._admitted_s = now_s
+        super().admit(progress, now_s)
+
+    def waited_for(self) -> WaitedFor | None:
+        """Here also a worker that could have a lease and does not ask for it."""
+        found = [held] if (held := super().waited_for()) else []
+        for actor_id in range(self.lockstep):
+            number = self.spent.first_missing(actor_id, self.lockstep)
+            if number < self.admit_until and number not in self.out:
+                heard_s = self.workers.heard_s(actor_id, self._admitted_s)
+                found.append(WaitedFor(actor_id, max(heard_s, self._admitted_s), heard_s))
+        return min(found, key=lambda worker: worker.since_s, default=None)
 
     def expire(self, now_s: float) -> None:
         """Nothing expires by time alone."""

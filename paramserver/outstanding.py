@@ -28,6 +28,15 @@ class Lease:
     binds: bool
 
 
+@dataclass(frozen=True, slots=True)
+class WaitedFor:
+    """A worker whose fragment is missing: since when its lease is out, or could be; when it was last heard of."""
+
+    actor_id: int
+    since_s: float
+    heard_s: float
+
+
 class Outstanding:
     """A number is in ``held``, in ``put``, or in neither."""
 
@@ -81,7 +90,7 @@ class Outstanding:
         """The limit of the oldest fragment in the making that others wait for."""
         return next((lease.limit for lease in self.held.values() if lease.binds), None)
 
-    @property
-    def oldest(self) -> Lease | None:
-        """The fragment that has been in the making for longest: its worker is waited for."""
-        return min(self.held.values(), key=lambda lease: lease.since_s, default=None)
+    def held_longest(self) -> WaitedFor | None:
+        """The worker whose fragment has been in the making for longest."""
+        lease = min(self.held.values(), key=lambda lease: lease.since_s, default=None)
+        return None if lease is None else WaitedFor(lease.worker.actor_id, lease.since_s, lease.worker.heard_s)

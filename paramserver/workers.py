@@ -89,6 +89,11 @@ class Workers:
         known = self._known.get(actor_id)
         return known if known is not None and known.incarnation == incarnation else None
 
+    def heard_s(self, actor_id: int, else_s: float) -> float:
+        """When the worker was last heard of; ``else_s`` if never."""
+        known = self._known.get(actor_id)
+        return else_s if known is None else known.heard_s
+
     def beat(self, actor_id: int, incarnation: int, now_s: float) -> None:
         """It is alive. Raises :class:`Fenced` for a life that was replaced."""
         known = self._known.get(actor_id)

@@ -7,6 +7,7 @@ import pytest
 from headrace.common.errors import UsageError
 from headrace.common.weights.base import LedgerState, Progress
 from headrace.paramserver.lockstep import LockstepLedger
+from headrace.paramserver.outstanding import WaitedFor
 
 from .test_ledger import take
 
@@ -86,3 +87,19 @@ def test_who_joins_gets_a_free_number_or_waits() -> None:
     assert made.join(2, 9, 0.0, "") == [0, 2]
     assert made.join(1, 10, 0.0, "") == []
     assert made.join(1, 10, 4.0, "") == [0]
+
+
+def test_who_does_not_ask_is_waited_for_like_who_does_not_deliver() -> None:
+    made = LockstepLedger(2)
+    made.admit(Progress(2), 5.0)
+    assert made.waited_for() == WaitedFor(0, 5.0, 5.0), "it never came"
+    assert made.begin(0, 1, 6.0) == 0
+    assert made.waited_for() == WaitedFor(1, 5.0, 5.0)
+    assert made.begin(1, 1, 7.0) == 1
+    assert made.waited_for() == WaitedFor(0, 6.0, 6.0), "it has had its lease for longest"
+    made.beat(1, 1, 8.0)
+    made.admit(Progress(2, accepted=1, spent=((1, 2),)), 8.5)
+    assert made.waited_for() == WaitedFor(0, 6.0, 6.0)
+    made.admit(Progress(4, accepted=2, spent=((0, 2),)), 9.0)
+    assert made.begin(0, 1, 9.5, received=[0]) == 2
+    assert made.waited_for() == WaitedFor(1, 9.0, 8.0), "it has delivered, and does not ask again"

@@ -75,7 +75,7 @@ class Reader:
                         f"{self._address.where}: position {offset} of partition {p} is beyond the end of the log "
                         f"({ends[p]}); is this the topic of that checkpoint?"
                     )
-                self._move(p, max(offset, begins[p]), gap=max(0, begins[p] - offset))
+                self._go_on(p, offset, begins[p])
             self._consumer.assign(self._next)
         except kafka_client.Unreachable as error:
             self._away(error)
@@ -92,9 +92,10 @@ class Reader:
                 self._next |= {p: begins[p] for p in added}
                 self._consumer.assign(self._next)
             records = self._consumer.poll(timeout_s, min(500, max(1, fit)))
-        except (kafka_client.Damaged, kafka_client.OutOfRange, kafka_client.Unreachable) as error:
-            self._recover(error)
-            return
+        except kafka_client.Unreachable as error:
+            return self._away(error)
+        except (kafka_client.Damaged, kafka_client.OutOfRange) as error:
+            return self._recover(error)
         if records:
             self._away_since_s = None
         for record in records:
@@ -117,9 +118,12 @@ class Reader:
             ends = self._ours(self._consumer.ends())
             self._away_since_s = None
             self._saw_ends(ends)
-            beyond = [(p, at) for p, at in self._next.items() if at > ends.get(p, -1)]
-            self._lost("".join(f"position {at} of partition {p} is beyond its end ({ends.get(p)}): the topic was made "
-                               "anew, or its log was cut" for p, at in beyond[:1]))  # fmt: skip
+            beyond = [
+                f"position {at} of partition {p} is beyond its end ({ends.get(p)})"
+                for p, at in self._next.items()
+                if at > ends.get(p, -1)
+            ]
+            self._lost(f"{beyond[0]}: the topic was made anew, or its log was cut" if beyond else "")
         except kafka_client.Unreachable as error:
             self._away(error)
 
@@ -165,16 +169,14 @@ class Reader:
 
     # --- what goes wrong ----------------------------------------------------------------------------------------------
 
-    def _recover(self, error: kafka_client.Damaged | kafka_client.OutOfRange | kafka_client.Unreachable) -> None:
+    def _recover(self, error: kafka_client.Damaged | kafka_client.OutOfRange) -> None:
         try:
-            if isinstance(error, kafka_client.Unreachable):
-                raise error
             if isinstance(error, kafka_client.Damaged):
                 self._step_over(error)
             else:  # retention was faster than we, or the log is another one: refresh_ends says so
-                for p, begin in self._ours(self._consumer.begins()).items():
-                    if self._next[p] < begin:
-                        self._move(p, begin, gap=begin - self._next[p])
+                begins = self._consumer.begins()
+                for p, offset in self._next.items():
+                    self._go_on(p, offset, begins.get(p, 0))
                 time.sleep(PAUSE_S)
             self._consumer.assign(self._next)
         except kafka_client.Unreachable as away:
@@ -226,11 +228,12 @@ class Reader:
         if problem and now - (self._lost_since_s or now) > LOST_AFTER_S:
             raise LogLost(f"{self._address.where}: {problem}")
 
-    def _move(self, partition: int, offset: int, gap: int) -> None:
-        if gap:
-            self._metrics.inc("transport_gap_records_total", gap)
+    def _go_on(self, partition: int, offset: int, begin: int) -> None:
+        """Read on from ``offset``, or from where the log begins when that is later."""
+        if offset < begin:
+            self._metrics.inc("transport_gap_records_total", begin - offset)
             logger.warning(
                 "%s: %d records of partition %d were removed by retention before they were read; going on at %d",
-                self._address.where, gap, partition, offset,
+                self._address.where, begin - offset, partition, begin,
             )  # fmt: skip
-        self._next[partition] = offset
+        self._next[partition] = max(offset, begin)

@@ -12,9 +12,9 @@ Progress lives in the learner's checkpoint: ``seek`` starts there. What is commi
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
-from collections.abc import Iterator
 from threading import Condition, Thread
 
 from headrace.common.codec import encode
@@ -53,17 +53,20 @@ class KafkaSource:
         self.log_id = topic.id
         self._dead = DeadLetters(address, limits, metrics, topic.letter_bytes)
         self._reader = Reader(address, limits, metrics, group, lambda p: p % world == rank, self._dead, run)
-        self._changed = Condition()
+        self._changed = Condition()  # guards what follows
         self._queue: deque[Received] = deque()
         self._queue_bytes = 0
-        self._wanted: Position | None = None  # a seek that the thread has not carried out yet
+        self._held = False  # does a record wait for room in the queue?
         self._commits: Position | None = None
-        self._incoming: Iterator[Received] = iter(())  # of the latest poll, and
-        self._held: Received | None = None  # the one of it that waits for room in the queue
         self._error: BaseException | None = None
         self._closing = False
-        self._thread = Thread(target=self._run, name="kafka-source", daemon=True)
-        self._position = self._begin_at_end()
+        self._paused = False  # for a seek, and for good when closing
+        self._thread: Thread | None = None
+        try:
+            self._position = self._begin(None)
+        except BaseException:
+            self._reader.close(1.0)
+            raise
 
     # --- the learner's side ---------------------------------------------------------------------------------------
 
@@ -84,17 +87,16 @@ class KafkaSource:
                 f"{self._address.where}: the topic was made anew since that position was taken (it is {self.log_id}, "
                 f"the position's was {log_id})"
             )
+        self._raise_if_over()
+        try:
+            self._pause(SEEK_TIMEOUT_S)
+            self._position = self._begin(position)
+        except BaseException as error:
+            self._error = error
+            raise
         with self._changed:
-            self._raise_if_over()
-            self._wanted = dict(position)
-            self._queue.clear()
-            self._grow(-self._queue_bytes)
-            if self._thread.ident is None:
-                self._thread.start()
-            done = self._changed.wait_for(lambda: self._wanted is None or self._error or self._closing, SEEK_TIMEOUT_S)
-            self._raise_if_over()
-            if not done:
-                raise TransportError(f"{self._address.where}: no answer to a seek within {SEEK_TIMEOUT_S:.0f} s")
+            self._thread, self._paused = None, self._closing
+        self._ensure_started()
 
     def position(self) -> Position:
         return self._position
@@ -110,7 +112,7 @@ class KafkaSource:
     def backlog(self) -> int:
         self._ensure_started()
         with self._changed:
-            return self._reader.unread() + len(self._queue) + (self._held is not None)
+            return self._reader.unread() + len(self._queue) + self._held
 
     def reject(self, received: Received, reason: str, detail: str) -> None:
         record = encode(received.trajectory, self._limits.record_bytes, self._address.compression)
@@ -118,27 +120,36 @@ class KafkaSource:
 
     def close(self, timeout_s: float = 5.0, for_good: bool = True) -> None:
         deadline = time.monotonic() + timeout_s
-        with self._changed:
-            self._closing = True
-            self._queue.clear()
-            self._grow(-self._queue_bytes)
-        if self._thread.is_alive():
-            self._thread.join(timeout_s * 0.7)
+        self._closing = True
+        with contextlib.suppress(TransportError):
+            self._pause(timeout_s * 0.7)
         self._reader.close(max(0.1, (deadline - time.monotonic()) / 2))
         self._dead.close(max(0.1, deadline - time.monotonic()))
 
-    def _begin_at_end(self) -> Position:
+    def _pause(self, timeout_s: float) -> None:
+        """End the thread: what it read and nobody took will be read again, or is not wanted."""
+        with self._changed:
+            self._paused = True
+            self._queue.clear()
+            self._grow(-self._queue_bytes)
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+            if self._thread.is_alive():
+                raise TransportError(f"{self._address.where}: reading did not end within {timeout_s:.0f} s")
+
+    def _begin(self, position: Position | None) -> Position:
+        """Have the reader go on from ``position``, or from the end of the log; returns where that is."""
         until = time.monotonic() + SEEK_TIMEOUT_S
-        while (begin := self._reader.seek(None)) is None:
+        while (begin := self._reader.seek(position)) is None:
+            self._raise_if_over()
             if time.monotonic() > until:
-                self._reader.close(1.0)
-                raise TransportError(f"{self._address.where}: no answer within {SEEK_TIMEOUT_S:.0f} s to where it ends")
+                raise TransportError(f"{self._address.where}: no answer within {SEEK_TIMEOUT_S:.0f} s to a seek")
         return begin
 
     def _ensure_started(self) -> None:
         with self._changed:  # the learner and its intake both ask first
-            if self._thread.ident is None:
-                self._raise_if_over()
+            if self._thread is None and not self._paused:
+                self._thread = Thread(target=self._run, name="kafka-source", daemon=True)
                 self._thread.start()
 
     def _raise_if_over(self) -> None:
@@ -160,56 +171,35 @@ class KafkaSource:
 
     def _run(self) -> None:
         try:
-            while not self._closing:
-                self._step()
+            while not self._paused:
+                self._tend()
+                for received in self._reader.poll(POLL_S, self._limits.queue_bytes - self._queue_bytes):
+                    while not self._queued(received):
+                        self._tend()
+                    if self._paused:
+                        break
             self._commit_wanted()
         except BaseException as error:  # whatever it is, the learner shall see it at get()
             with self._changed:
                 self._error = error
                 self._changed.notify_all()
 
-    def _step(self) -> None:
-        """One record, or one poll, or a moment of waiting for room; seeks and commits are never far away."""
-        self._commit_wanted()
-        if self._wanted is not None:
-            self._carry_out_seek()
-        self._reader.refresh_ends(every_s=ENDS_EVERY_S)
-        if self._held is None:
-            self._held = next(self._incoming, None)
-        if self._held is None:
-            self._incoming = self._reader.poll(POLL_S, self._limits.queue_bytes - self._queue_bytes)
-        else:
-            self._push(self._held)
-
-    def _carry_out_seek(self) -> None:
-        wanted = self._wanted
-        assert wanted is not None
-        self._incoming, self._held = iter(()), None
-        starts = self._reader.seek(wanted)
-        if starts is None:
-            return  # the broker is away; again at the next step
+    def _queued(self, received: Received) -> bool:
+        """Queue a record as soon as there is room for it (one is always let in). False when there is none yet."""
         with self._changed:
-            self._position = starts
-            if self._wanted is wanted:
-                self._wanted = None
-            self._changed.notify_all()
-
-    def _push(self, received: Received) -> None:
-        """Queue the record held when there is room for it (one is always let in); else it is held on."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._fits(received) or self._overtaken(), POLL_S)
-            if self._overtaken():
-                self._held = None  # read before a seek: it will be read again, or is not wanted
-            elif self._fits(received):
-                self._held = None
+            self._held = not self._changed.wait_for(lambda: self._paused or self._fits(received), POLL_S)
+            if not self._held and not self._paused:
                 self._queue.append(received)
                 self._grow(received.nbytes)
+            return not self._held
 
     def _fits(self, received: Received) -> bool:
         return not self._queue or self._queue_bytes + received.nbytes <= self._limits.queue_bytes
 
-    def _overtaken(self) -> bool:
-        return self._wanted is not None or self._closing
+    def _tend(self) -> None:
+        """What must not wait for records, or for room in the queue."""
+        self._commit_wanted()
+        self._reader.refresh_ends(every_s=ENDS_EVERY_S)
 
     def _commit_wanted(self) -> None:
         with self._changed:

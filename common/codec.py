@@ -47,6 +47,10 @@ PREFIX = struct.Struct("<4sHHIQ")
 CRC = struct.Struct("<I")
 PREFIX_BYTES = PREFIX.size + CRC.size
 
+#: Stamps that a header names as :class:`Trajectory` does.
+_STAMPS = (
+    "run_id", "learner_epoch", "actor_id", "incarnation", "seq", "policy_version", "lease", "task_id", "schema_hash",
+)  # fmt: skip
 _NUMBER = {name: pb.DType.Value(f"DTYPE_{name.upper()}") for name in DTYPES}
 _DTYPE = {number: np.dtype(name).newbyteorder("<") for name, number in _NUMBER.items()}
 _ZEROS = bytes(ALIGN)
@@ -105,15 +109,7 @@ def decode(data: Buffer, cap_bytes: int) -> Trajectory:
     if len(arrays) != len(header.arrays):
         raise Rejected("malformed", "two arrays of one name")
     return Trajectory(
-        run_id=header.run_id,
-        learner_epoch=header.learner_epoch,
-        actor_id=header.actor_id,
-        incarnation=header.incarnation,
-        seq=header.seq,
-        policy_version=header.policy_version,
-        lease=header.lease,
-        task_id=header.task_id,
-        schema_hash=header.schema_hash,
+        **{name: getattr(header, name) for name in _STAMPS},
         T=header.t,
         B=header.b,
         arrays=MappingProxyType(arrays),
@@ -146,15 +142,7 @@ def _header(trajectory: Trajectory, arrays: Mapping[str, Array], stored: Sequenc
         offset += _aligned(len(piece))
     try:
         header = pb.TrajectoryHeader(
-            run_id=trajectory.run_id,
-            learner_epoch=trajectory.learner_epoch,
-            actor_id=trajectory.actor_id,
-            incarnation=trajectory.incarnation,
-            seq=trajectory.seq,
-            policy_version=trajectory.policy_version,
-            lease=trajectory.lease,
-            task_id=trajectory.task_id,
-            schema_hash=trajectory.schema_hash,
+            **{name: getattr(trajectory, name) for name in _STAMPS},
             t=trajectory.T,
             b=trajectory.B,
             arrays=described,

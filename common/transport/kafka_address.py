@@ -1,6 +1,6 @@
 """``kafka://host:port/topic?option=value``: what every Kafka client of ours is made from, the login and sizes included.
 
-What is secret comes from the environment (:data:`ENVIRONMENT`) and is never part of an address, a log line or an error
+What is secret comes from the environment (:data:`LOGIN`) and is never part of an address, a log line or an error
 message. Settings have kafka-python's names; kafka_confluent.py translates them.
 """
 
@@ -24,26 +24,20 @@ CONNECT_TIMEOUT_S = 8.0
 REQUEST_TIMEOUT_MS = 15_000
 LINGER_MS = 5
 
-#: Client settings that come from the environment: variable -> setting.
-ENVIRONMENT = {
-    "KAFKA_SECURITY_PROTOCOL": "security_protocol",
-    "KAFKA_SASL_MECHANISM": "sasl_mechanism",
-    "KAFKA_SASL_USERNAME": "sasl_plain_username",
-    "KAFKA_SASL_PASSWORD": "sasl_plain_password",
-    "KAFKA_SSL_CAFILE": "ssl_cafile",
-    "KAFKA_SSL_CERTFILE": "ssl_certfile",
-    "KAFKA_SSL_KEYFILE": "ssl_keyfile",
-    "KAFKA_SSL_PASSWORD": "ssl_password",
-    "KAFKA_API_VERSION": "api_version",
+#: Settings of the login, by kafka-python's names: the variable of the environment, and the option of the address that
+#: goes before it ("": none, since it is nobody else's business).
+LOGIN = {
+    "security_protocol": ("KAFKA_SECURITY_PROTOCOL", "security"),
+    "sasl_mechanism": ("KAFKA_SASL_MECHANISM", "sasl"),
+    "sasl_plain_username": ("KAFKA_SASL_USERNAME", ""),
+    "sasl_plain_password": ("KAFKA_SASL_PASSWORD", ""),
+    "ssl_cafile": ("KAFKA_SSL_CAFILE", "cafile"),
+    "ssl_certfile": ("KAFKA_SSL_CERTFILE", "certfile"),
+    "ssl_keyfile": ("KAFKA_SSL_KEYFILE", "keyfile"),
+    "ssl_password": ("KAFKA_SSL_PASSWORD", ""),
+    "api_version": ("KAFKA_API_VERSION", "api_version"),
 }
-_QUERY = {
-    "security": "security_protocol",
-    "sasl": "sasl_mechanism",
-    "cafile": "ssl_cafile",
-    "certfile": "ssl_certfile",
-    "keyfile": "ssl_keyfile",
-    "api_version": "api_version",
-}
+_OPTIONS = {option: setting for setting, (_, option) in LOGIN.items() if option}
 
 
 class Secret(str):
@@ -96,11 +90,11 @@ def parse(url: str) -> Address:
     topic = unquote(parts.path.strip("/"))
     if not re.fullmatch(r"[a-zA-Z0-9._-]{1,200}", topic) or topic in (".", ".."):
         raise UsageError(f"kafka address {url!r}: {topic!r} is no topic name; the form is {form}")
-    login: dict[str, Any] = {key: os.environ[name] for name, key in ENVIRONMENT.items() if name in os.environ}
+    login: dict[str, Any] = {key: os.environ[name] for key, (name, _) in LOGIN.items() if name in os.environ}
     own: dict[str, Any] = {}
     for key, value in parse_qsl(parts.query, keep_blank_values=True):
-        if key in _QUERY:
-            login[_QUERY[key]] = value
+        if key in _OPTIONS:
+            login[_OPTIONS[key]] = value
         elif key == "compression":
             own[key] = _choice(key, value, {"lz4": True, "none": False})
         elif key == "client":
@@ -108,7 +102,7 @@ def parse(url: str) -> Address:
         elif key in ("partitions", "replication", "retention_s", "retention_bytes", "patience_s"):
             own[key] = _positive(key, value)
         else:
-            known = ", ".join(sorted({*_QUERY, *Address.__dataclass_fields__} - {"brokers", "topic", "login"}))
+            known = ", ".join(sorted({*_OPTIONS, *Address.__dataclass_fields__} - {"brokers", "topic", "login"}))
             raise UsageError(f"kafka address: unknown option {key!r}; known are {known}")
     if own.get("client") == "kafka_confluent" and importlib.util.find_spec("confluent_kafka") is None:
         raise UsageError("kafka address: client=confluent needs confluent-kafka: pip install 'headrace[confluent]'")
@@ -137,9 +131,9 @@ def _checked_login(login: dict[str, Any]) -> dict[str, Any]:
     if protocol.startswith("SASL"):
         mechanism = login.setdefault("sasl_mechanism", "SCRAM-SHA-512")
         _choice("sasl", mechanism, dict.fromkeys(("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")))
-        for name in ("KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD"):
-            if ENVIRONMENT[name] not in login:
-                raise UsageError(f"kafka: {protocol} needs a login; set {name} in the environment")
+        for key in ("sasl_plain_username", "sasl_plain_password"):
+            if key not in login:
+                raise UsageError(f"kafka: {protocol} needs a login; set {LOGIN[key][0]} in the environment")
     for key in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
         if key in login and not os.path.isfile(login[key]):
             raise UsageError(f"kafka: {key} {login[key]!r} is no file")

@@ -13,10 +13,16 @@ from dataclasses import dataclass
 from importlib import import_module
 from threading import Thread
 from types import ModuleType
-from typing import Protocol
+from typing import Any, Protocol
 
 from headrace.common.transport.base import Limits, Position
-from headrace.common.transport.kafka_address import Address
+from headrace.common.transport.kafka_address import (
+    LINGER_MS,
+    OVERHEAD_BYTES,
+    REQUEST_TIMEOUT_MS,
+    Address,
+    message_bytes,
+)
 
 #: What one answer to a fetch may hold, unless one record is larger: the memory that a reader has beside its queue.
 FETCH_BYTES = 16 << 20
@@ -47,6 +53,10 @@ class Undelivered(Exception):
         self.kind = kind
 
 
+#: Hears what became of a record: None when it is acknowledged.
+Done = Callable[[Undelivered | None], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """One record of the log; ``value`` and ``key`` are empty where there was none."""
@@ -59,11 +69,9 @@ class Record:
 
 
 class Producer(Protocol):
-    """``send`` calls ``done`` once for each record it took, from any thread: with None when it is acknowledged."""
+    """``send`` calls ``done`` once for each record it took, from any thread."""
 
-    def send(
-        self, topic: str, key: bytes, value: bytes, headers: Headers, done: Callable[[Undelivered | None], None]
-    ) -> None:
+    def send(self, topic: str, key: bytes, value: bytes, headers: Headers, done: Done) -> None:
         """Raises :class:`Undelivered` when the library does not take the record."""
 
     def close(self, timeout_s: float) -> None:
@@ -109,9 +117,34 @@ def _library(address: Address) -> ModuleType:
     return import_module("headrace.common.transport." + address.client)
 
 
-def close_within(close: Callable[[], object], timeout_s: float) -> bool:
+def producer_settings(address: Address, limits: Limits, letters: bool) -> dict[str, Any]:
+    """What a producer is told whatever the library, under kafka-python's names."""
+    patience_ms = address.patience_s * 1000
+    return {
+        "acks": "all",
+        "enable_idempotence": not letters,
+        "max_request_size": message_bytes(limits) + OVERHEAD_BYTES,
+        "batch_size": 1 if letters else min(BATCH_BYTES, message_bytes(limits)),
+        "linger_ms": 0 if letters else LINGER_MS,
+        "delivery_timeout_ms": patience_ms,
+        "request_timeout_ms": min(REQUEST_TIMEOUT_MS, patience_ms - LINGER_MS),
+        "allow_auto_create_topics": False,
+    }
+
+
+def consumer_settings(limits: Limits, group: str) -> dict[str, Any]:
+    fetch_bytes = max(FETCH_BYTES, 2 * message_bytes(limits))
+    return {
+        "group_id": group,
+        "enable_auto_commit": False,
+        "fetch_max_bytes": fetch_bytes,
+        "max_partition_fetch_bytes": fetch_bytes,
+        "allow_auto_create_topics": False,
+    }
+
+
+def close_within(close: Callable[[], object], timeout_s: float) -> None:
     """Call ``close`` and wait for it no longer than ``timeout_s``; past that it ends by itself in the background."""
     thread = Thread(target=close, name="kafka-close", daemon=True)
     thread.start()
     thread.join(timeout_s)
-    return not thread.is_alive()

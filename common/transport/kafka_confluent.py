@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from threading import Event, Thread
 from typing import Any
 
@@ -15,18 +15,11 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from headrace.common.errors import TransportError
 from headrace.common.transport import kafka_client
 from headrace.common.transport.base import Limits, Position
-from headrace.common.transport.kafka_address import (
-    LINGER_MS,
-    OVERHEAD_BYTES,
-    REQUEST_TIMEOUT_MS,
-    Address,
-    message_bytes,
-)
+from headrace.common.transport.kafka_address import Address, message_bytes
 
-#: Our settings (kafka-python's names) under the names of librdkafka.
-_SETTINGS = {
-    "security_protocol": "security.protocol",
-    "sasl_mechanism": "sasl.mechanism",
+#: Our settings (kafka-python's names) under the names of librdkafka, where dots do not make the one of the other.
+_NAMES = {
+    "max_request_size": "message.max.bytes",
     "sasl_plain_username": "sasl.username",
     "sasl_plain_password": "sasl.password",
     "ssl_cafile": "ssl.ca.location",
@@ -47,19 +40,11 @@ class Producer:
     def __init__(self, address: Address, limits: Limits, letters: bool) -> None:
         self._producer = confluent_kafka.Producer(
             {
-                **_settings(address),
-                "acks": "all",
-                "enable.idempotence": not letters,
+                **_settings(address, kafka_client.producer_settings(address, limits, letters)),
                 "compression.type": "none",
-                "linger.ms": 0 if letters else LINGER_MS,
-                "batch.size": 1 if letters else min(kafka_client.BATCH_BYTES, message_bytes(limits)),
-                "message.max.bytes": message_bytes(limits) + OVERHEAD_BYTES,
-                "delivery.timeout.ms": address.patience_s * 1000,
-                "request.timeout.ms": REQUEST_TIMEOUT_MS,
-                # kafka_producer.py bounds what waits; the library's own bound must not come first.
+                # kafka_sink.py bounds what waits; the library's own bound must not come first.
                 "queue.buffering.max.kbytes": (limits.queue_bytes + 2 * message_bytes(limits) >> 10) + 1024,
                 "partitioner": "murmur2_random",  # a key has its partition whatever the client
-                "allow.auto.create.topics": False,
             },
             logger=logger,
         )
@@ -68,12 +53,7 @@ class Producer:
         self._thread.start()
 
     def send(
-        self,
-        topic: str,
-        key: bytes,
-        value: bytes,
-        headers: kafka_client.Headers,
-        done: Callable[[kafka_client.Undelivered | None], None],
+        self, topic: str, key: bytes, value: bytes, headers: kafka_client.Headers, done: kafka_client.Done
     ) -> None:
         def delivered(error: KafkaError | None, message: Message) -> None:
             done(None if error is None else _undelivered(error))
@@ -96,22 +76,18 @@ class Producer:
 class Consumer:
     def __init__(self, address: Address, limits: Limits, group: str) -> None:
         self._address = address
-        fetch_bytes = max(kafka_client.FETCH_BYTES, 2 * message_bytes(limits))
+        settings = kafka_client.consumer_settings(limits, group)
+        fetch_bytes = settings["fetch_max_bytes"]
         self._consumer = confluent_kafka.Consumer(
             {
-                **_settings(address),
-                "group.id": group,
-                "enable.auto.commit": False,
+                **_settings(address, settings),
                 "enable.auto.offset.store": False,
                 "auto.offset.reset": "error",
                 # Off: on a mismatch librdkafka 2.16 may abort the process. The codec's CRC covers a record.
                 "check.crcs": False,
-                "fetch.max.bytes": fetch_bytes,
-                "max.partition.fetch.bytes": fetch_bytes,
                 "receive.message.max.bytes": fetch_bytes + (1 << 20),
                 "queued.max.messages.kbytes": 2 * fetch_bytes >> 10,
                 "fetch.queue.backoff.ms": 10,
-                "allow.auto.create.topics": False,
             },
             logger=logger,
         )
@@ -145,10 +121,8 @@ class Consumer:
 
     def has_topic(self) -> bool:
         with self._asking():
-            topic = self._consumer.list_topics(self._address.topic, timeout=kafka_client.ASK_TIMEOUT_S).topics[
-                self._address.topic
-            ]
-            return topic.error is None or topic.error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART
+            error = self._topic().error
+            return error is None or error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART
 
     def commit(self, position: Position) -> None:
         with self._asking():
@@ -160,16 +134,17 @@ class Consumer:
     def _tp(self, partition: int, offset: int = -1) -> TopicPartition:
         return TopicPartition(self._address.topic, partition, offset)
 
+    def _topic(self) -> Any:
+        name = self._address.topic
+        return self._consumer.list_topics(name, timeout=kafka_client.ASK_TIMEOUT_S).topics[name]
+
     def _watermarks(self) -> dict[int, tuple[int, int]]:
         with self._asking():
-            found = self._consumer.list_topics(self._address.topic, timeout=kafka_client.ASK_TIMEOUT_S).topics[
-                self._address.topic
-            ]
-            if not found.partitions:
+            if not (partitions := self._topic().partitions):
                 raise kafka_client.Unreachable("the broker does not say what partitions the topic has")
             return {
                 p: self._consumer.get_watermark_offsets(self._tp(p), timeout=kafka_client.ASK_TIMEOUT_S)
-                for p in sorted(found.partitions)
+                for p in sorted(partitions)
             }
 
     @contextlib.contextmanager
@@ -187,12 +162,10 @@ class Consumer:
             raise kafka_client.Unreachable(f"{error.name()}: {error.str()}") from raised
 
 
-def _settings(address: Address) -> dict[str, Any]:
-    return {
-        "bootstrap.servers": ",".join(address.brokers),
-        "reconnect.backoff.max.ms": 1000,
-        **{_SETTINGS[key]: value for key, value in address.login.items() if key in _SETTINGS},
-    }
+def _settings(address: Address, more: dict[str, Any]) -> dict[str, Any]:
+    settings = {"bootstrap_servers": ",".join(address.brokers), "reconnect_backoff_max_ms": 1000}
+    settings |= {key: value for key, value in address.login.items() if key != "api_version"} | more
+    return {_NAMES.get(key, key.replace("_", ".")): value for key, value in settings.items()}
 
 
 def _record(m: Message) -> kafka_client.Record:

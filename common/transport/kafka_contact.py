@@ -12,8 +12,8 @@ from kafka import errors
 from headrace.common.errors import NoAnswer, TransportError, UsageError
 from headrace.common.transport.kafka_address import CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_MS, Address
 
-#: At DEBUG these print every request, the one with the password too; with a login they stay at INFO.
-LOGGERS_OF_REQUESTS = ("kafka.protocol.parser", "kafka.net.connection")
+#: The library's; at DEBUG it prints every request, the one with the password too.
+_LOG = logging.getLogger("kafka")
 
 AWAY = (errors.RetriableError, errors.KafkaTimeoutError, errors.KafkaConnectionError)
 
@@ -24,8 +24,7 @@ def connect(make: Any, address: Address, **more: Any) -> Any:
     A constructor of the library that fails leaves its thread and its sockets behind; here they are closed.
     """
     if address.login["security_protocol"].startswith("SASL"):
-        for name in LOGGERS_OF_REQUESTS:
-            logging.getLogger(name).setLevel(logging.INFO)
+        _LOG.setLevel(max(_LOG.getEffectiveLevel(), logging.INFO))
     opened: list[Any] = []
 
     def kept(**configs: Any) -> Any:
@@ -52,7 +51,7 @@ def connect(make: Any, address: Address, **more: Any) -> Any:
 def translated(address: Address) -> Iterator[None]:
     """Turn what a first contact may raise into one line for a person."""
     heard = _Overheard()
-    logging.getLogger("kafka").addHandler(heard)
+    _LOG.addHandler(heard)
     try:
         yield
     except errors.AuthorizationError as error:
@@ -64,7 +63,7 @@ def translated(address: Address) -> Iterator[None]:
     except errors.KafkaError as error:
         raise TransportError(f"{address.where}: {line(error)}") from error
     finally:
-        logging.getLogger("kafka").removeHandler(heard)
+        _LOG.removeHandler(heard)
 
 
 class _Overheard(logging.Handler):
@@ -86,21 +85,16 @@ def _no_contact(address: Address, heard: list[Exception]) -> UsageError:
         right = f"check {login} (KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD), and {right}"
     said = " ".join(map(str, heard))
     if any(isinstance(e, errors.SaslAuthenticationFailedError) for e in heard):
-        return UsageError(
-            f"{address.where}: the broker refuses {login}; check KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
-        )
-    if "CERTIFICATE_VERIFY_FAILED" in said:
+        why = f"the broker refuses {login}; check KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
+    elif "CERTIFICATE_VERIFY_FAILED" in said:
         trusted = address.login.get("ssl_cafile", "the authorities that this system trusts")
-        return UsageError(
-            f"{address.where}: the broker's certificate is not trusted: {trusted} did not sign it; "
-            "set cafile= or KAFKA_SSL_CAFILE"
-        )
-    if "disconnected" in said or "Handshake failed" in said:
-        return UsageError(f"{address.where}: the broker ends the connection; {right}")
-    return NoAnswer(
-        f"{address.where}: no broker answers within {CONNECT_TIMEOUT_S:.0f} s; is it running (headrace broker status), "
-        f"and {right}"
-    )
+        why = f"the broker's certificate is not trusted: {trusted} did not sign it; set cafile= or KAFKA_SSL_CAFILE"
+    elif "disconnected" in said or "Handshake failed" in said:
+        why = f"the broker ends the connection; {right}"
+    else:
+        running = f"no broker answers within {CONNECT_TIMEOUT_S:.0f} s; is it running (headrace broker status)"
+        return NoAnswer(f"{address.where}: {running}, and {right}")
+    return UsageError(f"{address.where}: {why}")
 
 
 def line(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from headrace.common.metrics import Metrics
 from headrace.common.transport.base import Limits
 from headrace.common.transport.kafka_address import Address
 from headrace.common.transport.kafka_client import Headers
-from headrace.common.transport.kafka_producer import BoundedProducer
+from headrace.common.transport.kafka_sink import BoundedProducer
 
 logger = logging.getLogger(__name__)
 

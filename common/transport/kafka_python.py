@@ -12,13 +12,7 @@ from kafka.structs import OffsetAndMetadata
 from headrace.common.errors import TransportError
 from headrace.common.transport import kafka_client
 from headrace.common.transport.base import Limits, Position
-from headrace.common.transport.kafka_address import (
-    LINGER_MS,
-    OVERHEAD_BYTES,
-    REQUEST_TIMEOUT_MS,
-    Address,
-    message_bytes,
-)
+from headrace.common.transport.kafka_address import Address
 from headrace.common.transport.kafka_contact import AWAY, connect, line
 
 METADATA_MAX_AGE_MS = 30_000  # partitions that are added to the topic are seen so soon
@@ -32,29 +26,16 @@ _KINDS = {"MessageSizeTooLargeError": "too_large", "InvalidTimestampError": "tim
 
 class Producer:
     def __init__(self, address: Address, limits: Limits, letters: bool) -> None:
-        patience_ms = address.patience_s * 1000
         self._producer = connect(
             KafkaProducer,
             address,
-            acks="all",
-            enable_idempotence=not letters,
-            max_request_size=message_bytes(limits) + OVERHEAD_BYTES,
-            batch_size=1 if letters else min(kafka_client.BATCH_BYTES, message_bytes(limits)),
-            linger_ms=0 if letters else LINGER_MS,
-            delivery_timeout_ms=patience_ms,
-            request_timeout_ms=min(REQUEST_TIMEOUT_MS, patience_ms - LINGER_MS),
-            max_block_ms=min(patience_ms, 5_000 if letters else 60_000),
-            allow_auto_create_topics=False,
+            **kafka_client.producer_settings(address, limits, letters),
+            max_block_ms=min(address.patience_s * 1000, 5_000 if letters else 60_000),
             metrics_enabled=False,
         )
 
     def send(
-        self,
-        topic: str,
-        key: bytes,
-        value: bytes,
-        headers: kafka_client.Headers,
-        done: Callable[[kafka_client.Undelivered | None], None],
+        self, topic: str, key: bytes, value: bytes, headers: kafka_client.Headers, done: kafka_client.Done
     ) -> None:
         try:
             future = self._producer.send(topic, value=value, key=key, headers=headers)
@@ -72,17 +53,12 @@ class Consumer:
     def __init__(self, address: Address, limits: Limits, group: str) -> None:
         self._address = address
         self._damaged = False
-        fetch_bytes = max(kafka_client.FETCH_BYTES, 2 * message_bytes(limits))
         self._consumer = connect(
             KafkaConsumer,
             address,
-            group_id=group,
-            enable_auto_commit=False,
+            **kafka_client.consumer_settings(limits, group),
             auto_offset_reset="none",
-            max_partition_fetch_bytes=fetch_bytes,
-            fetch_max_bytes=fetch_bytes,
             metadata_max_age_ms=METADATA_MAX_AGE_MS,
-            allow_auto_create_topics=False,
             metrics_enabled=False,
         )
 

@@ -1,6 +1,6 @@
 """kafka://, the reading half: the topic is a durable log, and this is a learner's view of it.
 
-    put -> codec -> BoundedProducer -> topic                       kafka_sink.py, kafka_producer.py
+    put -> codec -> BoundedProducer -> topic                       kafka_sink.py
     topic -> poll thread -> codec -> queue, bounded in bytes -> get       kafka_reader.py, this file
                      └> what cannot be decoded -> topic.dead               kafka_dead.py
 

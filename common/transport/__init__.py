@@ -36,26 +36,22 @@ def for_run(url: str, run_id: str) -> str:
 
 def check_url(url: str) -> None:
     """Raises :class:`UsageError` for an address that no carrier can have, whether or not anything is there."""
+    patience_s(url)
+
+
+def patience_s(url: str) -> float:
+    """How long the carrier behind ``url`` may be away before those who use it give up."""
     match urlsplit(url).scheme:
         case "local":
             from headrace.common.transport.memory_file import socket_path
 
             socket_path(url)
+            return 0.0
         case "kafka":
             from headrace.common.transport.kafka_address import parse
 
-            parse(url)
-        case _:
-            raise _unknown(url)
-
-
-def patience_s(url: str) -> float:
-    """How long the carrier behind ``url`` may be away before those who use it give up."""
-    if urlsplit(url).scheme == "kafka":
-        from headrace.common.transport.kafka_address import parse
-
-        return float(parse(url).patience_s)
-    return 0.0
+            return float(parse(url).patience_s)
+    raise _unknown(url)
 
 
 def open_sink(url: str, *, limits: Limits, metrics: Metrics, key: str) -> Sink:

@@ -13,6 +13,7 @@ import logging
 import time
 from pathlib import Path
 from threading import Lock
+from typing import BinaryIO
 
 from headrace.common.codec import Buffer
 from headrace.common.metrics import Metrics
@@ -56,11 +57,13 @@ class DeadLetters:
 
     def _write(self, reason: str, detail: str, kept: Buffer, nbytes: int) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._write_record(reason, kept)
+        path, file = self._new_file(reason)
         line = {"file": path.name, "reason": reason, "detail": detail[:DETAIL_CHARS], "bytes": nbytes}
         line |= {"kept_bytes": len(kept)} if len(kept) < nbytes else {}
         text = json.dumps(line | {"unix_s": round(time.time(), 3)}) + "\n"
         try:
+            with file:
+                file.write(kept)
             with (self._folder / "index.jsonl").open("ab", buffering=0) as index:
                 at = index.tell()
                 if index.write(text.encode()) < len(text):  # the disk is full: the next line must not be glued to it
@@ -70,19 +73,13 @@ class DeadLetters:
             path.unlink()
             raise
 
-    def _write_record(self, reason: str, kept: Buffer) -> Path:
-        number = self._next.get(reason, 0)
+    def _new_file(self, reason: str) -> tuple[Path, BinaryIO]:
         while True:
+            number = self._next.get(reason, 0)
             path = self._folder / f"{reason}-{number}.bin"
-            try:  # "x": an earlier life of the learner may have left some here
-                with path.open("xb") as file:
-                    self._next[reason] = number + 1
-                    try:
-                        file.write(kept)
-                        file.flush()
-                    except OSError:
-                        path.unlink()
-                        raise
-                return path
-            except FileExistsError:
-                number += 1
+            try:
+                file = path.open("xb")
+            except FileExistsError:  # an earlier life of the learner may have left some here
+                self._next[reason] = number + 1
+            else:
+                return path, file

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import os
 import select
 import socket
 import time
@@ -21,15 +20,14 @@ from dataclasses import dataclass
 from headrace.common import codec
 from headrace.common.errors import Closed, TransportError, UsageError
 from headrace.common.metrics import Metrics
-from headrace.common.transport import memory_file
 from headrace.common.transport.base import Limits
-from headrace.common.transport.memory_file import BYE, RECORD, TAKEN, socket_path
+from headrace.common.transport.memory_file import BYE, RECORD, TAKEN, Files, socket_path
 from headrace.common.types import Trajectory
 from headrace.common.unix_socket import address
 from headrace.common.waiting import FIRST_WORD_S
 
 MAX_PENDING = 32  # records; the kernel bounds descriptors under way per user
-MAX_SPARE = 2  # files kept to be used again: their pages are there already, which is most of the cost of a new one
+MAX_SPARE = 2  # files
 
 _NO_ROOM = (errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS)
 _GONE = (errno.EPIPE, errno.ECONNRESET)
@@ -56,7 +54,7 @@ class LocalSink:
         self._reconnect_s = reconnect_s
         self._pending: deque[_Pending] = deque()
         self._pending_bytes = 0
-        self._spare: list[int] = []
+        self._files = Files(MAX_SPARE)
         self._sent = 0  # how many of _pending the present connection has been given
         self._closed = ""
         self._link: socket.socket | None = None
@@ -81,7 +79,10 @@ class LocalSink:
         self._hear(deadline)
         while not self._has_room(nbytes):
             self._wait(deadline, "the learner takes nothing")
-        self._pending.append(_Pending(self._store(parts), nbytes, now))
+        try:
+            self._pending.append(_Pending(self._files.store(parts), nbytes, now))
+        except OSError as e:
+            raise TransportError(f"carrier local://{self._path}: no memory for a record: {e}") from e
         self._count(nbytes)
         try:
             self._hand_over()
@@ -120,28 +121,12 @@ class LocalSink:
         fits = self._pending_bytes + nbytes <= self._limits.queue_bytes and len(self._pending) < MAX_PENDING
         return fits or not self._pending
 
-    def _store(self, parts: Sequence[codec.Buffer]) -> int:
-        """The descriptor of a memory file that holds ``parts``."""
-        try:
-            fd = self._spare.pop() if self._spare else memory_file.create()
-            try:
-                memory_file.write(fd, parts)
-            except BaseException:
-                os.close(fd)
-                raise
-        except OSError as e:
-            raise TransportError(f"carrier local://{self._path}: no memory for a record: {e}") from e
-        return fd
-
     def _count(self, more_bytes: int) -> None:
         self._pending_bytes += more_bytes
         self._metrics.set("transport_unacked_bytes", self._pending_bytes)
 
     def _drop(self, record: _Pending) -> None:
-        if len(self._spare) < MAX_SPARE:
-            self._spare.append(record.fd)
-        else:
-            os.close(record.fd)
+        self._files.give_back(record.fd)
         self._count(-record.nbytes)
 
     def _end(self, why: str) -> None:
@@ -149,8 +134,7 @@ class LocalSink:
         self._metrics.inc("transport_errors_total", len(self._pending), kind="lost")
         while self._pending:
             self._drop(self._pending.popleft())
-        while self._spare:
-            os.close(self._spare.pop())
+        self._files.close()
         if self._link is not None:
             self._link.close()
 

@@ -27,13 +27,35 @@ BYE = b"bye"  # learner -> producer: closed for good
 _MAX_VECTORS = 512  # half of what pwritev(2) takes
 
 
-def create() -> int:
-    """The descriptor of a new, empty memory file. The caller closes it."""
-    return os.memfd_create("headrace-record", os.MFD_CLOEXEC)
+class Files:
+    """Memory files that are used again: their pages are there already, which is most of the cost of a new one."""
+
+    def __init__(self, keep: int) -> None:
+        self._keep = keep
+        self._spare: list[int] = []
+
+    def store(self, parts: Sequence[Buffer]) -> int:
+        """The descriptor of a file that begins with ``parts``. Whoever has done with it gives it back."""
+        fd = self._spare.pop() if self._spare else os.memfd_create("headrace-record", os.MFD_CLOEXEC)
+        try:
+            _write(fd, parts)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def give_back(self, fd: int) -> None:
+        if len(self._spare) < self._keep:
+            self._spare.append(fd)
+        else:
+            os.close(fd)
+
+    def close(self) -> None:
+        while self._spare:
+            os.close(self._spare.pop())
 
 
-def write(fd: int, parts: Sequence[Buffer]) -> int:
-    """Write ``parts`` from the start of the file over what it held; returns their length together."""
+def _write(fd: int, parts: Sequence[Buffer]) -> None:
     left = [memoryview(p).cast("B") for p in parts if len(p)]
     total = 0
     while left:
@@ -43,7 +65,6 @@ def write(fd: int, parts: Sequence[Buffer]) -> int:
             written -= len(left.pop(0))
         if written:
             left[0] = left[0][written:]
-    return total
 
 
 def is_memory_file(fd: int) -> bool:
@@ -65,15 +86,12 @@ def read(fd: int, nbytes: int, cap_bytes: int, buffers: Buffers) -> memoryview:
         raise Rejected("malformed", "the descriptor received is of no memory file (memfd_create, or of /dev/shm)")
     if nbytes > cap_bytes:
         raise Rejected("size", f"record of {nbytes} bytes is over the cap of {cap_bytes} bytes")
-    held = os.fstat(fd).st_size
-    if held < nbytes or nbytes == 0:
-        raise Rejected("malformed", f"the memory file received held {held} bytes, {nbytes} were announced")
     copy = buffers.take(nbytes)
     try:
         got = os.preadv(fd, [copy], 0)
     except OSError as e:
         raise Rejected("malformed", f"the descriptor received cannot be read: {e}") from e
-    if got != nbytes:  # cut short meanwhile
+    if got != nbytes or not got:
         raise Rejected("malformed", f"the memory file received held {got} bytes, {nbytes} were announced")
     return copy
 

@@ -14,17 +14,17 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import deque
-from threading import Condition, Thread
+from threading import Lock, Thread
 
 from headrace.common.codec import encode
-from headrace.common.errors import Closed, HeadraceError, LogLost, TransportError, UsageError
+from headrace.common.errors import LogLost, TransportError, UsageError
 from headrace.common.metrics import Metrics
 from headrace.common.transport.base import Limits, Position, Received, Undecodable
 from headrace.common.transport.kafka_address import parse
 from headrace.common.transport.kafka_dead import DeadLetters
 from headrace.common.transport.kafka_reader import Reader
 from headrace.common.transport.kafka_topics import prepare
+from headrace.common.transport.received_queue import ReceivedQueue
 
 SEEK_TIMEOUT_S = 60.0
 POLL_S = 0.2
@@ -43,7 +43,7 @@ class KafkaSource:
         self, url: str, limits: Limits, metrics: Metrics, group: str, run: str = "", rank: int = 0, world: int = 1
     ) -> None:
         self._address = address = parse(url)
-        self._limits, self._metrics = limits, metrics
+        self._limits = limits
         topic = prepare(address, limits, create=True)
         if rank >= topic.partitions:
             raise UsageError(
@@ -53,13 +53,9 @@ class KafkaSource:
         self.log_id = topic.id
         self._dead = DeadLetters(address, limits, metrics, topic.letter_bytes)
         self._reader = Reader(address, limits, metrics, group, lambda p: p % world == rank, self._dead, run)
-        self._changed = Condition()  # guards what follows
-        self._queue: deque[Received] = deque()
-        self._queue_bytes = 0
-        self._held = False  # does a record wait for room in the queue?
+        self._queue = ReceivedQueue(address.where, limits.queue_bytes, metrics)
+        self._lock = Lock()  # guards the rest
         self._commits: Position | None = None
-        self._error: BaseException | None = None
-        self._closing = False
         self._paused = False  # for a seek, and for good when closing
         self._thread: Thread | None = None
         try:
@@ -72,14 +68,7 @@ class KafkaSource:
 
     def get(self, timeout_s: float) -> Received | None:
         self._ensure_started()
-        with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._error or self._closing, timeout_s)
-            if self._queue and not self._closing:
-                received = self._queue.popleft()
-                self._grow(-received.nbytes)
-                return received
-            self._raise_if_over()
-            return None
+        return self._queue.get(timeout_s)
 
     def seek(self, position: Position, log_id: str = "") -> None:
         if log_id and self.log_id and log_id != self.log_id:
@@ -87,15 +76,17 @@ class KafkaSource:
                 f"{self._address.where}: the topic was made anew since that position was taken (it is {self.log_id}, "
                 f"the position's was {log_id})"
             )
-        self._raise_if_over()
+        self._queue.raise_if_over()
         try:
             self._pause(SEEK_TIMEOUT_S)
+            self._queue.clear()  # what was read will be read again, or is not wanted
             self._position = self._begin(position)
         except BaseException as error:
-            self._error = error
+            self._queue.fail(error)
             raise
-        with self._changed:
-            self._thread, self._paused = None, self._closing
+        with self._lock:
+            self._queue.raise_if_over()
+            self._thread, self._paused = None, False
         self._ensure_started()
 
     def position(self) -> Position:
@@ -103,7 +94,7 @@ class KafkaSource:
 
     def commit(self, position: Position) -> None:
         """Returns at once; the thread commits, and a failure is only counted: the checkpoint is the authority."""
-        with self._changed:
+        with self._lock:
             self._commits = dict(position)
 
     def take_undecodable(self) -> list[Undecodable]:
@@ -111,8 +102,7 @@ class KafkaSource:
 
     def backlog(self) -> int:
         self._ensure_started()
-        with self._changed:
-            return self._reader.unread() + len(self._queue) + self._held
+        return self._reader.unread() + self._queue.waiting()
 
     def reject(self, received: Received, reason: str, detail: str) -> None:
         record = encode(received.trajectory, self._limits.record_bytes, self._address.compression)
@@ -120,18 +110,16 @@ class KafkaSource:
 
     def close(self, timeout_s: float = 5.0, for_good: bool = True) -> None:
         deadline = time.monotonic() + timeout_s
-        self._closing = True
+        self._queue.close()
         with contextlib.suppress(TransportError):
             self._pause(timeout_s * 0.7)
         self._reader.close(max(0.1, (deadline - time.monotonic()) / 2))
         self._dead.close(max(0.1, deadline - time.monotonic()))
 
     def _pause(self, timeout_s: float) -> None:
-        """End the thread: what it read and nobody took will be read again, or is not wanted."""
-        with self._changed:
+        """End the thread."""
+        with self._lock:
             self._paused = True
-            self._queue.clear()
-            self._grow(-self._queue_bytes)
         if self._thread is not None:
             self._thread.join(timeout_s)
             if self._thread.is_alive():
@@ -141,31 +129,16 @@ class KafkaSource:
         """Have the reader go on from ``position``, or from the end of the log; returns where that is."""
         until = time.monotonic() + SEEK_TIMEOUT_S
         while (begin := self._reader.seek(position)) is None:
-            self._raise_if_over()
+            self._queue.raise_if_over()
             if time.monotonic() > until:
                 raise TransportError(f"{self._address.where}: no answer within {SEEK_TIMEOUT_S:.0f} s to a seek")
         return begin
 
     def _ensure_started(self) -> None:
-        with self._changed:  # the learner and its intake both ask first
+        with self._lock:  # the learner and its intake both ask first
             if self._thread is None and not self._paused:
                 self._thread = Thread(target=self._run, name="kafka-source", daemon=True)
                 self._thread.start()
-
-    def _raise_if_over(self) -> None:
-        if self._closing:
-            raise Closed(f"{self._address.where}: closed")
-        if isinstance(self._error, HeadraceError):
-            raise self._error
-        if self._error is not None:
-            raise TransportError(
-                f"{self._address.where}: reading ended with {type(self._error).__name__}: {self._error}"
-            ) from self._error
-
-    def _grow(self, nbytes: int) -> None:
-        self._queue_bytes += nbytes
-        self._metrics.set("transport_queue_bytes", self._queue_bytes)
-        self._changed.notify_all()
 
     # --- the thread's side ----------------------------------------------------------------------------------------
 
@@ -173,28 +146,14 @@ class KafkaSource:
         try:
             while not self._paused:
                 self._tend()
-                for received in self._reader.poll(POLL_S, self._limits.queue_bytes - self._queue_bytes):
-                    while not self._queued(received):
+                for received in self._reader.poll(POLL_S, self._queue.room_bytes):
+                    while not self._queue.put(received, POLL_S) and not self._paused:
                         self._tend()
                     if self._paused:
                         break
             self._commit_wanted()
         except BaseException as error:  # whatever it is, the learner shall see it at get()
-            with self._changed:
-                self._error = error
-                self._changed.notify_all()
-
-    def _queued(self, received: Received) -> bool:
-        """Queue a record as soon as there is room for it (one is always let in). False when there is none yet."""
-        with self._changed:
-            self._held = not self._changed.wait_for(lambda: self._paused or self._fits(received), POLL_S)
-            if not self._held and not self._paused:
-                self._queue.append(received)
-                self._grow(received.nbytes)
-            return not self._held
-
-    def _fits(self, received: Received) -> bool:
-        return not self._queue or self._queue_bytes + received.nbytes <= self._limits.queue_bytes
+            self._queue.fail(error)
 
     def _tend(self) -> None:
         """What must not wait for records, or for room in the queue."""
@@ -202,7 +161,7 @@ class KafkaSource:
         self._reader.refresh_ends(every_s=ENDS_EVERY_S)
 
     def _commit_wanted(self) -> None:
-        with self._changed:
+        with self._lock:
             wanted, self._commits = self._commits, None
         if wanted:
             self._reader.commit(wanted)

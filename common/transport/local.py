@@ -23,24 +23,23 @@ import selectors
 import socket
 import threading
 import time
-from collections import deque
 from pathlib import Path
 
 from headrace.common import codec
 from headrace.common.buffers import Buffers
-from headrace.common.errors import Closed, Rejected, TransportError
+from headrace.common.errors import Rejected
 from headrace.common.metrics import Metrics
 from headrace.common.transport.base import Limits, Position, Received, Undecodable, UndecodableRecords
 from headrace.common.transport.dead_letter import DeadLetters
-from headrace.common.transport.local_peers import MAX_CLOSING, Peers, descriptor_left, has_said
+from headrace.common.transport.local_peers import Closer, cap, descriptor_left, has_said
 from headrace.common.transport.local_sink import LocalSink
 from headrace.common.transport.memory_file import BYE, RECORD, TAKEN, beginning, is_memory_file, read, socket_path
+from headrace.common.transport.received_queue import ReceivedQueue
 from headrace.common.unix_socket import listen
 
 __all__ = ["LocalSink", "LocalSource"]
 
 _KEPT_RECORDS = 8  # copies whose memory is used again
-_OBJECT_BYTES = 512  # what the objects around a record, an array or an episode take, at most
 _LETTER_BYTES = 64 << 10  # read of what is too large to be read
 _MAX_DESCRIPTORS = 253  # in one packet; what is not received, the kernel closes at once, in this thread
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -59,17 +58,16 @@ class LocalSource:
         self._metrics = metrics
         self._dead_letters = DeadLetters(dead_letter, metrics)
         self._undecodable = UndecodableRecords()
-        self._changed = threading.Condition()  # guards the four below
-        self._queue: deque[Received] = deque()
-        self._queue_bytes = 0
+        self._queue = ReceivedQueue(f"carrier local://{self._path}", limits.queue_bytes, metrics)
         self._closed = False
-        self._failure: BaseException | None = None
         self._listener = listen(self._path, socket.SOCK_SEQPACKET, f"carrier local://{self._path}")
         self._wake, self._woken = socket.socketpair()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
         self._selector.register(self._woken, selectors.EVENT_READ)
-        self._peers = Peers()
+        self._peers: dict[socket.socket, float] = {}  # when it last gave a record (0: never), the longest there first
+        self._max_peers = cap()
+        self._closer = Closer()
         self._listen_again_s = 0.0  # when, while nobody new is let in; 0: everybody is
         self._buffers = Buffers(_KEPT_RECORDS)
         self._reader = threading.Thread(target=self._run, name="local-source", daemon=True)
@@ -78,17 +76,7 @@ class LocalSource:
     # --- the learner's thread ---
 
     def get(self, timeout_s: float) -> Received | None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._closed or self._failure, timeout_s)
-            if self._closed:
-                raise Closed(f"carrier {self._path}: closed by this process")
-            if not self._queue:
-                if self._failure:
-                    raise TransportError(f"carrier {self._path}: the reader failed: {self._failure}") from self._failure
-                return None
-            received = self._queue.popleft()
-            self._count(-_cost(received))
-            return received
+        return self._queue.get(timeout_s)
 
     def position(self) -> Position:
         return {}
@@ -114,28 +102,22 @@ class LocalSource:
 
     def close(self, timeout_s: float = 5.0, for_good: bool = True) -> None:
         """Tell every producer if this is ``for_good``, and free the address. Idempotent."""
-        with self._changed:
-            if self._closed:
-                return
-            self._closed = True
-            self._queue.clear()
-            self._count(-self._queue_bytes)
+        if self._closed:
+            return
+        self._closed = True
+        self._queue.close()
         self._wake.send(b"x")
         self._reader.join(timeout_s)
         for link in self._peers:
             if for_good:
                 with contextlib.suppress(OSError):
                     link.send(BYE)
-            self._peers.remove(link)
-        self._peers.end(timeout_s)
+            self._closer.close(link)
+        self._peers.clear()
+        self._closer.end(timeout_s)
         self._path.unlink(missing_ok=True)  # while it is ours still: whoever comes next finds nothing to claim
         for thing in (self._listener, self._selector, self._wake, self._woken):
             thing.close()
-
-    def _count(self, more_bytes: int) -> None:
-        self._queue_bytes += more_bytes
-        self._metrics.set("transport_queue_bytes", self._queue_bytes)
-        self._changed.notify_all()
 
     # --- the reader thread ---
 
@@ -146,12 +128,10 @@ class LocalSource:
                     if key.data is not None and not self._closed:
                         key.data()
         except Exception as e:  # to be raised where somebody looks: in get()
-            with self._changed:
-                self._failure = e
-                self._changed.notify_all()
+            self._queue.fail(e)
 
     def _accept(self) -> None:
-        if self._peers.closing >= MAX_CLOSING:
+        if self._closer.full:
             return self._pause("closing")
         try:
             link, _ = self._listener.accept()
@@ -159,17 +139,19 @@ class LocalSource:
             if e.errno in _FULL:
                 self._pause("descriptors")
             return  # else who knocked has gone again
-        if len(self._peers) >= self._peers.cap:
+        if len(self._peers) >= self._max_peers:
             self._make_room()
         link.setblocking(False)
-        self._peers.add(link)
+        self._peers[link] = 0.0
         self._selector.register(link, selectors.EVENT_READ, lambda: self._read(link))
 
     def _make_room(self) -> None:
-        """Drop who is missed least, heard out first: an actor that waits for its next lease does not look whether the
-        record it sent was taken. (Who is dropped without need connects again at its next put.)"""
+        """Drop who is missed least: one that never gave a record, the longest there first; else the longest silent one.
+
+        It is heard out first: an actor that waits for its next lease does not look whether the record it sent was
+        taken. (Who is dropped without need connects again at its next put.)"""
         for _ in range(_HEARD_OUT):
-            idlest = self._peers.idlest()
+            idlest = min(self._peers, key=self._peers.__getitem__, default=None)
             if idlest is None or not has_said(idlest):
                 break
             self._read(idlest)
@@ -210,8 +192,8 @@ class LocalSource:
                 return self._drop(link)
             received = self._decode(fds[0], *RECORD.unpack(said))
             if received is not None:
-                self._peers.gave(link)
-            if received is None or self._admit(received):
+                self._peers[link] = time.monotonic()
+            if received is None or self._queued(received):
                 link.send(TAKEN.pack(time.monotonic()))
         except OSError:
             self._drop(link)  # gone, or it sends without ever reading what we say
@@ -220,11 +202,12 @@ class LocalSource:
                 if is_memory_file(fd):
                     os.close(fd)
                 else:
-                    self._peers.close_later(fd)
+                    self._closer.close(fd)
 
     def _drop(self, link: socket.socket) -> None:
         self._selector.unregister(link)
-        self._peers.remove(link)
+        del self._peers[link]
+        self._closer.close(link)
 
     def _decode(self, fd: int, nbytes: int) -> Received | None:
         """The record behind ``fd``; None when it went to the dead letters."""
@@ -238,23 +221,10 @@ class LocalSource:
             self._dead_letters.keep(e.reason, str(e), data or beginning(fd, _LETTER_BYTES), nbytes)
             return None
 
-    def _admit(self, received: Received) -> bool:
-        """Queue a record when there is room for it (one is always let in); False when closed meanwhile."""
-        cost = _cost(received)
-        with self._changed:
-            self._changed.wait_for(
-                lambda: self._closed or not self._queue or self._queue_bytes + cost <= self._limits.queue_bytes
-            )
-            if self._closed:
-                return False
-            self._queue.append(received)
-            self._count(cost)
+    def _queued(self, received: Received) -> bool:
+        """Waits for room in the queue; False when closed meanwhile."""
+        if not self._queue.put(received):
+            return False
         self._metrics.inc("transport_records_total", direction="got")
         self._metrics.inc("transport_bytes_total", received.nbytes, direction="got")
         return True
-
-
-def _cost(received: Received) -> int:
-    """What a record holds on to, which a small one with thousands of episodes may have most of in objects."""
-    trajectory = received.trajectory
-    return received.nbytes + _OBJECT_BYTES * (8 + len(trajectory.arrays) + len(trajectory.episodes))

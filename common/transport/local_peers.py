@@ -12,8 +12,6 @@ import resource
 import select
 import socket
 import threading
-import time
-from collections.abc import Iterator
 from queue import SimpleQueue
 
 MAX_PEERS = 1024
@@ -43,53 +41,28 @@ def has_said(link: socket.socket) -> bool:
     return bool(poll.poll(0))
 
 
-class Peers:
-    """For one thread, closing aside."""
+class Closer:
+    """Closes things in a thread of its own."""
 
     def __init__(self) -> None:
-        self.cap = cap()
-        self._gave_at_s: dict[socket.socket, float] = {}  # when it last gave a record (0: never), longest there first
-        self._closing: SimpleQueue[socket.socket | int | None] = SimpleQueue()
-        self._closer = threading.Thread(target=self._close_things, name="local-closer", daemon=True)
-        self._closer.start()
-
-    def __len__(self) -> int:
-        return len(self._gave_at_s)
-
-    def __contains__(self, link: socket.socket) -> bool:
-        return link in self._gave_at_s
-
-    def __iter__(self) -> Iterator[socket.socket]:
-        return iter(list(self._gave_at_s))
+        self._things: SimpleQueue[socket.socket | int | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="local-closer", daemon=True)
+        self._thread.start()
 
     @property
-    def closing(self) -> int:
-        return self._closing.qsize()
+    def full(self) -> bool:
+        return self._things.qsize() >= MAX_CLOSING
 
-    def add(self, link: socket.socket) -> None:
-        self._gave_at_s[link] = 0.0
-
-    def gave(self, link: socket.socket) -> None:
-        self._gave_at_s[link] = time.monotonic()
-
-    def remove(self, link: socket.socket) -> None:
-        del self._gave_at_s[link]
-        self.close_later(link)
-
-    def idlest(self) -> socket.socket | None:
-        """Who is missed least: one that never gave a record, the longest there first; else the longest silent one."""
-        return min(self._gave_at_s, key=self._gave_at_s.__getitem__, default=None)
-
-    def close_later(self, thing: socket.socket | int) -> None:
-        self._closing.put(thing)
+    def close(self, thing: socket.socket | int) -> None:
+        self._things.put(thing)
 
     def end(self, timeout_s: float) -> None:
-        """Let the closing thread end, once it is through with what it has; it is not waited for any longer."""
-        self._closing.put(None)
-        self._closer.join(timeout_s)
+        """Let the thread end, once it is through with what it has; it is not waited for any longer."""
+        self._things.put(None)
+        self._thread.join(timeout_s)
 
-    def _close_things(self) -> None:
-        while (thing := self._closing.get()) is not None:
+    def _run(self) -> None:
+        while (thing := self._things.get()) is not None:
             with contextlib.suppress(OSError):
                 if isinstance(thing, socket.socket):
                     thing.close()

@@ -5,11 +5,10 @@ Source and sink are two faces of one :class:`Memory`; a full budget is an error 
 
 from __future__ import annotations
 
-from collections import deque
-from threading import Condition
-
-from headrace.common.errors import Closed, TransportError
+from headrace.common.errors import TransportError
+from headrace.common.metrics import Metrics
 from headrace.common.transport.base import Limits, Position, Received, Undecodable
+from headrace.common.transport.received_queue import ReceivedQueue
 from headrace.common.types import Trajectory
 
 
@@ -20,32 +19,15 @@ class Memory:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._queue: deque[Trajectory] = deque()
-        self._bytes = 0
-        self._changed = Condition()
-        self._closed = False
+        self._queue = ReceivedQueue("the memory carrier", limits.queue_bytes, Metrics("memory"))
 
     def put(self, trajectory: Trajectory, timeout_s: float | None = None) -> None:
-        with self._changed:
-            if self._closed:
-                raise Closed("the memory carrier is closed")
-            if self._queue and self._bytes + trajectory.nbytes > self._limits.queue_bytes:
-                raise TransportError(f"over {self._limits.queue_bytes} bytes wait; raise transport.queue_bytes")
-            self._queue.append(trajectory)
-            self._bytes += trajectory.nbytes
-            self._changed.notify_all()
+        if not self._queue.put(Received(trajectory, nbytes=trajectory.nbytes), timeout_s=0):
+            self._queue.raise_if_over()
+            raise TransportError(f"over {self._limits.queue_bytes} bytes wait; raise transport.queue_bytes")
 
     def get(self, timeout_s: float) -> Received | None:
-        with self._changed:
-            if not self._queue:
-                if self._closed:
-                    raise Closed("the memory carrier is closed")
-                self._changed.wait(timeout_s)
-            if not self._queue:
-                return None
-            trajectory = self._queue.popleft()
-            self._bytes -= trajectory.nbytes
-            return Received(trajectory, nbytes=trajectory.nbytes)
+        return self._queue.get(timeout_s)
 
     def take_undecodable(self) -> list[Undecodable]:
         """Nothing is encoded here."""
@@ -70,6 +52,4 @@ class Memory:
         """Whatever was put is there."""
 
     def close(self, timeout_s: float = 0.0, for_good: bool = True) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+        self._queue.close()

@@ -108,6 +108,19 @@ class Source(Protocol):
         """``for_good``: nobody will read on, so who writes may end; else it waits for the next reader."""
 
 
+class WithoutLog:
+    """What a source says that keeps no log: there is nothing to go back in, and nobody to show progress to."""
+
+    log_id = ""
+
+    def position(self) -> Position:
+        return {}
+
+    def seek(self, position: Position, log_id: str = "") -> None: ...
+
+    def commit(self, position: Position) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """All sizes of a carrier, derived from two numbers.

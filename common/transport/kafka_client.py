@@ -16,19 +16,14 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from headrace.common.transport.base import Limits, Position
-from headrace.common.transport.kafka_address import (
-    LINGER_MS,
-    OVERHEAD_BYTES,
-    REQUEST_TIMEOUT_MS,
-    Address,
-    message_bytes,
-)
+from headrace.common.transport.kafka_address import LINGER_MS, OVERHEAD_BYTES, Address, message_bytes
 
 #: What one answer to a fetch may hold, unless one record is larger: the memory that a reader has beside its queue.
 FETCH_BYTES = 16 << 20
 BATCH_BYTES = 1 << 20
-#: How long a broker may take to answer a question of the reader.
+#: How long a broker may take to answer a question of the reader, and anything else.
 ASK_TIMEOUT_S = 5.0
+REQUEST_TIMEOUT_MS = 15_000
 
 Headers = list[tuple[str, bytes]]
 

@@ -10,7 +10,8 @@ from typing import Any
 from kafka import errors
 
 from headrace.common.errors import NoAnswer, TransportError, UsageError
-from headrace.common.transport.kafka_address import CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_MS, Address
+from headrace.common.transport.kafka_address import CONNECT_TIMEOUT_S, Address
+from headrace.common.transport.kafka_client import REQUEST_TIMEOUT_MS
 
 #: The library's; at DEBUG it prints every request, the one with the password too.
 _LOG = logging.getLogger("kafka")

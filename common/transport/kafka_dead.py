@@ -42,15 +42,11 @@ class DeadLetters:
         """Keep ``record`` as it was. Headers: reason, detail, topic, partition, offset, and cut_from_bytes if cut."""
         where = f"{self._address.topic}[{partition}]@{offset}"
         self._say(logging.WARNING, "%s rejected (%s): %s", where, reason, detail[:DETAIL_CHARS])
-        headers = [
-            ("reason", reason.encode()),
-            ("detail", detail[:DETAIL_CHARS].encode()),
-            ("topic", self._address.topic.encode()),
-            ("partition", str(partition).encode()),
-            ("offset", str(offset).encode()),
-        ]
+        said = {"reason": reason, "detail": detail[:DETAIL_CHARS], "topic": self._address.topic}
+        said |= {"partition": str(partition), "offset": str(offset)}
         if len(record) > self._letter_bytes:
-            headers.append(("cut_from_bytes", str(len(record)).encode()))
+            said["cut_from_bytes"] = str(len(record))
+        headers = [(name, text.encode()) for name, text in said.items()]
         began = time.monotonic()
         if began < self._not_before_s:
             self._lost(f"{where}: the last one failed a moment ago")

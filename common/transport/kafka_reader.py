@@ -187,7 +187,7 @@ class Reader:
         client says where the next batch begins. Which partition it is in shows when each is read alone."""
         ends = self._ours(self._consumer.ends())
         for p in sorted(self._next, key=lambda p: p != self._damaged_at[0]):
-            if self._next[p] < ends[p] and not self._readable(p):
+            if self._next[p] < ends.get(p, 0) and not self._readable(p):
                 if self._damaged_at != (p, self._next[p] - 1):
                     logger.warning("%s: stepping over a damaged batch: %s", self._address.where, error)
                 self._metrics.inc("learner_rejected_total", reason="crc")

@@ -1,8 +1,8 @@
 """kafka://, the reading half: the topic is a durable log, and this is a learner's view of it.
 
-    put -> codec -> BoundedProducer -> topic                       kafka_sink.py
-    topic -> poll thread -> codec -> queue, bounded in bytes -> get       kafka_reader.py, this file
-                     └> what cannot be decoded -> topic.dead               kafka_dead.py
+    put -> codec -> BoundedProducer -> topic                              kafka_sink.py
+    topic -> poll thread -> codec -> queue, bounded in bytes -> get       kafka_reader.py, received_queue.py, this file
+                     └> what cannot be decoded -> topic.dead              kafka_dead.py
 
 kafka_address.py knows addresses, login and sizes, kafka_topics.py makes and checks the topics; kafka_client.py says
 what is asked of a client library. Nothing outside these files sees an error of one.

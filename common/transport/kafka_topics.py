@@ -41,24 +41,22 @@ def prepare(address: Address, limits: Limits, create: bool) -> Topic:
     Raises :class:`UsageError` when no broker answers, the topic does not appear, a size limit is too small, or its
     settings are not those of :data:`INSISTED`.
     """
+    need = message_bytes(limits)
     with contextlib.closing(connect(KafkaAdminClient, address)) as admin, translated(address):
         if create:
             _create(admin, address, limits)
         topic = _wait(admin, address)
-        dead = _check(admin, address, topic, message_bytes(limits), create) or message_bytes(limits) + OVERHEAD_BYTES
-        letter_bytes = max(min(dead - OVERHEAD_BYTES, message_bytes(limits)), 512)
+        dead = _check(admin, address, topic, need, create) or need + OVERHEAD_BYTES
+        letter_bytes = max(min(dead - OVERHEAD_BYTES, need), 512)
         return Topic(len(topic["partitions"]), str(topic.get("topic_id") or ""), letter_bytes)
 
 
 def _create(admin: KafkaAdminClient, address: Address, limits: Limits) -> None:
     present = {topic["name"] for topic in admin.describe_topics([address.topic, address.dead_topic]) if _found(topic)}
+    need = message_bytes(limits)
     wanted = {
-        address.topic: _new(
-            address, address.partitions, message_bytes(limits), address.retention_s, address.retention_bytes
-        ),
-        address.dead_topic: _new(
-            address, 1, message_bytes(limits) + OVERHEAD_BYTES, DEAD_RETENTION_S, DEAD_RETENTION_BYTES
-        ),
+        address.topic: _new(address, address.partitions, need, address.retention_s, address.retention_bytes),
+        address.dead_topic: _new(address, 1, need + OVERHEAD_BYTES, DEAD_RETENTION_S, DEAD_RETENTION_BYTES),
     }
     for name, new in wanted.items():
         if name not in present:

@@ -29,7 +29,7 @@ from headrace.common import codec
 from headrace.common.buffers import Buffers
 from headrace.common.errors import Rejected
 from headrace.common.metrics import Metrics
-from headrace.common.transport.base import Limits, Position, Received, Undecodable, UndecodableRecords
+from headrace.common.transport.base import Limits, Received, Undecodable, UndecodableRecords, WithoutLog
 from headrace.common.transport.dead_letter import DeadLetters
 from headrace.common.transport.local_peers import Closer, cap, descriptor_left, has_said
 from headrace.common.transport.local_sink import LocalSink
@@ -47,10 +47,8 @@ _PAUSE_S = 0.1
 _HEARD_OUT = 16
 
 
-class LocalSource:
+class LocalSource(WithoutLog):
     """The reading half; owns the address. Raises :class:`UsageError` when it cannot be had."""
-
-    log_id = ""
 
     def __init__(self, url: str, limits: Limits, metrics: Metrics, dead_letter: Path) -> None:
         self._path = socket_path(url)
@@ -77,15 +75,6 @@ class LocalSource:
 
     def get(self, timeout_s: float) -> Received | None:
         return self._queue.get(timeout_s)
-
-    def position(self) -> Position:
-        return {}
-
-    def seek(self, position: Position, log_id: str = "") -> None:
-        """There is no log to go back in."""
-
-    def commit(self, position: Position) -> None:
-        """There is nobody to show it to."""
 
     def take_undecodable(self) -> list[Undecodable]:
         return self._undecodable.take()

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from headrace.common.errors import TransportError
 from headrace.common.metrics import Metrics
-from headrace.common.transport.base import Limits, Position, Received, Undecodable
+from headrace.common.transport.base import Limits, Received, Undecodable, WithoutLog
 from headrace.common.transport.received_queue import ReceivedQueue
 from headrace.common.types import Trajectory
 
 
-class Memory:
+class Memory(WithoutLog):
     """Both halves of the carrier (:class:`Sink` and :class:`Source`)."""
-
-    log_id = ""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -35,15 +33,6 @@ class Memory:
 
     def backlog(self) -> int:
         return len(self._queue)
-
-    def position(self) -> Position:
-        return {}
-
-    def seek(self, position: Position, log_id: str = "") -> None:
-        """There is no log to go back in."""
-
-    def commit(self, position: Position) -> None:
-        """Nobody watches."""
 
     def reject(self, received: Received, reason: str, detail: str) -> None:
         raise TransportError(f"our own fragment was rejected ({reason}): {detail}")

@@ -97,7 +97,7 @@ class LocalSource(WithoutLog):
         self._queue.close()
         self._wake.send(b"x")
         self._reader.join(timeout_s)
-        for link in self._peers:
+        for link in list(self._peers):
             if for_good:
                 with contextlib.suppress(OSError):
                     link.send(BYE)

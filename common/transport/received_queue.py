@@ -13,7 +13,8 @@ _OBJECT_BYTES = 512  # what the objects around a record, an array or an episode 
 
 
 class ReceivedQueue:
-    """One thread puts, others get. ``where`` names the carrier in messages."""
+    """One thread puts, others get. ``where`` names the carrier in messages; ``limit_bytes`` counts what records hold on
+    to, objects included."""
 
     def __init__(self, where: str, limit_bytes: int, metrics: Metrics) -> None:
         self._where, self._limit_bytes, self._metrics = where, limit_bytes, metrics
@@ -40,6 +41,7 @@ class ReceivedQueue:
         when reading is over."""
         cost = _cost(received)
         with self._changed:
+            self._full = True  # seen by nobody unless it waits
             self._full = not self._changed.wait_for(
                 lambda: self._over or not self._records or cost <= self.room_bytes, timeout_s
             )
@@ -68,13 +70,15 @@ class ReceivedQueue:
 
     def close(self) -> None:
         """Reading is over, and what was read is not wanted."""
-        self.fail(Closed(f"{self._where}: closed"))
-        self.clear()
+        with self._changed:
+            self.fail(Closed(f"{self._where}: closed"))
+            self.clear()
 
     def fail(self, error: BaseException) -> None:
         """Reading is over because of ``error``."""
         with self._changed:
-            self._over = error if self._over is None or isinstance(error, Closed) else self._over
+            if self._over is None or isinstance(error, Closed):
+                self._over = error
             self._changed.notify_all()
 
     def raise_if_over(self) -> None:

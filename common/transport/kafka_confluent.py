@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections import deque
 from collections.abc import Iterator
 from threading import Event, Thread
 from typing import Any
@@ -91,27 +90,19 @@ class Consumer:
             },
             logger=logger,
         )
-        self._polled: deque[Message] = deque()
 
     def assign(self, position: Position) -> None:
-        self._polled.clear()
         with self._asking():
             self._consumer.assign([self._tp(p, offset) for p, offset in position.items()])
 
     def poll(self, timeout_s: float, max_records: int) -> list[kafka_client.Record]:
+        """One at a time, which this library is quick at: its value is used while it is in the processor's cache."""
         with self._asking():
-            if not self._polled and (first := self._consumer.poll(timeout_s)) is not None:
-                self._polled += [first, *(self._consumer.consume(max_records - 1, 0) if max_records > 1 else [])]
-            records = []
-            while self._polled:  # an error has its turn when the records before it are used
-                if (error := self._polled[0].error()) is None:
-                    records.append(_record(self._polled.popleft()))
-                elif records:
-                    break
-                else:
-                    self._polled.popleft()
-                    raise KafkaException(error)
-            return records
+            if (message := self._consumer.poll(timeout_s)) is None:
+                return []
+            if (error := message.error()) is not None:
+                raise KafkaException(error)
+            return [_record(message)]
 
     def begins(self) -> dict[int, int]:
         return {p: low for p, (low, _) in self._watermarks().items()}

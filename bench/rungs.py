@@ -21,7 +21,7 @@ from headrace.launch.config import Config
 from headrace.launch.load import check
 
 
-class AlwaysLeave:
+class AlwaysGrant:
     """A subscriber for rungs without a learner: the same weights, a lease at once."""
 
     def __init__(self, weights: Weights) -> None:
@@ -77,9 +77,9 @@ def with_inference(config: Config, index: int, until: Callable[[], bool]) -> int
 def with_carrier(config: Config, index: int, until: Callable[[], bool]) -> int:
     blueprint, metrics = Blueprint(config), Metrics("actor")
     sink = open_sink(config.transport.url, limits=blueprint.limits, metrics=metrics, key=str(index))
-    stream = blueprint.stream(index, index, AlwaysLeave(random_weights(blueprint)), sink, metrics)
+    worker = blueprint.rollout_worker(index, index, AlwaysGrant(random_weights(blueprint)), sink, metrics)
     while not until():
-        stream.step(0.0)
+        worker.step(0.0)
     sink.close(5.0)
     return int(metrics.value("actor_env_steps_total"))
 

@@ -1,6 +1,6 @@
 """Every integer field of a record's header, with values that no honest actor sends, over local:// and kafka://.
 
-Each case has a real lease of its own and is right in everything else. After every field: the next versions come in
+Each case has a real lease of its own and is right in everything else. After every number: the next version comes in
 time, nobody died, and what cannot be right was refused and counted. At the end: the books are plausible.
 """
 
@@ -61,8 +61,9 @@ def test_no_number_in_a_record_stops_the_run(forger: Forger, field: Field) -> No
         impossible += hostile != header and field.name not in HARMLESS
         forger.put_and_leave(hostile)
         sent.append(value)
+        forger.run.goes_on(f"{field.name} was {value}")
     what = f"{field.name} was {sent}"
-    forger.run.goes_on(what, versions=2)
+    forger.run.goes_on(what)
     forger.refused(before, impossible, what)
 
 

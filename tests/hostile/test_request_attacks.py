@@ -62,7 +62,7 @@ def neighbour(request: pytest.FixtureRequest, run: Run) -> Iterator[Client]:
 
 
 def take(
-    client: Client, held: dict[int, int], beats: bool = True, lies: bool = False, for_s: float = 12.0
+    client: Client, held: dict[int, int], beats: bool = True, lies: bool = False, for_s: float = 9.0
 ) -> Iterator[int]:
     """Take what leases there are and deliver nothing; ``lies``: name them as put. Yields after every round."""
     ends, got = time.monotonic() + for_s, dict[int, list[int]]()
@@ -101,7 +101,7 @@ def test_two_hundred_invented_actors_that_never_deliver(run: Run, neighbour: Cli
 
 @pytest.mark.parametrize("lies", [False, True], ids=["beat", "lie"])
 def test_a_few_greedy_actors_that_never_deliver(run: Run, neighbour: Client, lies: bool) -> None:
-    stall, taken = longest_stall(run, take(neighbour, {400 + i: life() for i in range(6)}, True, lies, 20.0))
+    stall, taken = longest_stall(run, take(neighbour, {400 + i: life() for i in range(6)}, True, lies, 14.0))
     assert stall < PROMISE_S + run.slack_s, f"{stall:.1f} s without a version, {taken} leases taken"
     run.goes_on(f"greedy actors that took {taken} leases", versions=2)
 

@@ -12,7 +12,8 @@ version more than the fragments under way could give it:
     paramserver_killed  SIGKILL to the parameter server                                                 target 10 s
     broker_back         SIGKILL to the broker and its start again; the clock runs from its return on    target  5 s
 
-What is killed has lived for 10 s: pauses grow for what dies again sooner. Versions are seen in /metrics of the learner, every 20 ms.
+What is killed has lived for 10 s: pauses grow for what dies again sooner. Versions are seen in /metrics of the learner,
+every 20 ms.
 """
 
 from __future__ import annotations

@@ -31,8 +31,9 @@ class AlwaysGrant:
         self._lease += 1
         return Lease(self._lease, 1, None if have_version >= 0 else self._weights)
 
-    def close(self) -> None:
-        pass
+    def delivered(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 def random_weights(blueprint: Blueprint) -> Weights:

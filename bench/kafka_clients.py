@@ -34,7 +34,7 @@ from kafka.admin import KafkaAdminClient
 from headrace.common.codec import decode, encode
 from headrace.common.metrics import Metrics
 from headrace.common.transport import Limits, open_sink, open_source
-from headrace.common.transport.kafka_address import LINGER_MS, OVERHEAD_BYTES, message_bytes
+from headrace.common.transport.kafka_address import OVERHEAD_BYTES, message_bytes
 from headrace.common.transport.kafka_client import BATCH_BYTES, FETCH_BYTES
 from headrace.common.types import Trajectory
 from headrace.launch import broker
@@ -95,7 +95,7 @@ def put_bare_confluent(address: str, records: int) -> float:
             "bootstrap.servers": host,
             "enable.idempotence": True,
             "acks": "all",
-            "linger.ms": LINGER_MS,
+            "linger.ms": 0,
             "batch.size": BATCH_BYTES,
             "message.max.bytes": message_bytes(LIMITS),
             "queue.buffering.max.kbytes": LIMITS.queue_bytes >> 10,
@@ -161,7 +161,7 @@ def put_bare_python(address: str, records: int) -> float:
         bootstrap_servers=host,
         enable_idempotence=True,
         acks="all",
-        linger_ms=LINGER_MS,
+        linger_ms=0,
         batch_size=BATCH_BYTES,
         max_request_size=message_bytes(LIMITS) + OVERHEAD_BYTES,
         metrics_enabled=False,

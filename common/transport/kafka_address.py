@@ -21,7 +21,6 @@ from headrace.common.transport.base import Limits
 OVERHEAD_BYTES = 64 << 10
 #: How long the first contact with a broker may take.
 CONNECT_TIMEOUT_S = 8.0
-LINGER_MS = 5
 
 #: Settings of the login, by kafka-python's names: the variable of the environment, and the option of the address that
 #: goes before it ("": none, since it is nobody else's business).

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from headrace.common.transport.base import Limits, Position
-from headrace.common.transport.kafka_address import LINGER_MS, OVERHEAD_BYTES, Address, message_bytes
+from headrace.common.transport.kafka_address import OVERHEAD_BYTES, Address, message_bytes
 
 #: What one answer to a fetch may hold, unless one record is larger: the memory that a reader has beside its queue.
 FETCH_BYTES = 16 << 20
@@ -120,9 +120,9 @@ def producer_settings(address: Address, limits: Limits, letters: bool) -> dict[s
         "enable_idempotence": not letters,
         "max_request_size": message_bytes(limits) + OVERHEAD_BYTES,
         "batch_size": 1 if letters else min(BATCH_BYTES, message_bytes(limits)),
-        "linger_ms": 0 if letters else LINGER_MS,
+        "linger_ms": 0,  # who puts a record waits for it to be there before it puts another
         "delivery_timeout_ms": patience_ms,
-        "request_timeout_ms": min(REQUEST_TIMEOUT_MS, patience_ms - LINGER_MS),
+        "request_timeout_ms": min(REQUEST_TIMEOUT_MS, patience_ms),
         "allow_auto_create_topics": False,
     }
 

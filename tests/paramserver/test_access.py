@@ -154,7 +154,11 @@ def test_one_host_cannot_take_every_slot(rig: Rig) -> None:
     with socket.create_connection(("localhost", int(port))) as link:
         one, other = ("127.0.0.1", "[::1]") if link.family == socket.AF_INET6 else ("127.0.0.1", "127.0.0.1")
     wait_in_line(rig, f"{one}:{port}", 2)
-    assert rig.subscriber(f"{one}:{port}", 1).next(-1, 1.0) is None
+    request = pb.SubscribeRequest(run_id=RUN, have_epoch=-1, have_version=-1).SerializeToString()
+    with grpc.insecure_channel(f"{one}:{port}") as channel:
+        third = channel.unary_stream(f"/{SERVICE}/Subscribe")(request, timeout=10)
+        with pytest.raises(grpc.RpcError, match=r"2 subscribers of 127\.0\.0\.1 are being served; try again"):
+            next(iter(third))
     rig.publisher(f"{other}:{port}").publish(weights(0), PLENTY)
 
 

@@ -20,7 +20,7 @@ INSTALL := $(UV) pip install --quiet --python $(BIN)/python -c constraints.txt -
 PACKAGES := $(patsubst %/__init__.py,headrace.%,$(filter-out tests/%,$(wildcard */__init__.py)))
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test kafka-oldest check lint types format proto bench constraints clean
+.PHONY: help demo test test-runs test-rest kafka-oldest check lint types format proto bench constraints clean
 
 help:  ## these lines
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,8 +28,21 @@ help:  ## these lines
 demo: .venv/.run  ## train LunarLander on this machine: live table, learning curve, GIF
 	$(BIN)/headrace train $(PRESET) $(ARGS)
 
+# Two halves side by side, as long as each other: tests of runs wait more than they compute.
+RUNS := tests/faults tests/launch tests/observe tests/learner tests/learning tests/algorithms
+
 test: .venv/.dev  ## every test
+ifeq ($(TESTS),)
+	+@$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-runs test-rest
+else
 	$(BIN)/pytest $(TESTS)
+endif
+
+test-runs: .venv/.dev
+	$(BIN)/pytest $(RUNS)
+
+test-rest: .venv/.dev
+	$(BIN)/pytest tests $(addprefix --ignore=,$(RUNS))
 
 kafka-oldest: $(UV)  ## the Kafka contract with the lowest kafka-python that pyproject.toml allows
 	@rm -rf $(OLDEST) && $(UV) venv --quiet --python $(BIN)/python $(OLDEST)

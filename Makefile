@@ -28,21 +28,24 @@ help:  ## these lines
 demo: .venv/.run  ## train LunarLander on this machine: live table, learning curve, GIF
 	$(BIN)/headrace train $(PRESET) $(ARGS)
 
+# Whole lines only: two commands write at once.
+by_line = bash -o pipefail -c '$(1) 2>&1 | sed -u ""'
+
 # Two halves side by side, as long as each other: tests of runs wait more than they compute.
 RUNS := tests/faults tests/launch tests/observe tests/learner tests/learning tests/algorithms
 
 test: .venv/.dev  ## every test
 ifeq ($(TESTS),)
-	+@$(MAKE) --no-print-directory --jobs=2 --output-sync=line test-runs test-rest
+	+@$(MAKE) --no-print-directory --jobs=2 test-runs test-rest
 else
 	$(BIN)/pytest $(TESTS)
 endif
 
 test-runs: .venv/.dev
-	$(BIN)/pytest $(RUNS)
+	@$(call by_line,$(BIN)/pytest $(RUNS))
 
 test-rest: .venv/.dev
-	$(BIN)/pytest tests $(addprefix --ignore=,$(RUNS))
+	@$(call by_line,$(BIN)/pytest tests $(addprefix --ignore=,$(RUNS)))
 
 kafka-oldest: $(UV)  ## the Kafka contract with the lowest kafka-python that pyproject.toml allows
 	@rm -rf $(OLDEST) && $(UV) venv --quiet --python $(BIN)/python $(OLDEST)

@@ -104,9 +104,10 @@ class Ledger:
         self.admit(progress, now_s)
 
     def state(self, heard_lease: int = 0) -> LedgerState:
-        """``heard_lease``: leases out below it need not be told."""
+        """``heard_lease``: leases out below it need not be told, but for those a former server handed out unheard."""
         out = sorted(self.out, key=lambda lease: lease.number)
-        told = ((x.number, x.worker.actor_id, x.worker.incarnation) for x in out if x.number >= heard_lease)
+        news = [x for x in out if x.number >= heard_lease or self._unheard.covers(x.number)]
+        told = ((x.number, x.worker.actor_id, x.worker.incarnation) for x in news)
         return LedgerState(self.next_lease, self.begun, self.admit_until, tuple(told))
 
     # --- the actors' side ------------------------------------------------------------------------------------------

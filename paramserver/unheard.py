@@ -21,6 +21,10 @@ class Unheard:
         self._left, self.held_back = self._left - 1, max(0, self.held_back - 1)
         return True
 
+    def covers(self, number: int) -> bool:
+        """Whether nobody but its worker can have told of it."""
+        return number in self._numbers
+
     def settle(self, now_s: float) -> int:
         """How many are given up now: their workers would have called by now."""
         given_up = self.held_back if now_s >= self._until_s else 0

@@ -79,9 +79,10 @@ class Workers:
         return worker, known
 
     def recall(self, actor_id: int, incarnation: int, now_s: float) -> Worker:
-        """A worker that a former server knew."""
+        """A worker that a former server knew: taken for one that delivers until it does not."""
         self._drop(actor_id)
         worker = self._known[actor_id] = Worker(actor_id, incarnation, "", now_s)
+        self.prove(worker, True)
         return worker
 
     def present(self, actor_id: int, incarnation: int) -> Worker | None:

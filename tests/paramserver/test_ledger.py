@@ -282,6 +282,27 @@ def test_who_takes_leases_under_invented_names_and_delivers_nothing_keeps_nobody
     assert got
 
 
+def test_what_a_worker_tells_a_new_server_is_told_to_the_learner_whenever_it_calls() -> None:
+    fresh = succeeded(LedgerState(4, 4, 6), Progress(6, accepted=4, spent=((0, 4),)))
+    heard_lease = fresh.state().next_lease  # the learner has heard of the leap before any worker called
+    fresh.begin(0, 1, 101.0, received=[4])
+    told = fresh.state(heard_lease).out
+    assert told == ((4, 0, 1),)
+    fresh.admit(Progress(7, accepted=5, spent=((0, 5),)), 102.0)
+    assert fresh.state(heard_lease).out == (), "until it came"
+
+
+def test_after_a_restart_nobody_is_a_newcomer_who_had_a_lease() -> None:
+    """One of them is slow to call again: the others' fragments are waited for as they were."""
+    fresh = succeeded(LedgerState(4, 2, 6, ((0, 0, 1), (1, 1, 1))), Progress(6))
+    fresh.beat(1, 1, 102.0)
+    fresh.expire(104.0)  # worker 0 was not heard of
+    assert [lease.binds for lease in fresh.out.held.values()] == [True]
+    assert fresh.begin(1, 1, 104.0) == 1, "the lease it had"
+    fresh.begin(2, 1, 104.0)
+    assert [lease.binds for lease in fresh.out.held.values()] == [True, True]
+
+
 def test_nobody_pays_for_what_others_on_its_machine_once_did() -> None:
     """A machine where attackers took their share and never delivered, and one where they do so now."""
     made, spent = ledger(8, per_peer=4), LeaseSet()

@@ -12,8 +12,8 @@ version more than the fragments under way could give it:
     paramserver_killed  SIGKILL to the parameter server                                                 target 10 s
     broker_back         SIGKILL to the broker and its start again; the clock runs from its return on    target  5 s
 
-What is killed has lived for 10 s: pauses grow for what dies again sooner. Versions are seen in /metrics of the learner,
-every 20 ms.
+What is killed has lived for 10 s: the supervisor's pauses grow for what dies again sooner. Versions are seen in
+/metrics of the learner, every 20 ms.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from hardware import save
 
 from headrace.common.errors import UsageError
+from headrace.launch.supervisor import FORGIVEN_AFTER_S
 from tests.broker import OwnBroker
 from tests.faults.run import Run
 
@@ -45,8 +46,6 @@ UNDER_WAY_VERSIONS = 2
 #: Versions take tens of milliseconds: what is measured is the misfortune.
 SETTINGS = ("actors.envs=8", "actors.fragment_steps=64", "learner.max_staleness=1", "learner.device=cpu")
 GIVE_UP_S = 120.0
-#: What dies again within this time is started again after ever longer pauses (launch/supervisor.py).
-FORGIVEN_AFTER_S = 10.0
 
 
 class Misfortune:

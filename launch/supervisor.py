@@ -14,7 +14,7 @@ from headrace.launch.child import Child
 #: Exit code of bad usage: before the run first moves nothing would be better a second time.
 USAGE_EXIT = 2
 #: A process that lived so long is started again at once after its next death.
-_FORGIVEN_AFTER_S = 10.0
+FORGIVEN_AFTER_S = 10.0
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.25, 15.0
 #: Deaths of each process of a role, since the run last moved, after which starting again is pointless.
 _MAX_DEATHS = 5
@@ -91,7 +91,7 @@ class Supervisor:
             raise UsageError(child.last_line() or f"{child.name} refused its configuration")
         if not child.restart:
             raise ProcessDied(death(child, code), child.tail())
-        child.deaths = 1 if child.lived_s > _FORGIVEN_AFTER_S else child.deaths + 1
+        child.deaths = 1 if child.lived_s > FORGIVEN_AFTER_S else child.deaths + 1
         child.deaths_unmoved += 1
         reason = f": {child.last_line()}" if code > 0 and child.last_line() else ""
         if self._hopeless(child.role):

@@ -197,10 +197,11 @@ class Ledger:
         return self.admit_until if bound is None else min(self.admit_until, bound)
 
     def _choose(self, worker: Worker, received: Sequence[int], now_s: float) -> int | None:
-        others_call = self.workers.others(worker.peer, now_s)
-        others_deliver = self.workers.any_proven(now_s)
+        if not self.room:
+            return None
+        others_call, others_deliver = self.workers.others(worker.peer, now_s), self.workers.any_proven(now_s)
         allowed = self._shares.allow(worker.peer, worker.proven, others_call=others_call, others_deliver=others_deliver)
-        return self.next_lease if self.room and allowed else None
+        return self.next_lease if allowed else None
 
     def _deliver(self, worker: Worker, received: Sequence[int], now_s: float) -> None:
         """What this worker has put. A lease of its own that was given up counts again; so does what a former server

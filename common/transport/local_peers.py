@@ -1,7 +1,8 @@
-"""The connections of a local:// learner: how many there may be, and who goes when there are too many.
+"""What a local:// learner must be able to ask and do about connections that it does not trust.
 
-A peer may connect and say nothing, a thousand times over; and what it hands over may take its time to be closed (a file
-of FUSE asks its owner first, a TCP socket may linger), so that is left to a thread of its own.
+How many there may be, whether one more descriptor can be had, whether one has said something; and to close what was
+handed over, which may take its time (a file of FUSE asks its owner first, a TCP socket may linger), in a thread of its
+own. Who is dropped when there are too many: local.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A carrier inside one process, for the serial runner: a deque with a byte budget. Nothing is encoded.
+"""A carrier inside one process, for the serial runner: a queue with a byte budget. Nothing is encoded.
 
 Source and sink are two faces of one :class:`Memory`; a full budget is an error here, since nobody else could drain it.
 """

@@ -155,7 +155,9 @@ class Metrics:
 
     def value(self, name: str, **labels: str) -> float:
         """The present value of a counter or gauge (for the role's own reports and for tests)."""
-        return float(self._child(name, labels)._value.get())
+        self._child(name, labels)  # there from now on, at 0
+        (family,) = self._families[name].collect()
+        return float(next(s.value for s in family.samples if s.labels == labels and not s.name.endswith("_created")))
 
     @contextlib.contextmanager
     def phase(self, name: str, phase: str) -> Iterator[None]:

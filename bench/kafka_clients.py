@@ -250,7 +250,8 @@ def compare(args: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
                     else:
                         delete_topic(info.bootstrap, topic)
                 for client in order:
-                    rates["get"][client].append(measure("get", client, f"kafka://{info.bootstrap}/{read}", args.records))
+                    address = f"kafka://{info.bootstrap}/{read}"
+                    rates["get"][client].append(measure("get", client, address, args.records))
                 delete_topic(info.bootstrap, read)
         finally:
             broker.stop(data_dir)
@@ -263,8 +264,8 @@ def make_topic(address: str) -> None:
 
 
 def delete_topic(bootstrap: str, topic: str) -> None:
-    """What one case wrote must not slow down the next: the fourth topic of a repeat was written at half the speed of the
-    others, whichever client wrote it."""
+    """What one case wrote must not slow down the next: the fourth topic of a repeat was written at half the speed of
+    the others, whichever client wrote it."""
     admin = KafkaAdminClient(bootstrap_servers=bootstrap)
     admin.delete_topics([topic])
     admin.close()

@@ -77,7 +77,9 @@ def test_a_fragment_that_takes_long_is_no_standing_still(run: Run) -> None:
     """64 calls of 0.2 s to a turn of the loop."""
     for role in ("paramserver", "learner", "actor"):
         run.role(role)
-    run.wait_until(lambda: run.metrics("actor").get(("up_seconds",), 0.0) > 6, "the actor is in its first fragment")
+    run.wait_until(lambda: run.metrics("paramserver").get(("leases_issued_total",)), "the actor has a lease")
+    began_s = run.metrics("actor")[("up_seconds",)]
+    run.wait_until(lambda: run.metrics("actor").get(("up_seconds",), 0.0) > began_s + 5, "it steps for 5 s")
     assert run.metrics("actor").get(("actor_fragments_total",)) == 0
     assert well(run, "actor")
 

@@ -23,13 +23,14 @@ _BACKSTOP = 3
 
 class Watchdog:
     """Watches the environments that ``batches()`` names at each look; ``timeout_s`` for one ``step()`` or ``reset()``.
+    ``moved`` is called (in the watchdog's thread) whenever a look finds that they have been called since the last.
 
     A call into C that never lets go of the GIL stops this thread as well. For that case the interpreter's own
     watchdog is set anew at each look: it ends the process with a traceback after three times as long.
     """
 
-    def __init__(self, batches: Callable[[], Sequence[EnvBatch]], timeout_s: float) -> None:
-        self._batches, self._timeout_s = batches, timeout_s
+    def __init__(self, batches: Callable[[], Sequence[EnvBatch]], timeout_s: float, moved: Callable[[], None]) -> None:
+        self._batches, self._timeout_s, self._moved = batches, timeout_s, moved
         self._pause_s = min(_LONGEST_PAUSE_S, timeout_s / _LOOKS)
         self._stopped = Event()
         self._set_backstop()
@@ -48,7 +49,10 @@ class Watchdog:
             now = time.monotonic()
             passed_s, looked_s = min(now - looked_s, 2 * self._pause_s), now  # a process that was frozen is no hang
             batches = self._batches()
-            seen = {id(batch): self._look(batch, seen.get(id(batch)), passed_s) for batch in batches}
+            found = {id(batch): self._look(batch, seen.get(id(batch)), passed_s) for batch in batches}
+            if any(found[key][:2] != seen.get(key, ())[:2] for key in found):
+                self._moved()
+            seen = found
         faulthandler.cancel_dump_traceback_later()
 
     def _set_backstop(self) -> None:

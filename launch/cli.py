@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("launch.evaluate", "greedy episodes of a trained agent on unseen seeds"),
     "presets": ("launch.presets_command", "what can be trained out of the box"),
     "status": ("observe.status", "how a run is doing, and what its bottleneck is"),
+    "health": ("observe.health", "whether a role's own loop turns: the health command of containers"),
     "doctor": ("observe.doctor", "check this machine, the broker, the parameter server, the versions"),
     "broker": ("launch.broker.cli", "a real one-node Apache Kafka without Docker: start, stop, status"),
     "actor": ("launch.run_actor", "one role: collect trajectories"),
@@ -62,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if getattr(args, "supervised", None) is not None:
         args.supervised = import_module("headrace.launch.lifeline").Attached(args.supervised)
+    if getattr(args, "log_format", "text") == "json":
+        import_module("headrace.launch.json_logs").begin(args.command)
     try:
         code: int = import_module(f"headrace.{COMMANDS[args.command][0]}").run(args)
         return code

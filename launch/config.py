@@ -35,6 +35,9 @@ class Run(BaseModel):
     """Checkpoints kept; the best evaluated one stays besides."""
     log_every_s: float = Field(default=1.0, gt=0)
     """Seconds of training between two rows of metrics.jsonl."""
+    turn_timeout_s: float = Field(default=300.0, gt=0)
+    """A role whose own loop has not turned for so long is stuck: its /healthz answers 503, and a platform restarts it.
+    Longer than the longest update; waiting for others is no standing still."""
     init_from: Path | None = None
     """A run directory: start from the parameters and normalisers of its newest checkpoint (`train --init-from`)."""
     snapshot_every_steps: int = Field(default=0, ge=0)

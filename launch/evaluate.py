@@ -9,7 +9,7 @@ import argparse
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,19 +131,23 @@ def _best(run_dir: Path) -> Path:
     return found[0]
 
 
-def play(config: Config, policy: Policy, seeds: Sequence[int]) -> list[float]:
-    """The undiscounted return of one greedy episode per seed."""
+def play(
+    config: Config, policy: Policy, seeds: Sequence[int], stepped: Callable[[], None] = lambda: None
+) -> list[float]:
+    """The undiscounted return of one greedy episode per seed. ``stepped`` is called after every step."""
     envs = GymnasiumBatch(config.task.env, min(_SIDE_BY_SIDE, len(seeds)), dict(config.task.kwargs))
     try:
         returns: list[float] = []
         for start in range(0, len(seeds), len(envs)):
-            returns += _play_side_by_side(envs, policy, seeds[start : start + len(envs)])
+            returns += _play_side_by_side(envs, policy, seeds[start : start + len(envs)], stepped)
         return returns
     finally:
         envs.close()
 
 
-def _play_side_by_side(envs: GymnasiumBatch, policy: Policy, seeds: Sequence[int]) -> list[float]:
+def _play_side_by_side(
+    envs: GymnasiumBatch, policy: Policy, seeds: Sequence[int], stepped: Callable[[], None]
+) -> list[float]:
     padded = [*seeds, *[seeds[0]] * (len(envs) - len(seeds))]
     obs, returns, rng = envs.reset(padded), np.zeros(len(envs)), np.random.default_rng(0)
     alive = np.arange(len(seeds))
@@ -160,6 +164,7 @@ def _play_side_by_side(envs: GymnasiumBatch, policy: Policy, seeds: Sequence[int
             if not (terminated or truncated):
                 going_on.append(i)
         alive = np.array(going_on, np.int64)
+        stepped()
     return [float(r) for r in returns[: len(seeds)]]
 
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from headrace.common.errors import NoAnswer, TransportError, UsageError
 from headrace.common.metrics import Metrics
+from headrace.common.pulse import Pulse
 from headrace.common.weights.tls import Tls
 from headrace.launch.build import with_addresses
 from headrace.launch.config import Config
@@ -39,6 +40,7 @@ def add_role_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run-dir", type=Path, metavar="D", help="the run directory (checkpoints, metrics, logs)")
     parser.add_argument("--metrics-port", type=port, default=0, metavar="PORT", help="/metrics and /healthz (0: any)")
     parser.add_argument("--metrics-host", default="127.0.0.1", metavar="HOST", help="address they listen on")
+    parser.add_argument("--log-format", choices=("text", "json"), default="text", help="of what the role says")
     parser.add_argument("--stay", action="store_true", help="at the run's end, wait for its next learner")
     parser.add_argument("--supervised", type=int, metavar="FD", help=argparse.SUPPRESS)
 
@@ -81,13 +83,14 @@ def only_writer(args: argparse.Namespace) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def announced(args: argparse.Namespace, metrics: Metrics, role: str, index: int = 0) -> Iterator[None]:
-    """Serve /metrics while inside, and say where in the run directory (if there is one) for `headrace status`. What a
-    role that died leaves there is how `status` knows of its death; a clean end takes it away, and so does a refusal."""
-    port = metrics.serve(args.metrics_port, args.metrics_host)
+def announced(args: argparse.Namespace, metrics: Metrics, pulse: Pulse, index: int = 0) -> Iterator[None]:
+    """Serve /metrics and /healthz while inside, and say where in the run directory (if there is one) for
+    `headrace status`. What a role that died leaves there is how `status` knows of its death; a clean end takes it away,
+    and so does a refusal."""
+    port = metrics.serve(args.metrics_port, args.metrics_host, pulse.beats)
     said, made = None, args.run_dir is not None and not args.run_dir.exists()
     if args.run_dir is not None:
-        said = endpoints.announce(args.run_dir, role, index, f"http://{args.metrics_host}:{port}")
+        said = endpoints.announce(args.run_dir, metrics.role, index, f"http://{args.metrics_host}:{port}")
     try:
         yield
     except UsageError:
@@ -102,7 +105,7 @@ def announced(args: argparse.Namespace, metrics: Metrics, role: str, index: int 
     metrics.close()
 
 
-def patiently(opening: Callable[[], Opened], patience_s: float, stop: Callable[[], bool]) -> Opened:
+def patiently(opening: Callable[[], Opened], patience_s: float, stop: Callable[[], bool], pulse: Pulse) -> Opened:
     """What ``opening`` returns, waiting for one who does not answer now and has answered before.
 
     Raises :class:`TransportError` when that takes longer than ``patience_s``, or once ``stop()`` is true.
@@ -117,6 +120,7 @@ def patiently(opening: Callable[[], Opened], patience_s: float, stop: Callable[[
                 raise TransportError(f"{error} (waited {waited_s:.0f} s)") from error
             print(f"waiting for it, {waited_s:.0f} of {patience_s:.0f} s: {error}", file=sys.stderr, flush=True)
         time.sleep(_AGAIN_S)
+        pulse.beat()
 
 
 def token(config: Config, which: str) -> str:

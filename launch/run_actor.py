@@ -14,6 +14,7 @@ from headrace.actor.rollout_worker import RolloutWorker
 from headrace.actor.watchdog import Watchdog
 from headrace.common.errors import Closed, Fenced, Finished
 from headrace.common.metrics import Metrics
+from headrace.common.pulse import Pulse
 from headrace.common.transport import open_sink
 from headrace.common.waiting import Waiting
 from headrace.common.weights.client import Client
@@ -41,13 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     config = role_config(args)
     Blueprint(config).check_collecting()
-    stop, metrics = Stop(args.supervised), Metrics("actor")
+    stop, metrics, pulse = Stop(args.supervised), Metrics("actor"), Pulse(config.run.turn_timeout_s)
     faulthandler.enable()  # where an environment crashed the process stands in the log
     watch_memory(limit_bytes(config, args.supervised is not None), stop)
-    with announced(args, metrics, "actor", args.index or 0):
+    with announced(args, metrics, pulse, args.index or 0):
         while True:
             try:
-                act(config, args.index, metrics, stop, stay=args.stay or args.supervised is not None)
+                act(config, args.index, metrics, stop, pulse, stay=args.stay or args.supervised is not None)
                 break
             except Fenced:
                 if args.index is not None:
@@ -58,14 +59,17 @@ def run(args: argparse.Namespace) -> int:
     return 1 if stop.reason else 0
 
 
-def act(config: Config, index: int | None, metrics: Metrics, stop: Callable[[], bool], stay: bool = False) -> None:
+def act(
+    config: Config, index: int | None, metrics: Metrics, stop: Callable[[], bool], pulse: Pulse, stay: bool = False
+) -> None:
     """Step this process's workers in turn until ``stop()`` or until the learner ends the run; then flush. ``stay``: at
     the end of the run wait for its next learner."""
     incarnation, away = new_incarnation(), Waiting("actor", config.weights.down_timeout_s)
     unleased = Waiting("actor", math.inf)
     try:
-        with _workers(config, index, incarnation, metrics, stop, away) as workers:
+        with _workers(config, index, incarnation, metrics, stop, pulse, away) as workers:
             while not stop():
+                pulse.beat()
                 try:
                     began_s = time.monotonic()
                     if _turn(workers) or away.under_way:
@@ -92,13 +96,19 @@ def _turn(workers: Sequence[RolloutWorker]) -> bool:
 
 @contextlib.contextmanager
 def _workers(
-    config: Config, index: int | None, incarnation: int, metrics: Metrics, stop: Callable[[], bool], away: Waiting
+    config: Config,
+    index: int | None,
+    incarnation: int,
+    metrics: Metrics,
+    stop: Callable[[], bool],
+    pulse: Pulse,
+    away: Waiting,
 ) -> Iterator[list[RolloutWorker]]:
     """The rollout workers of this process, and their sink behind them."""
     blueprint, secret = Blueprint(config), token(config, SUBSCRIBE)
     sink = open_sink(config.transport.url, limits=blueprint.limits, metrics=metrics, key=f"{incarnation:x}")
     workers: list[RolloutWorker] = []
-    watchdog = Watchdog(lambda: [worker.envs for worker in workers], config.actors.step_timeout_s)
+    watchdog = Watchdog(lambda: [worker.envs for worker in workers], config.actors.step_timeout_s, pulse.beat)
     try:
         for number in _numbers(config, index, incarnation, secret, stop, away):
             subscriber = GrpcSubscriber(

@@ -11,6 +11,7 @@ import time
 
 from headrace.common.errors import Finished, UsageError
 from headrace.common.metrics import Metrics
+from headrace.common.pulse import Pulse
 from headrace.common.seeding import evaluation_seeds
 from headrace.common.waiting import Waiting
 from headrace.common.weights.grpc import GrpcFollower
@@ -38,14 +39,15 @@ def run(args: argparse.Namespace) -> int:
     config = role_config(args)
     blueprint, stop, metrics = Blueprint(config), Stop(args.supervised), Metrics("evaluator")
     policy, have, due_s = blueprint.policy(), -1, 0.0
-    away = Waiting("evaluator", config.weights.down_timeout_s)
+    away, pulse = Waiting("evaluator", config.weights.down_timeout_s), Pulse(config.run.turn_timeout_s)
     follower = GrpcFollower(
         config.weights.address, config.run.id, token(config, SUBSCRIBE), metrics, tls=client_tls(config), away=away
     )
     args.run_dir.mkdir(parents=True, exist_ok=True)
     log = MetricsLog(args.run_dir / "evaluations.jsonl")
-    with contextlib.closing(log), announced(args, metrics, "evaluator"):
+    with contextlib.closing(log), announced(args, metrics, pulse):
         while not stop():
+            pulse.beat()
             try:
                 weights = follower.newest(have, _WAIT_S) if time.monotonic() >= due_s else None
             except Finished as end:
@@ -58,7 +60,9 @@ def run(args: argparse.Namespace) -> int:
                 continue
             have, due_s = weights.version, time.monotonic() + args.every_s
             policy.load(weights)
-            found = Evaluation(tuple(play(config, policy, evaluation_seeds(args.episodes))), weights.version, None)
+            found = Evaluation(
+                tuple(play(config, policy, evaluation_seeds(args.episodes), pulse.beat)), weights.version, None
+            )
             log.write(found.to_json())
             print(f"version {found.version}: {found.mean:.1f} ± {found.interval:.1f}", flush=True)
             metrics.set("evaluator_return", found.mean)

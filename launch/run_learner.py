@@ -16,6 +16,7 @@ from pathlib import Path
 
 from headrace.common.errors import CheckpointFailed, Fenced, TransportError, UsageError
 from headrace.common.metrics import Metrics
+from headrace.common.pulse import Pulse
 from headrace.common.transport import Source, open_source, patience_s
 from headrace.common.weights.base import Publisher
 from headrace.common.weights.grpc import GrpcPublisher
@@ -69,7 +70,7 @@ def _run(args: argparse.Namespace, config: Config) -> int:
     if args.resume and not args.supervised and (said := resume.finished(args.run_dir, config)):
         print(said)
         return 0
-    stop, metrics = Stop(args.supervised), Metrics("learner")
+    stop, metrics, pulse = Stop(args.supervised), Metrics("learner"), Pulse(config.run.turn_timeout_s)
     publisher = GrpcPublisher(
         config.weights.address,
         config.run.id,
@@ -82,18 +83,18 @@ def _run(args: argparse.Namespace, config: Config) -> int:
     folder, keep = args.run_dir / "checkpoints", config.run.checkpoint_keep
     with (
         CheckpointWriter(folder, keep, metrics=metrics) as checkpoints,
-        announced(args, metrics, "learner"),
+        announced(args, metrics, pulse),
         resume.naming_new_log(),
     ):
         saved = _newest(checkpoints, config) if args.resume else None
         if saved is not None and args.new_log:
             saved, lost = resume.with_new_log(saved, args.run_dir, config)
             changes = [*changes, lost]
-        learner = make_learner(config, args.run_dir, publisher, checkpoints, metrics, saved, stop)
+        learner = make_learner(config, args.run_dir, publisher, checkpoints, metrics, pulse, saved, stop)
         stop.give(_LAST_CHECKPOINT_S)
         run_files.write(args.run_dir, Blueprint(config), changes)
         try:
-            done = learn(learner, config, args.run_dir, checkpoints, metrics, stop)
+            done = learn(learner, config, args.run_dir, checkpoints, metrics, stop, pulse)
         except CheckpointFailed as error:
             _log.error("headrace learner: %s", error)
             return 1
@@ -122,6 +123,7 @@ def make_learner(
     publisher: Publisher,
     checkpoints: CheckpointWriter,
     metrics: Metrics,
+    pulse: Pulse,
     saved: Checkpoint | None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Learner:
@@ -146,7 +148,7 @@ def make_learner(
         )
 
     # A carrier that a checkpoint was made from has been there: it is waited for.
-    source = patiently(opening, patience_s(config.transport.url), stop) if saved else opening()
+    source = patiently(opening, patience_s(config.transport.url), stop, pulse) if saved else opening()
     return Learner(
         Identity(config.run.id, epoch),
         algorithm,
@@ -181,6 +183,7 @@ def learn(
     checkpoints: CheckpointWriter,
     metrics: Metrics,
     stop: Callable[[], bool],
+    pulse: Pulse,
 ) -> bool:
     """Step until the budget is used up or ``stop()``: whether it is used up. Leaves a last row and a last checkpoint
     behind, also when it ends by an error."""
@@ -190,6 +193,7 @@ def learn(
         learner.start()
         while not learner.done and not stop():
             book.turn(learner.step(_STEP_S))
+            pulse.beat()
         book.close()
         if learner.done:
             with contextlib.suppress(TransportError):  # who does not hear it will see that nobody answers

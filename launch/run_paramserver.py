@@ -9,6 +9,7 @@ import argparse
 import time
 
 from headrace.common.metrics import Metrics
+from headrace.common.pulse import Pulse
 from headrace.launch.config import Config
 from headrace.launch.roles import PUBLISH, SUBSCRIBE, add_role_arguments, announced, role_config, token
 from headrace.launch.stopping import Stop
@@ -25,8 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     config = role_config(args)
     stop, metrics = Stop(args.supervised), Metrics("paramserver")
-    server = ParamServer(config.weights.address, options(config), metrics)
-    with announced(args, metrics, "paramserver"):
+    pulse = Pulse(config.run.turn_timeout_s)
+    server = ParamServer(config.weights.address, options(config), metrics, pulse.beat)
+    with announced(args, metrics, pulse):
         server.start()
         print(f"parameter server of run {config.run.id} listens on {server.address}", flush=True)
         try:

@@ -23,14 +23,20 @@ if TYPE_CHECKING:
 
 #: The role's version, and what it lags behind by: gauges as each role shows them.
 VERSION = {"actor": "actor_policy_version", "learner": "learner_policy_version", "paramserver": "weights_version"}
+_WINDOW_S = 1.0
 STEPS = {"actor": "actor_env_steps_total", "learner": "learner_env_steps_total"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Name the bottleneck of a run and show every role. Exit code 1 where a role of it is dead."
     parser.add_argument("run", nargs="?", type=Path, metavar="RUN", help="a run directory")
-    parser.add_argument("--url", action="append", default=[], help="ask the role at http://host:port (may be repeated)")
-    parser.add_argument("--window", type=float, default=1.0, metavar="S", help="seconds between two looks (default 1)")
+    parser.add_argument(
+        "--url", action="append", default=[],
+        help="ask the role at http://host:port (may be repeated), or the Prometheus there that scrapes all of them",
+    )  # fmt: skip
+    parser.add_argument(
+        "--window", type=float, metavar="S", help="seconds between two looks (default 1; through a Prometheus 30)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -40,9 +46,9 @@ def run(args: argparse.Namespace) -> int:
     return 1 if report["state"] in ("degraded", "stopped") else 0
 
 
-def examine(run_dir: Path | None, urls: Sequence[str], window_s: float) -> dict[str, Any]:
+def examine(run_dir: Path | None, urls: Sequence[str], window_s: float | None = None) -> dict[str, Any]:
     """The whole report, ready for JSON. ``state``: running, degraded (a role is dead), stopped or finished."""
-    from headrace.observe import endpoints, rows, scrape, trouble
+    from headrace.observe import endpoints, prometheus, rows, scrape, trouble
     from headrace.observe.bottleneck import judge
 
     if (run_dir is None) == (not urls):
@@ -51,12 +57,15 @@ def examine(run_dir: Path | None, urls: Sequence[str], window_s: float) -> dict[
     last = None if run_dir is None else rows.last_row(run_dir / "metrics.jsonl")
     if not known and last is None:
         raise UsageError(f"{run_dir}: no run (no endpoints/, no metrics.jsonl); give a folder made by `headrace train`")
-    before = scrape.scrape(known)
-    if any(s.up for s in before):
-        time.sleep(window_s)
-        after = scrape.scrape(known)
+    if len(urls) == 1 and prometheus.answers(urls[0]):
+        before, after = prometheus.looks(urls[0], window_s or prometheus.WINDOW_S)
+        if not after:
+            raise UsageError(f"Prometheus at {urls[0]} scrapes no role of ours")
     else:
-        after = before
+        before = after = scrape.scrape(known)
+        if any(s.up for s in before):
+            time.sleep(_WINDOW_S if window_s is None else window_s)
+            after = scrape.scrape(known)
     said = {} if run_dir is None else trouble.last_words(run_dir)
     verdict = judge(after, before, said)
     return {

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -44,11 +45,14 @@ TICK_S = 0.25
 
 
 class ParamServer:
-    """Serves one run. ``address``: host:port (port 0 picks one) or unix:/path."""
+    """Serves one run. ``address``: host:port (port 0 picks one) or unix:/path. ``turned`` is called every
+    :data:`TICK_S` by the loop that serves."""
 
-    def __init__(self, address: str, options: Options, metrics: Metrics) -> None:
+    def __init__(
+        self, address: str, options: Options, metrics: Metrics, turned: Callable[[], None] = lambda: None
+    ) -> None:
         options.check(address)
-        self.address, self._options, self._metrics = address, options, metrics
+        self.address, self._options, self._metrics, self._turned = address, options, metrics, turned
         self.store: Store[Blob] = Store(options.ledger(), options.run_id)
         self._stopped = False
 
@@ -99,7 +103,7 @@ class ParamServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self.address = self._bind()
         await self._server.start()
-        self._ticking = asyncio.create_task(self._service.tick(TICK_S))
+        self._ticking = asyncio.create_task(self._service.tick(TICK_S, self._turned))
 
     def _bind(self) -> str:
         path = socket_path(self.address)

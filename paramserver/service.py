@@ -197,12 +197,13 @@ class Service:
         """Finished, and nobody has called for as long as anybody would wait to call again."""
         return self._store.finished and self._clock() - self._called_s >= self._options.farewell_s
 
-    async def tick(self, every_s: float) -> None:
-        """Expire leases, serve who waits, show the gauges; until cancelled."""
+    async def tick(self, every_s: float, turned: Callable[[], None]) -> None:
+        """Expire leases, serve who waits, show the gauges, say so by ``turned``; until cancelled."""
         while True:
             self._store.ledger.expire(self._clock())
             self._line.serve()
             self.report()
+            turned()
             await asyncio.sleep(every_s)
 
     def drain(self) -> None:

@@ -107,6 +107,19 @@ class HangsInC(Good):
         return obs, reward
 
 
+class Slow(Good):
+    """Not bad: every step takes its time."""
+
+    def __init__(self, step_s: float) -> None:
+        super().__init__()
+        self._step_s = step_s
+
+    def step(self, action: int) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        time.sleep(self._step_s)
+        self._steps += 1
+        return np.full(4, 0.1, np.float32), 1.0, self._steps == 50, False, {}
+
+
 class Crashes(Good):
     def bad(self, obs, reward):
         os.kill(os.getpid(), signal.SIGSEGV)

@@ -90,6 +90,19 @@ def test_an_actors_token_does_not_publish(rig: Rig, token: str) -> None:
     assert not server.ready
 
 
+@pytest.mark.parametrize("token", ["", "actor-secret"])
+def test_an_actors_token_does_not_move_the_counters(rig: Rig, token: str) -> None:
+    server = rig.server(**TOKENS)
+    publisher = rig.publisher(server.address, "learner-secret")
+    publisher.publish(weights(0), PLENTY)
+    publisher.flush(10.0)
+    request = pb.AdmitRequest(run_id=RUN, writer=1, learner_epoch=9).SerializeToString()
+    metadata = (("authorization", f"Bearer {token}"),)
+    with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as refused:
+        channel.unary_unary(f"/{SERVICE}/Admit")(request, timeout=10, metadata=metadata)
+    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
 def test_tls(rig: Rig, tmp_path: Path) -> None:
     cert, key = self_signed(tmp_path)
     server = rig.server("localhost:0", tls_cert=cert, tls_key=key, **TOKENS)

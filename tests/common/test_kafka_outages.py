@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import struct
 import threading
 import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from headrace.common import codec
@@ -115,6 +118,41 @@ def test_batches_whose_bytes_changed_in_the_log_are_stepped_over(own_broker: Ser
     assert seqs(receive(source, 1)) == [20]
     assert stream.metrics.value("learner_rejected_total", reason="crc") == len(lost)
     assert time.process_time() - cpu_s < 5, "it spins"
+    stream.close()
+
+
+def batches(segment: bytes) -> list[tuple[int, int]]:
+    """Of each batch in a log: its compression (0: none) and the number of its producer (-1: not idempotent). Kafka
+    documentation, "Record Batch"."""
+    found, at = list[tuple[int, int]](), 0
+    while at < len(segment):
+        (length,) = struct.unpack_from(">i", segment, at + 8)
+        (attributes,) = struct.unpack_from(">h", segment, at + 21)
+        found.append((attributes & 7, struct.unpack_from(">q", segment, at + 43)[0]))
+        at += 12 + length
+    return found
+
+
+def test_batches_are_idempotent_and_not_compressed_by_the_client(own_broker: Served, client: str) -> None:
+    """In the log of a topic that keeps what its writers do."""
+    stream = Stream(own_broker.bootstrap, options="&compression=none", client=client)
+    stream.source().close()
+    sink = stream.sink()
+    independent.alter_topic(stream.server, stream.topic, {"compression.type": "producer"})
+    segment = own_broker.data_dir / "log" / f"{stream.topic}-0" / f"{0:020d}.log"
+
+    def keeps() -> bool:
+        settings = {"compression.type": "lz4", "enable.idempotence": False}
+        independent.produce(stream.server, stream.topic, [bytes(10_000)], **settings)
+        return batches(segment.read_bytes())[-1] == (3, -1)
+
+    wait_for(keeps)
+    made = trajectory(T=500)
+    sink.put(replace(made, arrays={**made.arrays, "obs": np.zeros_like(made.arrays["obs"])}), timeout_s=10)
+    sink.flush(timeout_s=30)
+    compression, producer = batches(segment.read_bytes())[-1]
+    assert compression == 0
+    assert producer >= 0
     stream.close()
 
 

@@ -175,6 +175,17 @@ def test_one_host_cannot_take_every_slot(rig: Rig) -> None:
     rig.publisher(f"{other}:{port}").publish(weights(0), PLENTY)
 
 
+def test_there_are_so_many_slots_in_all(rig: Rig, tmp_path: Path) -> None:
+    server = rig.server(f"unix:{tmp_path}/w", max_subscribers=2)
+    wait_in_line(rig, server.address, 2)
+    request = pb.SubscribeRequest(run_id=RUN, have_epoch=-1, have_version=-1).SerializeToString()
+    with grpc.insecure_channel(server.address) as channel:
+        third = channel.unary_stream(f"/{SERVICE}/Subscribe")(request, timeout=10)
+        with pytest.raises(grpc.RpcError, match="2 subscribers are being served; try again"):
+            next(iter(third))
+    rig.publisher(server.address).publish(weights(0), PLENTY)
+
+
 def test_one_connection_cannot_take_every_slot(rig: Rig, tmp_path: Path) -> None:
     server = rig.server(f"unix:{tmp_path}/w", max_subscribers=20)
     request = pb.SubscribeRequest(run_id=RUN, have_epoch=-1, have_version=-1).SerializeToString()

@@ -157,7 +157,7 @@ class Metrics:
         """The present value of a counter or gauge (for the role's own reports and for tests)."""
         self._child(name, labels)  # there from now on, at 0
         (family,) = self._families[name].collect()
-        return float(next(s.value for s in family.samples if s.labels == labels and not s.name.endswith("_created")))
+        return float(next(s.value for s in family.samples if s.name == PREFIX + name and s.labels == labels))
 
     @contextlib.contextmanager
     def phase(self, name: str, phase: str) -> Iterator[None]:

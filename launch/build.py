@@ -30,7 +30,7 @@ from headrace.launch.socket_dir import socket_dir
 from headrace.tasks import make_batch
 from headrace.tasks.gymnasium_batch import GymnasiumBatch
 
-#: LeaseRequest for a place of this machine's own choice.
+#: Asks for a place of this machine's own choice.
 _ANY_LOCAL = ("local://", "local:")
 
 

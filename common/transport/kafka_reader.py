@@ -186,7 +186,7 @@ class Reader:
         """Leave out one record of a batch whose bytes changed in the log; going back would read the same bytes, and no
         client says where the next batch begins. Which partition it is in shows when each is read alone."""
         ends = self._ours(self._consumer.ends())
-        for p in sorted(self._next, key=lambda p: p != self._damaged_at[0]):
+        for p in sorted(self._next, key=lambda p: (p != self._damaged_at[0], p)):
             if self._next[p] < ends.get(p, 0) and not self._readable(p):
                 if self._damaged_at != (p, self._next[p] - 1):
                     logger.warning("%s: stepping over a damaged batch: %s", self._address.where, error)

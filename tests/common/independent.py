@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import (
@@ -38,7 +38,7 @@ WAIT_S = 30.0
 def produce(
     server: str,
     topic: str,
-    values: Sequence[bytes | None],
+    values: Iterable[bytes | None],
     key: bytes | None = b"0",
     partition: int = -1,
     headers: list[tuple[str, bytes]] | None = None,

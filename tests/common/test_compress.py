@@ -54,6 +54,16 @@ def test_random_bytes_are_sampled_not_compressed(monkeypatch: pytest.MonkeyPatch
     assert seen[-1] == ZEROS.nbytes
 
 
+def test_what_only_the_sample_makes_smaller_travels_as_it_is() -> None:
+    misleading = RANDOM.copy()
+    for i in range(compress.SAMPLES):
+        at = i * (misleading.size // compress.SAMPLES)
+        misleading[at : at + compress.SAMPLE_BYTES // 2] = 0
+    assert compress.pack(misleading.data) is None
+    one = trajectory(arrays={"x": misleading})
+    assert_same(codec.decode(codec.encode(one, CAP, compress=True), CAP), one)
+
+
 def test_the_cap_is_one_of_unpacked_bytes() -> None:
     with pytest.raises(Rejected, match="over the cap of 500000 bytes"):
         codec.encode(mixed(), 500_000, compress=True)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import struct
 import threading
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from headrace.common import codec
 from headrace.common.errors import TransportError, UsageError
-from headrace.common.transport import Limits
+from headrace.common.transport import Limits, Received
 from headrace.common.transport.kafka_address import parse
 from headrace.common.transport.kafka_topics import prepare
 
@@ -90,31 +94,87 @@ def test_closing_a_sink_whose_broker_is_away_counts_what_is_lost(own_broker: Ser
 
 
 def test_batches_whose_bytes_changed_in_the_log_are_stepped_over(own_broker: Served, client: str) -> None:
-    """A batch of one record and one of several; another partition is whole. kafka-python checks batches, so that one
-    bad byte costs the batch; with confluent-kafka the codec checks, and it costs the record."""
+    """A batch of one record and one of several; the partition before it is whole, and written to meanwhile.
+    kafka-python checks batches, so that one bad byte costs the batch; with confluent-kafka the codec checks, and it
+    costs the record."""
     lost = [1, *range(3, 10)] if client == "kafka-python" else [1, 5]
     stream = Stream(own_broker.bootstrap, partitions=2, client=client)
     stream.source().close()
-    records = [codec.encode(trajectory(seq), LIMITS.record_bytes) for seq in range(20)]
+    records = [codec.encode(trajectory(seq), LIMITS.record_bytes) for seq in range(11)]
     for batch in (records[:1], records[1:2], records[2:3], records[3:10], records[10:11]):
         produce = {"linger.ms": 200, "batch.num.messages": 100}
-        independent.produce(stream.server, stream.topic, list(batch), partition=0, **produce)
-    independent.produce(stream.server, stream.topic, list(records[11:]), partition=1)
+        independent.produce(stream.server, stream.topic, list(batch), partition=1, **produce)
     own_broker.stop()
-    segment = own_broker.data_dir / "log" / f"{stream.topic}-0" / f"{0:020d}.log"
+    segment = own_broker.data_dir / "log" / f"{stream.topic}-1" / f"{0:020d}.log"
     data = bytearray(segment.read_bytes())
     for seq in (1, 5):
         data[data.index(records[seq]) + 100] ^= 1
     segment.write_bytes(data)
     own_broker.start()
+    over, written = threading.Event(), list[int]()
+
+    def until_it_is_over() -> Iterator[bytes]:
+        while not over.is_set():
+            written.append(100 + len(written))
+            yield codec.encode(trajectory(written[-1]), LIMITS.record_bytes)
+            time.sleep(0.002)
+
+    def write() -> None:
+        independent.produce(stream.server, stream.topic, until_it_is_over(), partition=0)
+
+    writer = threading.Thread(target=write)
     source = stream.source()
-    source.seek({})
-    cpu_s = time.process_time()
-    assert sorted(seqs(receive(source, 20 - len(lost)))) == sorted({*range(20)} - {*lost})
+    writer.start()
+    got: list[Received] = []
+    try:
+        wait_for(lambda: len(written) > 100)
+        source.seek({})
+        cpu_s = time.process_time()
+        wait_for(lambda: got.extend(receive(source, 1)) or 10 in seqs(got))
+    finally:
+        over.set()
+        writer.join()
+    whole = {*range(11)} - {*lost} | {*written}
+    assert sorted(seqs(got + receive(source, len(whole) - len(got)))) == sorted(whole)
     put(stream.sink(), 20)
     assert seqs(receive(source, 1)) == [20]
     assert stream.metrics.value("learner_rejected_total", reason="crc") == len(lost)
     assert time.process_time() - cpu_s < 5, "it spins"
+    stream.close()
+
+
+def batches(segment: bytes) -> list[tuple[int, int]]:
+    """Of each batch in a log: its compression (0: none) and the number of its producer (-1: not idempotent). Kafka
+    documentation, "Record Batch"."""
+    found, at = list[tuple[int, int]](), 0
+    while at < len(segment):
+        (length,) = struct.unpack_from(">i", segment, at + 8)
+        (attributes,) = struct.unpack_from(">h", segment, at + 21)
+        found.append((attributes & 7, struct.unpack_from(">q", segment, at + 43)[0]))
+        at += 12 + length
+    return found
+
+
+def test_batches_are_idempotent_and_not_compressed_by_the_client(own_broker: Served, client: str) -> None:
+    """In the log of a topic that keeps what its writers do."""
+    stream = Stream(own_broker.bootstrap, options="&compression=none", client=client)
+    stream.source().close()
+    sink = stream.sink()
+    independent.alter_topic(stream.server, stream.topic, {"compression.type": "producer"})
+    segment = own_broker.data_dir / "log" / f"{stream.topic}-0" / f"{0:020d}.log"
+
+    def keeps() -> bool:
+        settings = {"compression.type": "lz4", "enable.idempotence": False}
+        independent.produce(stream.server, stream.topic, [bytes(10_000)], **settings)
+        return batches(segment.read_bytes())[-1] == (3, -1)
+
+    wait_for(keeps)
+    made = trajectory(T=500)
+    sink.put(replace(made, arrays={**made.arrays, "obs": np.zeros_like(made.arrays["obs"])}), timeout_s=10)
+    sink.flush(timeout_s=30)
+    compression, producer = batches(segment.read_bytes())[-1]
+    assert compression == 0
+    assert producer >= 0
     stream.close()
 
 

@@ -85,6 +85,15 @@ def test_the_configs_numbers_are_the_validators(reason: str, expected: dict[str,
     assert refused.value.reason == reason
 
 
+@pytest.mark.parametrize("name", ["learner_epoch", "policy_version", "lease", "seq"])
+@pytest.mark.parametrize("number", [-1, 2**62 + 1, 2**63 - 1])
+def test_stamps_that_no_run_reaches_are_refused(name: str, number: int) -> None:
+    stamps: dict[str, Any] = {name: number}
+    with pytest.raises(Rejected, match=f"{name} is {number}") as refused:
+        validate(replace(trajectory(), **stamps), Expected(SCHEMA, "run"))
+    assert refused.value.reason == "range"
+
+
 @pytest.mark.parametrize(
     "episode", [Episode(1e308, 3), Episode(-2 * MAX_ABS, 3), Episode(1.0, -1), Episode(1.0, 2**63 - 1)]
 )
@@ -93,6 +102,9 @@ def test_episodes_nobody_played_are_refused(episode: Episode) -> None:
         validate(replace(trajectory(), episodes=(episode,)), Expected(SCHEMA, "run"))
     assert refused.value.reason == "range"
     too_many = (Episode(1.0, 1),) * (trajectory().T * trajectory().B + 1)
+    whole = Expected(SCHEMA, "run", episodes_whole=True)
+    with pytest.raises(Rejected, match="an episode of 5 steps"):
+        validate(replace(trajectory(), episodes=(Episode(1.0, trajectory().T + 1),)), whole)
     with pytest.raises(Rejected, match="episodes ended"):
         validate(replace(trajectory(), episodes=too_many), Expected(SCHEMA, "run"))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from headrace.common.metrics import Metrics
+from headrace.common.weights.base import Progress
 from headrace.launch import cli
 from headrace.launch.load import load
 from headrace.launch.run_paramserver import options
@@ -92,6 +93,22 @@ def test_the_learner_and_the_actors_have_tokens_of_their_own(
     for wrong in ("empty", "none"):
         said = refused(capsys, "paramserver", *RUN, *settings(token_file=tmp_path / wrong))
         assert f"weights.token_file {tmp_path}/{wrong}" in said
+
+
+def test_the_ledger_is_what_the_config_says() -> None:
+    overrides = ["weights.lease_max_s=2", "weights.lease_ttl_s=100", "algorithm.fragments=4", "learner.max_staleness=1"]
+    made = options(load("cartpole-ppo", overrides)).ledger()
+    made.admit(Progress(8, accepted=0), 0.0)
+    assert made.begin(900, 1, 0.0, peer="there") is not None
+    here = [made.begin(n, 1, 0.0, peer="here") for n in range(8)]
+    assert [lease is not None for lease in here] == [True] * 4 + [False] * 4, "half of the eight that may be out"
+    made.expire(1.9)
+    assert made.begun == 5
+    made.expire(2.0)
+    assert made.begun == 0
+    told = options(load("cartpole-ppo", [*overrides, "weights.leases_per_peer=3"]))
+    assert (told.leases_per_peer, told.workers) == (3, 0)
+    assert options(load("cartpole-ppo", [*overrides, "learner.max_staleness=0", "actors.processes=3"])).workers == 3
 
 
 @pytest.mark.parametrize("role", ["actor", "evaluator", "learner"])

@@ -108,6 +108,48 @@ def test_an_environment_that_cannot_be_had_is_one_line(env, says):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({}, ""),
+        ({"steps": 9}, "shape"),
+        ({"envs": 500}, "shape"),
+        ({"actor_id": 1}, "lease"),
+        ({"task_id": "Acrobot-v1"}, "schema"),
+        ({"run_id": "y"}, "run"),
+    ],
+)
+def test_the_learner_takes_what_the_config_says_of_a_fragment(wrong, reason):
+    overrides = ["run.id=x", "actors.envs=3", "actors.fragment_steps=8", "learner.max_staleness=0"]
+    assert refusal(Blueprint(load("cartpole-ppo", overrides)), **{"steps": 8, "envs": 3} | wrong) == reason
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [({}, ""), ({"envs": 4}, "shape"), ({"steps": 21}, "shape"), ({"steps": 1}, ""), ({"valid_of": 4}, "empty")],
+)
+def test_the_learner_takes_what_the_config_says_of_a_group(wrong, reason):
+    blueprint = Blueprint(load("cartpole-grpo", ["run.id=x", "algorithm.group_size=5", "algorithm.max_steps=20"]))
+    assert refusal(blueprint, **{"steps": 20, "envs": 5} | wrong) == reason
+
+
+def refusal(blueprint, steps, envs, valid_of=None, **stamps):
+    """Why a fragment of zeros of that size is refused, "" if it is not. ``valid_of``: columns with a valid step."""
+    rows = {Layout.STEP: (steps, envs), Layout.CHAIN: (steps + 1, envs), Layout.FINAL: (0,)}
+    arrays = {n: np.zeros((*rows[f.layout], *f.shape), f.dtype) for n, f in blueprint.schema.fields.items()}
+    if "valid" in arrays:
+        arrays["valid"][0, :valid_of] = True
+    who = {
+        "run_id": "x", "learner_epoch": 1, "actor_id": 0, "incarnation": 1, "seq": 0, "policy_version": 0, "lease": 0,
+        "task_id": "CartPole-v1", "schema_hash": blueprint.schema.hash,
+    }  # fmt: skip
+    try:
+        blueprint.check_fragment(Trajectory(**who | stamps, T=steps, B=envs, arrays=arrays))
+    except Rejected as refused:
+        return refused.reason
+    return ""
+
+
 def fits(steps, ends, cap):
     """Whether the codec takes a fragment of cartpole-ppo, all of its steps ending an episode or none."""
     blueprint = Blueprint(load("cartpole-ppo", ["run.id=x"]))

@@ -122,7 +122,8 @@ def test_somebody_elses_lease_buys_nothing_and_is_not_spent(carrier):
     assert intake.take(5.0).trajectory.actor_id == 0
     assert metrics.value("learner_rejected_total", reason="lease") == 2
     assert metrics.value("learner_rejected_total", reason="nan") == 1, "what is wrong in itself says more"
-    assert intake.account().spent == ((0, 1),)
+    assert [refused.lease for refused in intake.take_refused()] == [None] * 3
+    assert (intake.account().spent, intake.account().issued) == (((0, 1),), 1)
     intake.close()
 
 
@@ -174,7 +175,10 @@ def test_what_the_carrier_could_not_decode_is_counted_once_over_all_lives(carrie
     intake = open_intake(carrier, Metrics("learner"), examined={0: 8})
     wait_until(lambda: intake.examined == {0: 9, 1: 1})
     wait_until(lambda: not carrier.undecodable)
-    assert [refused.reason for refused in intake.take_refused()] == ["malformed", "size"]
+    assert [(refused.reason, refused.lease) for refused in intake.take_refused()] == [
+        ("malformed", None), ("size", None)
+    ]  # fmt: skip
+    assert intake.account().spent == ()
     intake.close()
 
 

@@ -92,6 +92,14 @@ def test_a_former_epochs_fragments_are_welcome_and_a_later_ones_not() -> None:
         leases.judge(of(3, epoch=3), 1)
 
 
+def test_so_many_are_remembered_and_not_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.learner.leases.MAX_OUT", 3)
+    leases = heard(*((number, 0, 1) for number in range(5, 10)))
+    assert [leases.judge(of(number), 1) for number in (7, 8, 9)] == [True] * 3
+    with pytest.raises(Rejected, match="not out"):
+        leases.judge(of(6), 1)
+
+
 def test_what_a_server_issued_before_it_died_waits_until_its_worker_calls_the_next_one() -> None:
     clock = Clock()
     leases = heard(next_lease=10, clock=clock)

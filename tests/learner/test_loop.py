@@ -16,7 +16,7 @@ from headrace.algorithms.ppo import PPO, Config
 from headrace.common.metrics import Metrics
 from headrace.common.transport import Limits, Received
 from headrace.common.transport.memory import Memory
-from headrace.common.types import Trajectory, Weights
+from headrace.common.types import Episode, Trajectory, Weights
 from headrace.common.validation import Expected, validate
 from headrace.common.weights.base import LedgerState, Progress
 from headrace.learner.counters import Identity
@@ -152,8 +152,32 @@ def test_nobody_moves_a_counter_by_what_a_record_claims(make: Make) -> None:
         carrier.put(replace(fragment(lease, seq=lease, version=version), learner_epoch=epoch))
     until(lambda: learner.step(0.01) or sum(learner.counters.rejected.values()) == 4)
     assert learner.counters.rejected == {"lease": 2, "range": 2}
-    after = replace(told[-1], next_lease=0)
-    assert after == replace(before, spent=((5, 6),)), "lease 5 was its own, and bought nothing"
+    assert told[-1] == replace(before, next_lease=100, spent=((5, 6),)), "lease 5 was its own, and bought nothing"
+    kept = learner.snapshot()[1]
+    assert (kept["issued"], kept["spent"]) == (100, ((5, 6),)), "the next life believes no more"
+
+
+def test_invented_actors_leave_nothing_in_a_checkpoint(make: Make) -> None:
+    learner, carrier, _ = make()
+    feed(learner, carrier, fragment(0, seq=0))
+    before = learner.snapshot()[1]
+    for n in range(300):
+        carrier.put(fragment(2**40 + n, actor=n % 30, incarnation=n))
+    carrier.put(fragment(0, seq=0))
+    until(lambda: learner.step(0.01) or learner.counters.rejected == {"lease": 300, "duplicate": 1})
+    after = learner.snapshot()[1]
+    assert after["examined"] == {"0": 302}
+    after |= {"examined": before["examined"], "counters": after["counters"] | {"rejected": {}}}
+    after["counters"]["trained_s"] = before["counters"]["trained_s"]
+    assert after == before
+
+
+def test_an_episode_longer_than_the_run_is_refused(make: Make) -> None:
+    learner, carrier, _ = make()
+    for lease, length in ((0, 2**31), (1, 1000)):
+        carrier.put(replace(fragment(lease, seq=lease), episodes=(Episode(1.0, length),)))
+    until(lambda: learner.step(0.01) or learner.counters.version == 1)
+    assert learner.counters.rejected == {"range": 1}, "as many fragments as may be early can have been begun before"
 
 
 def test_what_a_former_learner_collected_is_welcome_until_this_ones_comes(make: Make) -> None:

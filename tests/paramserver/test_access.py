@@ -90,6 +90,19 @@ def test_an_actors_token_does_not_publish(rig: Rig, token: str) -> None:
     assert not server.ready
 
 
+@pytest.mark.parametrize("token", ["", "actor-secret"])
+def test_an_actors_token_does_not_move_the_counters(rig: Rig, token: str) -> None:
+    server = rig.server(**TOKENS)
+    publisher = rig.publisher(server.address, "learner-secret")
+    publisher.publish(weights(0), PLENTY)
+    publisher.flush(10.0)
+    request = pb.AdmitRequest(run_id=RUN, writer=1, learner_epoch=9).SerializeToString()
+    metadata = (("authorization", f"Bearer {token}"),)
+    with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as refused:
+        channel.unary_unary(f"/{SERVICE}/Admit")(request, timeout=10, metadata=metadata)
+    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
 def test_tls(rig: Rig, tmp_path: Path) -> None:
     cert, key = self_signed(tmp_path)
     server = rig.server("localhost:0", tls_cert=cert, tls_key=key, **TOKENS)
@@ -160,6 +173,17 @@ def test_one_host_cannot_take_every_slot(rig: Rig) -> None:
         with pytest.raises(grpc.RpcError, match=r"2 subscribers of 127\.0\.0\.1 are being served; try again"):
             next(iter(third))
     rig.publisher(f"{other}:{port}").publish(weights(0), PLENTY)
+
+
+def test_there_are_so_many_slots_in_all(rig: Rig, tmp_path: Path) -> None:
+    server = rig.server(f"unix:{tmp_path}/w", max_subscribers=2)
+    wait_in_line(rig, server.address, 2)
+    request = pb.SubscribeRequest(run_id=RUN, have_epoch=-1, have_version=-1).SerializeToString()
+    with grpc.insecure_channel(server.address) as channel:
+        third = channel.unary_stream(f"/{SERVICE}/Subscribe")(request, timeout=10)
+        with pytest.raises(grpc.RpcError, match="2 subscribers are being served; try again"):
+            next(iter(third))
+    rig.publisher(server.address).publish(weights(0), PLENTY)
 
 
 def test_one_connection_cannot_take_every_slot(rig: Rig, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from headrace.common.weights.base import Progress
 from headrace.common.weights.client import Client
 from headrace.common.weights.join import join
 
-from .servers import PLENTY, RUN, Rig, wait_for, weights
+from .servers import PLENTY, RUN, Rig, collect, wait_for, weights
 
 
 def test_a_worker_that_ends_gives_its_lease_back_at_once(rig: Rig) -> None:
@@ -69,6 +69,20 @@ def test_the_end_of_a_run_reaches_everybody(rig: Rig) -> None:
     heir.publish(weights(0, epoch=2), PLENTY)
     heir.flush(10.0)
     assert rig.subscriber(server.address, 5).next(-1, 20.0) is not None, "it goes on with a new learner"
+
+
+def test_who_is_waited_for_is_shown(rig: Rig) -> None:
+    server = rig.server(workers=2, lost_after_s=1000.0)
+    rig.publisher(server.address).publish(weights(0), Progress(2))
+    shown = rig.server_metrics.value
+    first, second = rig.subscriber(server.address, 0), rig.subscriber(server.address, 1)
+    assert collect(first, -1, 10.0) is not None
+    assert first.next(0, 0.1) is None  # it says that it has put
+    wait_for(lambda: shown("lease_oldest_worker") == 1)
+    wait_for(lambda: min(shown("lease_oldest_seconds"), shown("lease_oldest_silent_seconds")) > 0.5)
+    assert collect(second, -1, 10.0) is not None
+    assert second.next(0, 0.1) is None
+    wait_for(lambda: shown("lease_oldest_worker") == -1)
 
 
 def test_who_was_not_told_its_number_is_given_a_free_one(rig: Rig) -> None:

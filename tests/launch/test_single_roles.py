@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -120,3 +122,45 @@ def test_it_goes_on_with_other_settings_and_keeps_the_former(finished):
     result = json.loads((finished.dir / "result.json").read_text())
     assert result["evaluation"] is None
     assert result["env_steps"] >= 4000
+
+
+@pytest.fixture
+def new_run(tmp_path: Path) -> Iterator[Callable[..., Run]]:
+    runs: list[Run] = []
+
+    def make(*settings: str) -> Run:
+        runs.append(Run(tmp_path, "ppo", *settings))
+        return runs[-1]
+
+    yield make
+    for run in runs:
+        run.close()
+
+
+def test_actors_without_an_index_share_out_the_numbers_and_all_go_home_with_their_learner(new_run):
+    """In lockstep nothing moves unless each of them is another worker."""
+    run = new_run("learner.max_staleness=0", "run.total_steps=2000")
+    learner = run.role("learner", "--episodes", "0")
+    others = {name: run.role(*name.split()) for name in ("paramserver", "actor", "actor --metrics-port 0", "evaluator")}
+    code, said = run.end(learner)
+    assert code == 0, said
+    for name, process in others.items():
+        code, said = run.end(process)
+        assert code == 0, (name, said)
+
+
+def test_who_stays_waits_for_the_next_learner_and_is_healthy(new_run):
+    """As a platform wants it that starts again whatever ends."""
+    run = new_run("run.total_steps=2000", "actors.processes=1")
+    staying = {name: run.role(name, "--stay") for name in ("paramserver", "actor", "evaluator")}
+    for life, steps in enumerate((2000, 4000), start=1):
+        learner = run.role("learner", "--resume", "--episodes", "0", "--set", f"run.total_steps={steps}")
+        code, said = run.end(learner)
+        assert code == 0, (life, said)
+        time.sleep(7.0 if life == 1 else 0.0)  # longer than a parameter server that does not stay
+        assert {name: process.poll() for name, process in staying.items()} == dict.fromkeys(staying)
+        assert all(run.metrics(role)[("up_seconds",)] > 7.0 for role in staying), "they answer"
+    assert run.checkpoint().info["learner_epoch"] == 2
+    for process in staying.values():
+        process.terminate()
+    assert {name: run.end(process)[0] for name, process in staying.items()} == dict.fromkeys(staying, 0)

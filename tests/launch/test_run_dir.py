@@ -101,7 +101,9 @@ def test_a_killed_run_keeps_its_directory_until_its_last_process_has_ended(tmp_p
     assert process.stdout is not None
     child = int(process.stdout.readline())
     process.kill()
-    process.communicate()
+    process.wait()
+    process.stdout.close()  # its child has it as well: to read to its end would be to wait for the child
+    assert alive(child)
     claim_again(tmp_path / "run").close()
     assert not alive(child)
 

@@ -283,7 +283,7 @@ def test_a_password_is_never_written(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(run_files, "write", lambda *_: pytest.fail("written before it was checked"))
     url = "transport.url=kafka://user:PASSWORD@127.0.0.1:9092/t"
     assert main(["train", "cartpole-ppo", "--set", url, "--run-dir", str(tmp_path / "run")]) == 2
-    assert "PASSWORD" not in capsys.readouterr().err
+    assert "user:" not in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

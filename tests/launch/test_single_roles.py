@@ -151,16 +151,20 @@ def test_actors_without_an_index_share_out_the_numbers_and_all_go_home_with_thei
 
 def test_who_stays_waits_for_the_next_learner_and_is_healthy(new_run):
     """As a platform wants it that starts again whatever ends."""
-    run = new_run("run.total_steps=2000", "actors.processes=1")
-    staying = {name: run.role(name, "--stay") for name in ("paramserver", "actor", "evaluator")}
-    for life, steps in enumerate((2000, 4000), start=1):
-        learner = run.role("learner", "--resume", "--episodes", "0", "--set", f"run.total_steps={steps}")
+    run = new_run("actors.processes=1")
+    staying, visitor = {"paramserver": run.role("paramserver", "--stay")}, run.role("actor")
+    for life, linger_s in enumerate((7.0, 2.0, 2.0), start=1):  # as long as who does not stay would take to go
+        learner = run.role("learner", "--resume", "--episodes", "0", "--set", f"run.total_steps={2000 * life}")
         code, said = run.end(learner)
         assert code == 0, (life, said)
-        time.sleep(7.0 if life == 1 else 0.0)  # longer than a parameter server that does not stay
+        if life == 1:
+            assert run.end(visitor)[0] == 0, "and nobody calls the parameter server any more"
+        time.sleep(linger_s)
         assert {name: process.poll() for name, process in staying.items()} == dict.fromkeys(staying)
-        assert all(run.metrics(role)[("up_seconds",)] > 7.0 for role in staying), "they answer"
-    assert run.checkpoint().info["learner_epoch"] == 2
+        assert all(run.metrics(role)[("up_seconds",)] > linger_s for role in staying), "they answer"
+        if life == 1:
+            staying |= {name: run.role(name, "--stay") for name in ("actor", "evaluator")}
+    assert run.checkpoint().info["learner_epoch"] == life
     for process in staying.values():
         process.terminate()
     assert {name: run.end(process)[0] for name, process in staying.items()} == dict.fromkeys(staying, 0)

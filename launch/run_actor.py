@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from headrace.actor.rollout_worker import RolloutWorker
 from headrace.actor.watchdog import Watchdog
-from headrace.common.errors import Closed, Fenced, Finished
+from headrace.common.errors import Closed, Fenced, Finished, NoAnswer
 from headrace.common.metrics import Metrics
 from headrace.common.pulse import Pulse
 from headrace.common.transport import open_sink
@@ -46,14 +46,23 @@ def run(args: argparse.Namespace) -> int:
     faulthandler.enable()  # where an environment crashed the process stands in the log
     watch_memory(limit_bytes(config, args.supervised is not None), stop)
     with announced(args, metrics, pulse, args.index or 0):
-        while True:
+        acted = False
+        while not stop():
+            pulse.beat()
             try:
                 act(config, args.index, metrics, stop, pulse, stay=args.stay or args.supervised is not None)
-                break
+                if not args.stay:
+                    break
+                acted = True
             except Fenced:
                 if args.index is not None:
                     raise
                 # Another process has our number by right, or by the accident of a new server: there are others.
+            except NoAnswer as nobody:
+                if not acted:
+                    raise
+                print(f"actor: {nobody}; goes on waiting", file=sys.stderr, flush=True)
+            time.sleep(_LEASE_WAIT_S)
     if stop.reason:
         print(f"actor {args.index or 0}: {stop.reason}", file=sys.stderr, flush=True)
     return 1 if stop.reason else 0

@@ -22,6 +22,8 @@ from headrace.launch.stopping import Stop
 from headrace.observe.rows import MetricsLog
 
 _WAIT_S = 1.0
+#: Newer than any version: who has it waits for the end of the run, or for its next learner.
+_NEWEST = (1 << 63) - 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,15 +50,18 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.closing(log), announced(args, metrics, pulse):
         while not stop():
             pulse.beat()
+            wanted, wait_s = have, _WAIT_S
+            if (left_s := due_s - time.monotonic()) > 0:
+                wanted, wait_s = _NEWEST, min(_WAIT_S, left_s)
             try:
-                weights = follower.newest(have, _WAIT_S) if time.monotonic() >= due_s else None
+                weights = follower.newest(wanted, wait_s)
             except Finished as end:
                 if not args.stay:
                     print(f"evaluator: {end}", flush=True)
                     break
-                weights, due_s = None, time.monotonic() + args.every_s
+                weights = None
+                time.sleep(_WAIT_S)
             if weights is None:
-                time.sleep(min(_WAIT_S, max(0.0, due_s - time.monotonic())))
                 continue
             have, due_s = weights.version, time.monotonic() + args.every_s
             policy.load(weights)

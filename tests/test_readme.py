@@ -57,6 +57,14 @@ def test_every_command_of_a_page_exists(page):
         check(words)
 
 
+def test_the_readme_says_where_the_command_is_after_make_demo():
+    found = re.search(r"^BIN := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert found
+    before_its_first_use = (ROOT / "README.md").read_text().partition("headrace presets")[0]
+    assert f"`{found[1]}/headrace`" in before_its_first_use
+    assert f"`source {found[1]}/activate`" in before_its_first_use
+
+
 def test_relative_links_of_a_page_lead_somewhere():
     for page in PAGES:
         for link in re.findall(r"\]\(([^)#\s]+)", page.read_text()):

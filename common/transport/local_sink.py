@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from headrace.common import codec
-from headrace.common.errors import Closed, TransportError, UsageError
+from headrace.common.errors import Closed, NoAnswer, TransportError
 from headrace.common.metrics import Metrics
 from headrace.common.transport.base import Limits
 from headrace.common.transport.memory_file import BYE, RECORD, TAKEN, Files, socket_path
@@ -45,7 +45,7 @@ class _Pending:
 
 
 class LocalSink:
-    """The writing half, for one thread. Raises :class:`UsageError` when no learner listens within ``reconnect_s``."""
+    """The writing half, for one thread. Raises :class:`NoAnswer` when no learner listens within ``reconnect_s``."""
 
     def __init__(self, url: str, limits: Limits, metrics: Metrics, key: str, reconnect_s: float = 30.0) -> None:
         self._path = socket_path(url)
@@ -63,7 +63,7 @@ class LocalSink:
         try:
             self._connect(self._lost_at_s + reconnect_s)
         except TransportError as e:
-            raise UsageError(f"carrier {url!r}: no learner listens there ({key} waited {reconnect_s:g} s)") from e
+            raise NoAnswer(f"carrier {url!r}: no learner listens there ({key} waited {reconnect_s:g} s)") from e
 
     def put(self, trajectory: Trajectory, timeout_s: float | None = None) -> None:
         """Hand over one fragment; waits while ``limits.queue_bytes`` are not taken. A put that raises left nothing."""

@@ -185,6 +185,10 @@ def test_status_says_that_everything_is_refused_and_the_learner_goes_on(new_run:
         thread.join()
         sink.close(timeout_s=10)
     assert learner.poll() is None
+    assert learner.stderr is not None
+    said = r"learner: no new version for 10 s; \d+ fragments wait in the carrier; refused so far: malformed \d+"
+    line = next(line for line in learner.stderr if "no new version" in line)
+    assert re.fullmatch(said, line.strip()), "the learner says so itself"
 
 
 def test_status_names_the_worker_that_lockstep_waits_for(new_run: Callable[..., Run]) -> None:

@@ -167,6 +167,21 @@ def test_what_was_learnt_is_kept_when_an_error_ends_it(
         assert run.checkpoint().step == 0, "the one before it began"
 
 
+def test_its_place_in_the_log_is_kept_before_anybody_can_hold_a_lease(
+    new_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It dies in its first publication."""
+
+    def broken(*args: object) -> None:
+        raise Breaks
+
+    run = new_run("ppo", "run.checkpoint_every_s=3600")
+    monkeypatch.setattr(InProcess, "publish", broken)
+    with pytest.raises(Breaks):
+        learn_alone(run)
+    assert run.checkpoint().step == 0
+
+
 def test_a_learner_that_was_replaced_keeps_nothing(
     new_run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:

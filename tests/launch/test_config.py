@@ -190,3 +190,8 @@ def test_a_group_that_may_not_fit_is_a_warning(capsys):
     said = capsys.readouterr().err
     assert said.startswith("warning: algorithm.max_steps = 500: a group of ")
     assert "transport.record_bytes is 65,536; algorithm.max_steps up to " in said
+
+
+def test_a_broker_without_a_topic_means_one_of_the_runs_own():
+    config = with_addresses(load("cartpole-ppo", ["run.id=x", "transport.url='kafka://h:1?partitions=3'"]))
+    assert config.transport.url == "kafka://h:1/headrace-x?partitions=3"

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from headrace.algorithms.base import State
+from headrace.common.errors import TransportError
+from headrace.common.metrics import Metrics
+from headrace.common.transport import Limits
+from headrace.common.transport.local_sink import LocalSink
 from headrace.launch.load import load
 from headrace.launch.serial import run_serial
 from headrace.learner import checkpoint_reader
@@ -74,6 +80,39 @@ def test_replay_and_groups_are_too(tmp_path, preset):
 def test_continuous_actions_are_too(tmp_path):
     wanted = serial("cartpole-ppo", "task.env=Pendulum-v1")
     assert_equal(processes("cartpole-ppo", tmp_path / "run", 2, "task.env=Pendulum-v1"), wanted)
+
+
+@contextlib.contextmanager
+def junk(path: Path) -> Iterator[None]:
+    """Inside, somebody puts what is no record into the carrier at ``path``, from its learner's start to its end."""
+    stop = threading.Event()
+
+    def pester() -> None:
+        sink = LocalSink(f"local://{path}", Limits(), Metrics("actor"), "junk", reconnect_s=60.0)
+        with contextlib.suppress(TransportError):  # the learner has come to its end
+            while not stop.wait(0.005):
+                sink.put_frame([b"junk" * 25])
+        sink.close(timeout_s=0.0)
+
+    thread = threading.Thread(target=pester)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_junk_moves_no_lease(tmp_path):
+    """A lease refunded that nobody had spent would let fragments overtake each other for good."""
+    wanted = serial("cartpole-ppo")
+    with junk(tmp_path / "t"):
+        found = processes("cartpole-ppo", tmp_path / "run", 2, f"transport.url='local://{tmp_path}/t'")
+    refused = found[1].pop("rejected")
+    assert refused.keys() == {"malformed"}
+    assert refused["malformed"] > 20
+    assert wanted[1].pop("rejected") == {}
+    assert_equal(found, wanted)
 
 
 def test_another_seed_makes_other_parameters():

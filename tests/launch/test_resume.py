@@ -16,6 +16,7 @@ from headrace.algorithms import ALGORITHMS
 from headrace.common.errors import LogLost, UsageError
 from headrace.launch import init_from, resume, run_files
 from headrace.launch.build import Blueprint, with_addresses
+from headrace.launch.cli import main
 from headrace.launch.config import Config
 from headrace.launch.load import load
 from headrace.learner.checkpoint_reader import Checkpoint, latest
@@ -266,18 +267,23 @@ def test_another_task_is_refused_and_nothing_is_touched(finished):
     assert content(finished) == before
 
 
-def test_what_only_the_learner_refuses_is_not_kept(finished):
+@pytest.mark.parametrize(
+    "refused", ["learner.device=cuda:77", "weights.tls_client_cert=nowhere.pem"], ids=["by train", "by the learner"]
+)
+def test_what_is_refused_is_not_kept(finished, refused):
     before = (finished / "config.toml").read_bytes()
-    change = ["--set", "run.total_steps=100_000", "--set", "learner.device=cuda:77"]
+    change = ["--set", "run.total_steps=100_000", "--set", refused]
     done = headrace("train", "--resume", "--run-dir", str(finished), *change)
     assert done.returncode == 2, done.stdout + done.stderr
     assert (finished / "config.toml").read_bytes() == before
 
 
-def test_a_password_is_never_written(tmp_path):
+def test_a_password_is_never_written(tmp_path, monkeypatch, capsys):
+    """Not even until the start is refused."""
+    monkeypatch.setattr(run_files, "write", lambda *_: pytest.fail("written before it was checked"))
     url = "transport.url=kafka://user:PASSWORD@127.0.0.1:9092/t"
-    done = headrace("train", "cartpole-ppo", "--set", url, "--run-dir", str(tmp_path / "run"))
-    assert done.returncode == 2
+    assert main(["train", "cartpole-ppo", "--set", url, "--run-dir", str(tmp_path / "run")]) == 2
+    assert "user:" not in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

@@ -101,7 +101,9 @@ def test_a_killed_run_keeps_its_directory_until_its_last_process_has_ended(tmp_p
     assert process.stdout is not None
     child = int(process.stdout.readline())
     process.kill()
-    process.communicate()
+    process.wait()
+    process.stdout.close()  # its child has it as well: to read to its end would be to wait for the child
+    assert alive(child)
     claim_again(tmp_path / "run").close()
     assert not alive(child)
 
@@ -116,6 +118,10 @@ def test_a_directory_with_a_run_in_it_is_not_taken_for_another(tmp_path: Path, n
 
 def test_what_cannot_be_a_run_directory_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for path in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/headrace")):
-        with pytest.raises(UsageError, match=f"{path}: .*; name a run directory that can be written by --run-dir"):
+    can_be = "name a run directory that can be written by --run-dir"
+    read_only = Path("/proc")  # to root as well
+    for path in (tmp_path / "file", tmp_path / "file" / "below", read_only / "headrace", read_only):
+        with pytest.raises(UsageError, match=f"{path}: .*; {can_be}"):
             claim(path)
+    with pytest.raises(UsageError, match=f"{read_only}/ppo-1: .*; {can_be}"):
+        claim_next("ppo", read_only)

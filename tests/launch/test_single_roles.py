@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -120,3 +122,49 @@ def test_it_goes_on_with_other_settings_and_keeps_the_former(finished):
     result = json.loads((finished.dir / "result.json").read_text())
     assert result["evaluation"] is None
     assert result["env_steps"] >= 4000
+
+
+@pytest.fixture
+def new_run(tmp_path: Path) -> Iterator[Callable[..., Run]]:
+    runs: list[Run] = []
+
+    def make(*settings: str) -> Run:
+        runs.append(Run(tmp_path, "ppo", *settings))
+        return runs[-1]
+
+    yield make
+    for run in runs:
+        run.close()
+
+
+def test_actors_without_an_index_share_out_the_numbers_and_all_go_home_with_their_learner(new_run):
+    """In lockstep nothing moves unless each of them is another worker."""
+    run = new_run("learner.max_staleness=0", "run.total_steps=2000")
+    learner = run.role("learner", "--episodes", "0")
+    others = {name: run.role(*name.split()) for name in ("paramserver", "actor", "actor --metrics-port 0", "evaluator")}
+    code, said = run.end(learner)
+    assert code == 0, said
+    for name, process in others.items():
+        code, said = run.end(process)
+        assert code == 0, (name, said)
+
+
+def test_who_stays_waits_for_the_next_learner_and_is_healthy(new_run):
+    """As a platform wants it that starts again whatever ends."""
+    run = new_run("actors.processes=1")
+    staying, visitor = {"paramserver": run.role("paramserver", "--stay")}, run.role("actor")
+    for life, linger_s in enumerate((7.0, 2.0, 2.0), start=1):  # as long as who does not stay would take to go
+        learner = run.role("learner", "--resume", "--episodes", "0", "--set", f"run.total_steps={2000 * life}")
+        code, said = run.end(learner)
+        assert code == 0, (life, said)
+        if life == 1:
+            assert run.end(visitor)[0] == 0, "and nobody calls the parameter server any more"
+        time.sleep(linger_s)
+        assert {name: process.poll() for name, process in staying.items()} == dict.fromkeys(staying)
+        assert all(run.metrics(role)[("up_seconds",)] > linger_s for role in staying), "they answer"
+        if life == 1:
+            staying |= {name: run.role(name, "--stay") for name in ("actor", "evaluator")}
+    assert run.checkpoint().info["learner_epoch"] == life
+    for process in staying.values():
+        process.terminate()
+    assert {name: run.end(process)[0] for name, process in staying.items()} == dict.fromkeys(staying, 0)

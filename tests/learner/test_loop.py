@@ -211,6 +211,24 @@ def test_what_waits_is_told_and_read_again_after_a_resume(make: Make) -> None:
     assert learner.snapshot()[1]["positions"] == {"0": 6}
 
 
+def test_samples_and_what_waits_are_metrics(make: Make) -> None:
+    learner, carrier, _ = make(per_version=2)
+    feed(learner, carrier, fragment(0, seq=0))
+    learner.finish(1.0)  # whenever the parameter server is told
+    assert learner.metrics.value("learner_queue_fragments") == 1
+    feed(learner, carrier, fragment(1, seq=1))
+    assert learner.metrics.value("learner_queue_fragments") == 0
+    assert learner.metrics.value("learner_samples_total") == learner.counters.samples == 2 * fragment(0).steps
+
+
+def test_a_fresh_learner_keeps_where_every_partition_begins(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Numbered, "position", lambda self: {0: 0, 1: 7, 2: 3})
+    learner, carrier, _ = make()
+    assert learner.snapshot()[1]["positions"] == {"0": 0, "1": 7, "2": 3}
+    feed(learner, carrier, fragment(0, seq=0))
+    assert learner.snapshot()[1]["positions"] == {"0": 1, "1": 7, "2": 3}
+
+
 def test_a_learner_that_waits_says_so(make: Make) -> None:
     learner, _, told = make()
     until(lambda: learner.step(0.05) or len(told) >= 3)

@@ -188,6 +188,9 @@ def test_who_is_waited_for_is_named_while_nothing_moves() -> None:
     server.set("lease_oldest_seconds", 41.3)
     server.set("lease_oldest_silent_seconds", 0.4)
     assert judge([scraped(learner), actor, scraped(server)]).sentence == "waiting for worker 7 (lease out for 41 s)"
+    server.set("lease_oldest_seconds", 8.0)
+    assert judge([scraped(learner), actor, scraped(server)]).name == "waiting", "10 s, and nobody has to look twice"
+    server.set("lease_oldest_seconds", 41.3)
     server.set("lease_oldest_silent_seconds", 40.6)
     verdict = judge([scraped(learner), actor, scraped(server)])
     assert verdict.sentence == "waiting for worker 7 (lease out for 41 s, not heard of for 41 s)"

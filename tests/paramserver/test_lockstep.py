@@ -103,3 +103,11 @@ def test_who_does_not_ask_is_waited_for_like_who_does_not_deliver() -> None:
     made.admit(Progress(4, accepted=2, spent=((0, 2),)), 9.0)
     assert made.begin(0, 1, 9.5, received=[0]) == 2
     assert made.waited_for() == WaitedFor(1, 9.0, 8.0), "it has delivered, and does not ask again"
+
+
+def test_no_lease_expires_by_time_alone() -> None:
+    made = lockstep(2, 9)
+    assert made.begin(0, 1, 0.0) == 0
+    made.expire(1000.0)
+    assert (0 in made.out.held, made.expired_total) == (True, 0)
+    assert made.waited_for() == WaitedFor(0, 0.0, 0.0), "it is named for as long as it takes"

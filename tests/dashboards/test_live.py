@@ -1,0 +1,39 @@
+"""Every expression of every panel and of every alert gets data from a real system."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from .board import EMPTY_PANELS, Target, rules, targets, without_comparison
+from .live import Live
+
+#: Alerts whose expression has nothing to say of a run in which nothing fails.
+EMPTY_ALERTS = {"CarrierErrors": "kinds of errors are shown once they happen"}
+
+
+@pytest.mark.parametrize("target", targets(), ids=lambda target: target.name)
+def test_a_panels_expression_gets_data(system: Live, target: Target) -> None:
+    if target.instant:
+        values = [value for _, value in system.prometheus.now(target.expression)]
+    else:
+        values = [v for _, curve in system.prometheus.lately(target.expression, 20) for _, v in curve]
+    if target.panel not in EMPTY_PANELS:
+        assert any(map(math.isfinite, values)), target.expression
+
+
+@pytest.mark.parametrize("alert", [rule for rule in rules() if "alert" in rule], ids=lambda rule: rule["alert"])
+def test_an_alerts_expression_gets_data(system: Live, alert) -> None:
+    found = system.prometheus.now(without_comparison(alert["expr"]))
+    assert found or alert["alert"] in EMPTY_ALERTS, without_comparison(alert["expr"])
+
+
+def test_nothing_fires_where_all_is_well(system: Live) -> None:
+    firing = [labels["alertname"] for labels, _ in system.prometheus.now('ALERTS{alertstate="firing"}')]
+    assert firing == []
+
+
+def test_recorded_rules_get_data(system: Live) -> None:
+    names = {rule["record"] for rule in rules() if "record" in rule}
+    assert {name for name in names if system.prometheus.now(name)} == names

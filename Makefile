@@ -48,7 +48,7 @@ test-runs: .venv/.dev
 test-rest: .venv/.dev
 	@$(call by_line,$(BIN)/pytest tests $(addprefix --ignore=,$(RUNS) tests/dashboards/test_render.py))
 
-# PICTURE=docs/images trains LunarLander for some minutes and leaves the pictures of the docs there.
+# PICTURE=docs/images/dashboard.png trains LunarLander for some minutes and leaves the docs' picture there.
 test-dashboards: .venv/.dev  ## every panel of the dashboard, drawn in headless Chromium
 	$(BIN)/pytest tests/dashboards/test_render.py
 

@@ -13,9 +13,23 @@ from pathlib import Path
 from grafana_foundation_sdk.builders import dashboard as dashboards
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as models
+from learning_rows import algorithm, balance, episodes, overview, staleness
 from panels import SOURCE
-from rows import ROWS
+from system_rows import carrier, checkpoints, errors, machine, weights
 
+#: Heading -> its panels, from top to bottom.
+ROWS = {
+    "Is it learning, how fast, and what holds it up?": overview,
+    "Is the pipeline in balance?": balance,
+    "Staleness: how far off-policy": staleness,
+    "The algorithm's own figures": algorithm,
+    "Episodes": episodes,
+    "Weights and leases": weights,
+    "Carrier: Kafka or local": carrier,
+    "Machine and GPU": machine,
+    "Errors and recoveries": errors,
+    "Checkpoints": checkpoints,
+}
 FILE = Path(__file__).resolve().parent / "dashboards" / "headrace.json"
 
 

@@ -70,7 +70,7 @@ def lines(
     decimals: int | None = None,
     none: str = NONE,
 ) -> timeseries.Panel:
-    """Curves over time. ``soft_max``: the axis reaches as far though the values do not. ``bad_above``: where red begins.
+    """Curves over time. ``soft_max``: the axis reaches there though the values do not. ``bad_above``: where red begins.
     ``units``: series (by name) that have another unit, drawn on an axis at the right."""
     panel = timeseries.Panel().line_width(2).show_points(common.VisibilityMode.NEVER)
     panel.fill_opacity(70 if stacked else 15)

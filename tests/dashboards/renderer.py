@@ -22,6 +22,8 @@ from .board import DASHBOARD
 
 RENDER = Path(__file__).with_name("render")
 WIDTH = 1600
+#: As server.py has it.
+SCRAPE_S = 1
 #: Debian's packages.
 NEEDED = {"node": "nodejs", "npm": "npm", "chromium": "chromium"}
 
@@ -33,14 +35,14 @@ def missing() -> list[str]:
 
 @dataclass(frozen=True)
 class Picture:
-    """What to draw: ``seconds`` up to now, ``rows`` of the grid in the second picture (0: none)."""
+    """What to draw: the last ``seconds`` of what a Prometheus knows; and what to keep: ``png`` of ``rows`` of the grid
+    (0: all)."""
 
     prometheus: str
     seconds: float
     png: Path
-    scrape_s: float = 1.0
-    png_first: Path | None = None
-    rows_first: int = 0
+    rows: int = 0
+    dashboard: Path = DASHBOARD
 
 
 def draw(picture: Picture, folder: Path) -> Any:
@@ -51,15 +53,14 @@ def draw(picture: Picture, folder: Path) -> Any:
         "modules": str(modules),
         "dist": str(_bundle(modules)),
         "chromium": shutil.which("chromium"),
-        "dashboard": str(DASHBOARD),
+        "dashboard": str(picture.dashboard),
         "prometheus": picture.prometheus,
         "from_ms": round((now_s - picture.seconds) * 1000),
         "to_ms": round(now_s * 1000),
-        "scrape_s": picture.scrape_s,
+        "scrape_s": SCRAPE_S,
         "width": WIDTH,
         "png": str(picture.png),
-        "png_first": None if picture.png_first is None else str(picture.png_first),
-        "rows_first": picture.rows_first,
+        "rows": picture.rows,
     }
     (folder / "options.json").write_text(json.dumps(options))
     done = _run(["node", str(RENDER / "shoot.mjs"), str(folder / "options.json")], timeout_s=180)

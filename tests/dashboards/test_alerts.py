@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from .board import ROOT, RULES, metrics_in, rules, EXPORTED
+from .board import EXPORTED, ROOT, RULES, metrics_in, rules
 from .server import promtool
 
 CASES = Path(__file__).with_name("alerts_test.yml")

@@ -19,6 +19,7 @@ from .board import RULES
 from .server import promtool
 
 SAMPLES, STEP_S = 60, 5
+BLAMED = "count by (verdict) (headrace:bottleneck:share1m)"
 WELL = {"learner_updates_total": 10.0, "learner_fragments_total": 20.0}
 
 
@@ -94,16 +95,11 @@ def labels(**each: str) -> str:
 @pytest.mark.parametrize("case", CASES)
 def test_shares_and_verdict(case: str, tmp_path: Path) -> None:
     verdict = verdict_of(case)
-    parts = {
-        f'headrace:loop_part:share1m{{part="{part}"}}': (None, round(share, 3)) for part, share in verdict.parts.items()
+    shares = {
+        f'sum by (part) (headrace:loop_part:share1m{{part="{part}"}})': (labels(part=part), round(share, 3))
+        for part, share in verdict.parts.items()
     }
-    named = {expression.replace("headrace:", "sum by (part) (headrace:") + ")": (labels(part=expression.split('"')[1]), value)
-             for expression, (_, value) in parts.items()}  # fmt: skip
-    blamed = "count by (verdict) (headrace:bottleneck:share1m)"
-    check(tmp_path, series_of(case), ROLES, named | {blamed: (labels(verdict=verdict.name), 1)})
-
-
-BLAMED = "count by (verdict) (headrace:bottleneck:share1m)"
+    check(tmp_path, series_of(case), ROLES, shares | {BLAMED: (labels(verdict=verdict.name), 1)})
 
 
 def case_of(verdict: str) -> tuple[dict[str, float], dict[str, float]]:

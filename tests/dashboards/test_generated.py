@@ -21,8 +21,8 @@ UNITS = {"short", "none", "percentunit", "s", "bytes", "Bps", "watt", "celsius",
 
 #: Exported, and on no panel.
 UNSHOWN = {
-    "headrace_restarts_total": "counted by `headrace train`, which is not scraped; on a cluster the platform restarts, and "
-    "the panel Restarts sees it in process_start_time_seconds",
+    "headrace_restarts_total": "counted by `headrace train`, which is not scraped; on a cluster the platform restarts, "
+    "and the panel Restarts sees it in process_start_time_seconds",
     "process_virtual_memory_bytes": "says nothing of a process with torch or gRPC: address space is not memory",
 }
 

@@ -1,7 +1,7 @@
 // node shoot.mjs OPTIONS.json: serve the bundle, the dashboard and a Prometheus from one address, look at them in headless
 // Chromium, print what the page reports of every panel as JSON, and keep a picture.
 //
-// options: modules, dist, chromium, dashboard, prometheus, from_ms, to_ms, scrape_s, width, png
+// options: modules, dist, chromium, dashboard, prometheus, from_ms, to_ms, scrape_s, width, png, rows (of the grid in it, 0: all)
 import { createReadStream, mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { createServer, request } from 'node:http';
 import { createRequire } from 'node:module';
@@ -67,8 +67,7 @@ try {
   await page.goto(`http://127.0.0.1:${server.address().port}/?${query}`);
   await page.waitForFunction('window.report !== undefined', undefined, { timeout: 60_000 });
   const report = await page.evaluate('window.report');
-  if (options.png) await page.screenshot({ path: options.png, clip: await page.evaluate('window.clip(0)') });
-  if (options.png_first) await page.screenshot({ path: options.png_first, clip: await page.evaluate(`window.clip(${options.rows_first})`) });
+  if (!report.failed) await page.screenshot({ path: options.png, clip: await page.evaluate(`window.clip(${options.rows})`) });
   console.log(JSON.stringify({ ...report, errors }));
 } finally {
   await browser.close();

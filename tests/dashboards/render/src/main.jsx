@@ -103,7 +103,7 @@ async function main() {
   await settled(2500);
   for (const { panel, data, problems, empty } of drawn) {
     const box = document.querySelector(`[data-panel="${panel.id}"]`);
-    if (!empty && data) problems.push(...painted(panel, data, theme, box));
+    if (!empty && data && TYPES[panel.type]) problems.push(...painted(panel, data, theme, box));
   }
   window.clip = (rows) => {
     const wanted = panels.filter((panel) => !rows || panel.gridPos.y + panel.gridPos.h <= rows);

@@ -45,7 +45,8 @@ def overview() -> list[Any]:
                (f"sum({rate('learner_env_steps_total')})", "learner")]),
         bars("How busy is each part of the loop?", "The share of its time that each part works. The largest sets the "
              "pace. actors: environment and policy. learner: update, assemble, checkpoint. weights: publication, and "
-             "what no part explains while both ends wait. carrier: put and acknowledgement, as far as the learner waits.",
+             "what no part explains while both ends wait. carrier: put and acknowledgement, as far as the learner "
+             "waits.",
              "percentunit",
              [(m("headrace:loop_part:share1m"), "{{part}}")]),
     ]  # fmt: skip

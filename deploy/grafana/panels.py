@@ -27,6 +27,11 @@ COLOURS = {
     "0": "dark-green", "1": "green", "2": "yellow", "3 and 4": "orange", "more": "red",
     "p10": "light-blue", "median": "blue", "p90": "dark-blue", "p95": "orange", "p99": "red",
 }  # fmt: skip
+#: In the colour of the part they blame.
+VERDICTS = {
+    "actors too few": "blue", "learner too slow": "orange", "weights too slow": "purple", "broker too slow": "green",
+    "balanced": "text", "not known yet": "text", "everything is refused": "red", "waiting for a worker": "red",
+}  # fmt: skip
 NONE = "none yet"
 Steps = Sequence[tuple[float | None, str]]
 
@@ -204,12 +209,13 @@ def _dress(
         query = prometheus.Dataquery().expr(expression).legend_format(legend).ref_id(letter).datasource(SOURCE)
         panel.with_target(query.instant() if instant else query.range())
     for name in _names(targets):
-        colour = {"mode": "fixed", "fixedColor": COLOURS[name]}
+        colour = {"mode": "fixed", "fixedColor": (COLOURS | VERDICTS)[name]}
         panel.override_by_name(name, [models.DynamicConfigValue(id_val="color", value=colour)])
 
 
 #: The names that a label takes as a legend.
 LABELS = {
+    "headrace:bottleneck": list(VERDICTS),
     "sum by (role)": ["actor", "learner", "paramserver", "evaluator"],
     "max by (role)": ["actor", "learner", "paramserver", "evaluator"],
     "headrace:loop_part": ["actors", "learner", "weights", "carrier"],

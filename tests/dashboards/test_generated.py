@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,9 @@ from grafana_foundation_sdk.cog import plugins
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from .board import DASHBOARD, EXPORTED, GRAFANA, dashboard, metrics_in, panels, targets
+from headrace.observe.bottleneck import ADVICE
+
+from .board import DASHBOARD, EXPORTED, GRAFANA, dashboard, metrics_in, panels, recorded, rules, targets
 
 #: Ids of Grafana's value formats that are used; the SDK takes any word.
 UNITS = {"short", "none", "percentunit", "s", "bytes", "Bps", "watt", "celsius", "sci", "dateTimeAsIso",
@@ -78,6 +81,14 @@ def test_a_panel_says_what_it_shows(panel) -> None:
     units = {option["unit"] for option in options if "unit" in option}
     assert units
     assert units <= UNITS
+
+
+def test_every_verdict_has_its_colour() -> None:
+    bottleneck = next(panel for panel in panels() if panel["title"] == "Bottleneck")
+    coloured = {override["matcher"]["options"] for override in bottleneck["fieldConfig"]["overrides"]}
+    named = set(re.findall(r'"verdict", "([^"]+)"', recorded()["headrace:bottleneck:share1m"][0]))
+    assert coloured == named | {rule["labels"]["verdict"] for rule in rules() if "verdict" in rule.get("labels", {})}
+    assert coloured >= set(ADVICE)
 
 
 def test_every_metric_of_an_expression_is_exported() -> None:

@@ -23,7 +23,7 @@ PACKAGES := $(patsubst %/__init__.py,headrace.%,$(filter-out tests/%,$(wildcard 
 .PHONY: help demo test test-runs test-rest test-dashboards dashboards kafka-oldest check lint types format proto bench constraints clean
 
 help:  ## these lines
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/.run  ## train LunarLander on this machine: live table, learning curve, GIF
 	$(BIN)/headrace train $(PRESET) $(ARGS)

@@ -22,7 +22,7 @@ def show_gpu(metrics: Metrics, device: str) -> None:
     try:
         import pynvml
     except ImportError:
-        _log.warning("learner: no figures of the GPU in the metrics; pip install 'headrace[gpu]' for them")
+        _log.info("learner: no figures of the GPU in the metrics; pip install 'headrace[gpu]' for them")
         return
     try:
         pynvml.nvmlInit()

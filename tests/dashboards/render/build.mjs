@@ -1,14 +1,15 @@
 // node build.mjs NODE_MODULES OUT: bundle src/ for the browser, and copy the icons that Grafana's components ask for.
 import { cpSync, mkdirSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 
 const [modules, out] = process.argv.slice(2);
 const { build } = createRequire(join(modules, 'x.js'))('esbuild');
 
 mkdirSync(out, { recursive: true });
 await build({
-  entryPoints: [join(import.meta.dirname, 'src', 'main.jsx')],
+  entryPoints: [join(dirname(fileURLToPath(import.meta.url)), 'src', 'main.jsx')],
   outfile: join(out, 'bundle.js'),
   bundle: true,
   format: 'esm',

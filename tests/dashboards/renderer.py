@@ -87,7 +87,7 @@ def _modules() -> Path:
             made = Path(fresh) / "made"
             made.mkdir()
             (Path(fresh) / "node_modules").rename(made / "node_modules")
-            made.rename(folder)
+            _move(made, folder)
     return folder / "node_modules"
 
 
@@ -98,8 +98,16 @@ def _bundle(modules: Path) -> Path:
     if not folder.is_dir():
         with tempfile.TemporaryDirectory(prefix="bundle-", dir=modules.parent) as fresh:
             _run(["node", str(RENDER / "build.mjs"), str(modules), f"{fresh}/made"], timeout_s=300)
-            (Path(fresh) / "made").rename(folder)
+            _move(Path(fresh) / "made", folder)
     return folder
+
+
+def _move(made: Path, folder: Path) -> None:
+    try:
+        made.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # else somebody else was faster with the same
+            raise
 
 
 def _run(command: list[str], timeout_s: float, cwd: str | None = None) -> str:

@@ -12,6 +12,8 @@ from headrace.observe import status
 from .board import EMPTY_PANELS, ROOT, Target, rules, targets, without_comparison
 from .live import Live, live
 
+pytestmark = pytest.mark.timeout(300)
+
 #: Alerts whose expression has nothing to say of a run in which nothing fails.
 EMPTY_ALERTS = {"CarrierErrors": "kinds of errors are shown once they happen"}
 

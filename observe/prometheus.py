@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from headrace.common.errors import TransportError
-from headrace.common.metrics import PREFIX
+from headrace.common.metrics_table import PREFIX
 from headrace.observe.endpoints import Endpoint
 from headrace.observe.scrape import Scrape
 
@@ -27,7 +27,7 @@ MAX_BYTES = 64 << 20
 _OURS = f'{{__name__=~"{PREFIX}.+",__name__!~".+_bucket"}}'
 _ROLES = f"last_over_time({PREFIX}role_info[1h])"
 #: Labels that Prometheus and our configurations of it put on every sample.
-_TARGET = ("__name__", "instance", "job", "namespace", "pod", "node")
+_TARGET = ("__name__", "instance", "job", "namespace", "pod", "node", "run")
 
 
 def answers(url: str, timeout_s: float = 3.0) -> bool:

@@ -20,10 +20,10 @@ INSTALL := $(UV) pip install --quiet --python $(BIN)/python -c constraints.txt -
 PACKAGES := $(patsubst %/__init__.py,headrace.%,$(filter-out tests/%,$(wildcard */__init__.py)))
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-runs test-rest kafka-oldest check lint types format proto bench constraints clean
+.PHONY: help demo test test-runs test-rest test-cluster kafka-oldest check lint types format proto bench constraints clean
 
 help:  ## these lines
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/.run  ## train LunarLander on this machine: live table, learning curve, GIF
 	$(BIN)/headrace train $(PRESET) $(ARGS)
@@ -45,7 +45,10 @@ test-runs: .venv/.dev
 	@$(call by_line,$(BIN)/pytest $(RUNS))
 
 test-rest: .venv/.dev
-	@$(call by_line,$(BIN)/pytest tests $(addprefix --ignore=,$(RUNS)))
+	@$(call by_line,$(BIN)/pytest tests $(addprefix --ignore=,$(RUNS) tests/cluster))
+
+test-cluster: .venv/.dev  ## docker compose for real, on an engine of its own where none answers
+	$(BIN)/pytest tests/cluster -s
 
 kafka-oldest: $(UV)  ## the Kafka contract with the lowest kafka-python that pyproject.toml allows
 	@rm -rf $(OLDEST) && $(UV) venv --quiet --python $(BIN)/python $(OLDEST)

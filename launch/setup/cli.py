@@ -11,7 +11,9 @@ _GROUP_HELP = "numeric group that may read them (default: only the user who runs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Make what the roles of a cluster need. What is there already, and good for long enough, stays."
+    parser.description = (
+        "Make what the roles of a cluster need. What is there already, and good for long enough, stays."
+    )
     steps = parser.add_subparsers(dest="step", required=True, metavar="files|kafka")
     files = steps.add_parser("files", help="certificates, tokens and passwords, a folder for each role")
     files.add_argument("folder", type=Path, metavar="DIR", help="where the roles' folders are, or shall be")
@@ -19,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--paramserver-name", action="append", metavar="HOST", help="its name for others (paramserver)")
     files.add_argument("--kafka-name", action="append", metavar="HOST", help="the broker's name for others (kafka)")
     files.add_argument("--owner", type=int, metavar="UID", help="who shall own what --own names")
-    files.add_argument("--own", type=Path, action="append", default=[], metavar="DIR", help="a run directory to be made")
+    files.add_argument(
+        "--own", type=Path, action="append", default=[], metavar="DIR", help="a run directory to be made"
+    )
     kafka = steps.add_parser("kafka", help="users, topics and rights at the broker")
     kafka.add_argument("--config", required=True, metavar="PRESET|FILE", help="the run's configuration")
     add_config_arguments(kafka)

@@ -111,8 +111,18 @@ def test_a_role_sees_its_own_secrets_only(cluster: Cluster) -> None:
     }
     for role in _ROLES:
         assert "Read-only file system" in cluster.run(f"docker compose exec {role} touch /here 2>&1 || true")
-        reach = 'import socket; socket.create_connection(("kafka-setup", 9094), 3)'
-        assert "Error" in cluster.run(f"docker compose exec {role} python -c '{reach}' 2>&1 || true")
+
+
+def test_the_listener_for_setup_is_reached_by_setup_only(cluster: Cluster) -> None:
+    (kafka,) = cluster.containers("kafka")
+    networks = json.loads(cluster.engine.docker("inspect", kafka["ID"]))[0]["NetworkSettings"]["Networks"]
+    addresses = [network["IPAddress"] for network in networks.values()]
+    assert len(addresses) == 2
+    look = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)"
+    for address in addresses:
+        ask = f"docker compose exec actor python -c '{look}' {address}"
+        assert "Error" in cluster.run(f"{ask} 9094 2>&1 || true")
+    cluster.run(f"docker compose exec actor python -c '{look}' kafka 9092")
 
 
 def test_upgrade(cluster: Cluster) -> None:

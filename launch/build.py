@@ -189,9 +189,22 @@ def plan(blueprint: Blueprint) -> dict[str, Any]:
         "steps_per_version_at_most": steps * fragments,
         "versions_at_least": -(-config.run.total_steps // (steps * fragments)),
         "staleness_at_most_versions": config.learner.max_staleness,
+        "workers_busy_at_most": config.leases_at_once,
         "fragment_bytes_about": steps * step_bytes,
         "queue_bytes_at_most": config.transport.queue_bytes,
     }
+
+
+def plan_line(blueprint: Blueprint) -> str:
+    """The plan as a person is told it."""
+    planned, config = plan(blueprint), blueprint.config
+    return (
+        f"{config.algorithm['name']} on {config.task.env}: {config.run.total_steps:,} steps, "
+        f"{planned['environments']} environments in {config.actors.processes} actor processes "
+        f"(up to {planned['workers_busy_at_most']} workers can be busy), "
+        f"{planned['steps_per_version_at_most']:,} steps a version, at most {config.learner.max_staleness} stale, "
+        f"seed {config.run.seed}"
+    )
 
 
 def _item_bytes(dtype: str, shape: tuple[int, ...]) -> int:

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "learner": ("launch.run_learner", "one role: train"),
     "evaluator": ("launch.run_evaluator", "one role: greedy episodes with the newest weights"),
     "paramserver": ("launch.run_paramserver", "one role: hand out weights and leases"),
+    "setup": ("launch.setup.cli", "what a cluster needs first: certificates, tokens, users, topics, rights"),
 }
 
 

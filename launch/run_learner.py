@@ -22,7 +22,7 @@ from headrace.common.weights.base import Publisher
 from headrace.common.weights.grpc import GrpcPublisher
 from headrace.launch import init_from, resume, run_files
 from headrace.launch.bookkeeping import Bookkeeping
-from headrace.launch.build import Blueprint
+from headrace.launch.build import Blueprint, plan_line
 from headrace.launch.config import Config
 from headrace.launch.device import resolve
 from headrace.launch.finish import finish
@@ -72,6 +72,8 @@ def _run(args: argparse.Namespace, config: Config) -> int:
     if args.resume and not args.supervised and (said := resume.finished(args.run_dir, config)):
         print(said)
         return 0
+    if not args.supervised:
+        print(plan_line(Blueprint(config)), flush=True)
     stop, metrics, pulse = Stop(args.supervised), Metrics("learner"), Pulse(config.run.turn_timeout_s)
     publisher = GrpcPublisher(
         config.weights.address,

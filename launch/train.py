@@ -17,7 +17,7 @@ from headrace.common.errors import UsageError
 from headrace.common.metrics import Metrics
 from headrace.launch import init_from, resume, run_files
 from headrace.launch import run_dir as run_dirs
-from headrace.launch.build import Blueprint, plan, with_addresses
+from headrace.launch.build import Blueprint, plan_line, with_addresses
 from headrace.launch.child import Child
 from headrace.launch.config import Config
 from headrace.launch.device import check_device
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     if args.resume and (said := resume.finished(run_dir.path, config)):
         print(said)
         return 0
-    _say_plan(Blueprint(config), run_dir.path)
+    print(f"{plan_line(Blueprint(config))}\nrun directory: {run_dir.path}", flush=True)
     overrides = args.overrides if args.resume else []  # a new run has them in its config.toml
     again = shlex.join(["headrace", "train", "--resume", "--run-dir", str(run_dir.path), *_set(overrides)])
     remove_dead_socket_dirs()
@@ -117,17 +117,6 @@ def _checked(config: Config) -> Blueprint:
 
 def _learner_options(args: argparse.Namespace) -> list[str]:
     return [f"--{option}" for option, wanted in (("resume", args.resume), ("new-log", args.new_log)) if wanted]
-
-
-def _say_plan(blueprint: Blueprint, run_dir: Path) -> None:
-    planned, config = plan(blueprint), blueprint.config
-    print(
-        f"{config.algorithm['name']} on {config.task.env}: {config.run.total_steps:,} steps, "
-        f"{planned['environments']} environments in {config.actors.processes} actor processes, "
-        f"{planned['steps_per_version_at_most']:,} steps a version, at most {config.learner.max_staleness} stale, "
-        f"seed {config.run.seed}\nrun directory: {run_dir}",
-        flush=True,
-    )
 
 
 # --- while ---------------------------------------------------------------------------------------------------------

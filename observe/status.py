@@ -1,6 +1,6 @@
-"""headrace status RUN | --url http://host:port: which part holds the run up, and how every role is.
+"""headrace status RUN, --url http://host:port, or both: which part holds the run up, and how every role is.
 
-    endpoints/*.json -> two scrapes of all roles, a window apart -> bottleneck.judge -> one line, then a line a role
+    endpoints/*.json or --url -> two scrapes of all roles, a window apart -> bottleneck.judge -> one line, then a line a role
 
 Also tells when a role is dead (which one, and whether its process is gone) and how a finished run ended.
 """
@@ -51,9 +51,9 @@ def examine(run_dir: Path | None, urls: Sequence[str], window_s: float | None = 
     from headrace.observe import endpoints, prometheus, rows, scrape, trouble
     from headrace.observe.bottleneck import judge
 
-    if (run_dir is None) == (not urls):
+    if run_dir is None and not urls:
         raise UsageError("headrace status: give a run directory, or --url http://host:port (once or more)")
-    known = [scrape.endpoint_of(url) for url in urls] if run_dir is None else endpoints.read(run_dir)
+    known = [scrape.endpoint_of(url) for url in urls] if run_dir is None or urls else endpoints.read(run_dir)
     last = None if run_dir is None else rows.last_row(run_dir / "metrics.jsonl")
     if not known and last is None:
         raise UsageError(f"{run_dir}: no run (no endpoints/, no metrics.jsonl); give a folder made by `headrace train`")

@@ -1,7 +1,7 @@
 """``kafka://host:port/topic?option=value``: what every Kafka client of ours is made from, the login and sizes included.
 
-What is secret comes from the environment (:data:`LOGIN`) and is never part of an address, a log line or an error
-message. Settings have kafka-python's names; kafka_confluent.py translates them.
+What is secret comes from the environment (:data:`LOGIN`), or from a file that it names, and is never part of an address,
+a log line or an error message. Settings have kafka-python's names; kafka_confluent.py translates them.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from headrace.common.errors import UsageError
+from headrace.common.secret_file import read_secrets
 from headrace.common.transport.base import Limits
 
 #: Room beside the encoded record: batch and record headers, the key, and the headers of a dead letter.
@@ -35,6 +37,8 @@ LOGIN = {
     "ssl_password": ("KAFKA_SSL_PASSWORD", ""),
     "api_version": ("KAFKA_API_VERSION", "api_version"),
 }
+#: Secrets that may stand in a file: the path is then in the variable of that name with _FILE behind it.
+SECRETS = ("sasl_plain_password", "ssl_password")
 _OPTIONS = {option: setting for setting, (_, option) in LOGIN.items() if option}
 
 
@@ -50,7 +54,8 @@ class Address:
     """A parsed address. ``patience_s``: how long a broker that was there may be away before we give up on it.
 
     ``replication`` -1 leaves it to the broker. ``retention_s`` and ``retention_bytes`` (per partition) are used when
-    the topic is made. ``client``: the file of its library. ``login``: its settings, the secret ones included.
+    the topic is made. ``client``: the file of its library. ``login``: its settings, but for the secrets that stand in
+    ``secret_files`` (setting -> file).
     """
 
     brokers: tuple[str, ...]
@@ -63,6 +68,7 @@ class Address:
     patience_s: int = 120
     client: str = "kafka_python"
     login: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    secret_files: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def dead_topic(self) -> str:
@@ -73,13 +79,24 @@ class Address:
         """For messages: brokers and topic, nothing secret."""
         return f"kafka://{','.join(self.brokers)}/{self.topic}"
 
+    @property
+    def user(self) -> str:
+        """Who logs in; "" where nobody does."""
+        return str(self.login.get("sasl_plain_username", ""))
+
+    def full_login(self) -> dict[str, Any]:
+        """``login`` with the secrets, read anew: they may have been replaced. Raises :class:`UsageError` for a file that
+        holds none."""
+        read = {key: Secret(*read_secrets(path, _file_variable(key))) for key, path in self.secret_files.items()}
+        return {**self.login, **read}
+
 
 def parse(url: str) -> Address:
     """The address in ``url``, completed from the environment. Raises :class:`UsageError` saying what is wrong."""
     parts = urlsplit(url)
     form = "kafka://host:port[,host:port]/topic[?partitions=N]"
     if "@" in parts.netloc:
-        raise UsageError("kafka address: no login in the address; set KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD")
+        raise UsageError("kafka address: no login in the address; set KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD_FILE")
     brokers = tuple(parts.netloc.split(","))
     for broker in brokers:
         host = re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[\w.-]+):(\d{1,5})", broker)
@@ -100,11 +117,29 @@ def parse(url: str) -> Address:
         elif key in ("partitions", "replication", "retention_s", "retention_bytes", "patience_s"):
             own[key] = _positive(key, value)
         else:
-            known = ", ".join(sorted({*_OPTIONS, *Address.__dataclass_fields__} - {"brokers", "topic", "login"}))
+            fields = Address.__dataclass_fields__.keys() - {"brokers", "topic", "login", "secret_files"}
+            known = ", ".join(sorted({*_OPTIONS, *fields}))
             raise UsageError(f"kafka address: unknown option {key!r}; known are {known}")
     if own.get("client") == "kafka_confluent" and importlib.util.find_spec("confluent_kafka") is None:
         raise UsageError("kafka address: client=confluent needs confluent-kafka: pip install 'headrace[confluent]'")
-    return Address(brokers, topic, login=_checked_login(login), **own)
+    files = _secret_files(login)
+    address = Address(brokers, topic, login=_checked_login(login, files), secret_files=files, **own)
+    address.full_login()  # what cannot be read is said here, before anything is tried
+    return address
+
+
+def _file_variable(setting: str) -> str:
+    return f"{LOGIN[setting][0]}_FILE"
+
+
+def _secret_files(login: Mapping[str, Any]) -> dict[str, Path]:
+    files = {key: os.environ[_file_variable(key)] for key in SECRETS if _file_variable(key) in os.environ}
+    for key, path in files.items():
+        if key in login:
+            raise UsageError(f"kafka: {LOGIN[key][0]} and {_file_variable(key)} are both set; set one of them")
+        if not path:
+            raise UsageError(f"kafka: {_file_variable(key)} is empty; it must name the file with the secret")
+    return {key: Path(path) for key, path in files.items()}
 
 
 def _positive(key: str, value: str) -> int:
@@ -119,26 +154,34 @@ def _choice(key: str, value: str, choices: Mapping[str, Any]) -> Any:
     return choices[value]
 
 
-def _checked_login(login: dict[str, Any]) -> dict[str, Any]:
+def _checked_login(login: dict[str, Any], files: Mapping[str, Path]) -> dict[str, Any]:
     if (version := login.get("api_version")) is not None:
         if not re.fullmatch(r"\d+(\.\d+){1,2}", version):
             raise UsageError(f"kafka: api_version {version!r} must look like 2.8")
         login["api_version"] = tuple(map(int, version.split(".")))
-    protocol = login.setdefault("security_protocol", "SASL_SSL" if "sasl_mechanism" in login else "PLAINTEXT")
+    protocol = login.setdefault("security_protocol", _protocol_for(login))
     _choice("security", protocol, dict.fromkeys(("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")))
     if protocol.startswith("SASL"):
         mechanism = login.setdefault("sasl_mechanism", "SCRAM-SHA-512")
         _choice("sasl", mechanism, dict.fromkeys(("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")))
         for key in ("sasl_plain_username", "sasl_plain_password"):
-            if key not in login:
-                raise UsageError(f"kafka: {protocol} needs a login; set {LOGIN[key][0]} in the environment")
+            if key not in login and key not in files:
+                name = _file_variable(key) if key in SECRETS else LOGIN[key][0]
+                raise UsageError(f"kafka: {protocol} needs a login; set {name} in the environment")
     for key in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
         if key in login and not os.path.isfile(login[key]):
             raise UsageError(f"kafka: {key} {login[key]!r} is no file")
-    for key in ("sasl_plain_password", "ssl_password"):
+    for key in SECRETS:
         if key in login:
             login[key] = Secret(login[key])
     return login
+
+
+def _protocol_for(login: Mapping[str, Any]) -> str:
+    """Of who did not say: nothing that was given for the purpose is left unused."""
+    if {"sasl_mechanism", "sasl_plain_username"} & login.keys():
+        return "SASL_SSL"
+    return "SSL" if any(key.startswith("ssl_") for key in login) else "PLAINTEXT"
 
 
 def message_bytes(limits: Limits) -> int:

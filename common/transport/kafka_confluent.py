@@ -155,7 +155,7 @@ class Consumer:
 
 def _settings(address: Address, more: dict[str, Any]) -> dict[str, Any]:
     settings = {"bootstrap_servers": ",".join(address.brokers), "reconnect_backoff_max_ms": 1000}
-    settings |= {key: value for key, value in address.login.items() if key != "api_version"} | more
+    settings |= {key: value for key, value in address.full_login().items() if key != "api_version"} | more
     return {_NAMES.get(key, key.replace("_", ".")): value for key, value in settings.items()}
 
 

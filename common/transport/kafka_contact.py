@@ -33,7 +33,7 @@ def connect(make: Any, address: Address, **more: Any) -> Any:
         return opened[-1]
 
     settings = {
-        **address.login,
+        **address.full_login(),
         "bootstrap_servers": list(address.brokers),
         "bootstrap_timeout_ms": int(CONNECT_TIMEOUT_S * 1000),
         "reconnect_backoff_max_ms": 1000,
@@ -81,12 +81,13 @@ class _Overheard(logging.Handler):
 
 def _no_contact(address: Address, heard: list[Exception]) -> UsageError:
     right = f"is security={address.login['security_protocol']} right?"
-    login = f"the login of {address.login.get('sasl_plain_username')!r}"
+    login, variables = f"the login of {address.user!r}", "KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
+    variables += "_FILE" if "sasl_plain_password" in address.secret_files else ""
     if address.login["security_protocol"].startswith("SASL"):
-        right = f"check {login} (KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD), and {right}"
+        right = f"check {login} ({variables}), and {right}"
     said = " ".join(map(str, heard))
     if any(isinstance(e, errors.SaslAuthenticationFailedError) for e in heard):
-        why = f"the broker refuses {login}; check KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
+        why = f"the broker refuses {login}; check {variables}"
     elif "CERTIFICATE_VERIFY_FAILED" in said:
         trusted = address.login.get("ssl_cafile", "the authorities that this system trusts")
         why = f"the broker's certificate is not trusted: {trusted} did not sign it; set cafile= or KAFKA_SSL_CAFILE"

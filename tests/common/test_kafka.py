@@ -30,7 +30,7 @@ from .samples import trajectory
         ("kafka://host/topic", "'host' is no host:port"),
         ("kafka://host:9092", "'' is no topic name"),
         ("kafka://host:9092/a/b", "'a/b' is no topic name"),
-        ("kafka://me:secret@host:9092/topic", "set KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"),
+        ("kafka://me:secret@host:9092/topic", "set KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD_FILE"),
         ("kafka://host:9092/topic?partitions=0", "partitions=0 must be a whole number above 0"),
         ("kafka://host:9092/topic?colour=red", "unknown option 'colour'; known are api_version, cafile"),
         ("kafka://host:9092/topic?compression=zip", "must be one of lz4, none"),

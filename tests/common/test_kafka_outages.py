@@ -239,7 +239,7 @@ def test_a_broker_whose_certificate_nobody_vouches_for_is_one_line(
 
 
 def test_a_listener_of_another_kind_is_one_line(own_broker: Served, short_contact: None) -> None:
-    for server, options in ((own_broker.login, ""), (own_broker.bootstrap, "&security=SSL")):
+    for server, options in ((own_broker.login, "&security=PLAINTEXT"), (own_broker.bootstrap, "&security=SSL")):
         with pytest.raises(UsageError, match="the broker ends the connection; is security=") as caught:
             Stream(server, options=options).source()
         assert "\n" not in str(caught.value)

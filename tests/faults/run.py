@@ -71,8 +71,11 @@ class Run:
         return self._start(role, "--config", str(self.file), "--run-dir", str(self.dir), *more)
 
     def _start(self, *arguments: str) -> subprocess.Popen[str]:
-        argv = [sys.executable, "-m", "headrace.launch.cli", *arguments]
-        with (self.folder / f"{arguments[0]}.out").open("a") as out:
+        return self.start([sys.executable, "-m", "headrace.launch.cli", *arguments], arguments[0])
+
+    def start(self, argv: list[str], name: str) -> subprocess.Popen[str]:
+        """Any process that belongs to this run."""
+        with (self.folder / f"{name}.out").open("a") as out:
             process = subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL,

@@ -10,6 +10,7 @@ import itertools
 import json
 import resource
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -68,6 +69,7 @@ def test_a_disk_full_for_a_while_costs_nothing(roles: Callable[..., Roles]) -> N
     wait_for_line(r.learner.stderr, "metrics.jsonl: not written (File too large); kept and tried again")
     r.trains()
     rows = len(r.run.rows)
+    time.sleep(3.0)  # longer than the gap that is looked for below
     r.trains()
     assert len(r.run.rows) == rows, "the disk is full"
     r.disk(full=False)

@@ -7,7 +7,11 @@ Exit codes: 0 done, 1 failed, 2 bad usage or configuration (one line says what a
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn
@@ -29,6 +33,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "paramserver": ("launch.run_paramserver", "one role: hand out weights and leases"),
     "setup": ("launch.setup.cli", "what a cluster needs first: certificates, tokens, users, topics, rights"),
 }
+
+#: How long threads that others left running may take to end by themselves.
+_THREADS_S = 2.0
 
 
 class Parser(argparse.ArgumentParser):
@@ -87,5 +94,23 @@ def _unknown_option(word: str, arguments: Sequence[str]) -> str:
     return f"{flag} is no option; say {' or '.join(f'--set {key}={value}' for key in keys)}"
 
 
+def console() -> NoReturn:
+    """The command itself. Python waits for every thread at the end, and no signal would end that waiting: one that an
+    environment leaves running is given up after a moment."""
+    code = main()
+    threading.Thread(target=_leave, args=(code,), name="leave", daemon=True).start()
+    sys.exit(code)
+
+
+def _leave(code: int) -> None:
+    time.sleep(_THREADS_S)
+    left = [t.name for t in threading.enumerate() if not t.daemon and t is not threading.main_thread()]
+    if left:
+        print(f"headrace: not waiting for what an environment left running: {', '.join(left)}", file=sys.stderr)
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+        os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    console()

@@ -8,6 +8,7 @@ import re
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
@@ -114,6 +115,12 @@ class Transport(BaseModel):
     """Largest encoded fragment; every other size limit follows from it."""
     queue_bytes: int = Field(default=64 << 20, ge=1 << 20)
     """Bytes a writer may hold unacknowledged, and the learner may hold unread."""
+
+    @field_validator("url")
+    @classmethod
+    def _can_be_taken_apart(cls, value: str) -> str:
+        urlsplit(value)  # ValueError for "[" without "]"
+        return value
 
 
 class Weights(BaseModel):

@@ -18,12 +18,14 @@ import numpy as np
 import safetensors
 
 from headrace.algorithms.base import Policy
-from headrace.common.errors import UsageError
+from headrace.common.errors import EnvironmentFailed, HeadraceError, UsageError
 from headrace.common.seeding import evaluation_seeds
 from headrace.common.types import Array, Weights
 from headrace.launch.build import Blueprint
 from headrace.launch.config import Config
+from headrace.launch.roles import place
 from headrace.launch.run_files import stored_config
+from headrace.tasks.base import cause
 from headrace.tasks.gymnasium_batch import GymnasiumBatch, make_env
 
 #: Episodes stepped side by side, with one batched forward.
@@ -63,19 +65,21 @@ class Evaluation:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_dir", type=Path, metavar="RUN", help="a run directory")
+    parser.add_argument("run_dir", type=place, metavar="RUN", help="a run directory")
     parser.add_argument("--episodes", type=int, default=100, metavar="N", help="greedy episodes (default 100)")
     parser.add_argument("--first", type=int, default=0, metavar="I", help="index of the first evaluation seed")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--best", action="store_true", help="the checkpoint that evaluated best, instead of the newest")
-    which.add_argument("--checkpoint", type=Path, metavar="PATH", help="this checkpoint or snapshot (*.safetensors)")
-    parser.add_argument("--gif", type=Path, metavar="F", help="write one episode as a GIF")
+    which.add_argument("--checkpoint", type=place, metavar="PATH", help="this checkpoint or snapshot (*.safetensors)")
+    parser.add_argument("--gif", type=place, metavar="F", help="write one episode as a GIF")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     if args.episodes < 1:
         raise UsageError("--episodes: at least 1")
+    if args.gif and (args.gif.suffix.lower() != ".gif" or not args.gif.parent.is_dir()):
+        raise UsageError(f"--gif {args.gif}: name a file that ends in .gif, in a directory that is there")
     config = stored_config(args.run_dir)
     path = _best(args.run_dir) if args.best else args.checkpoint
     policy, version, env_steps = load_policy(config, args.run_dir, path)
@@ -169,8 +173,8 @@ def _play_side_by_side(
 
 
 def write_gif(config: Config, policy: Policy, path: Path, max_frames: int = 400) -> None:
-    """One greedy episode, every other frame, as a GIF people can look at."""
-    from PIL import Image
+    """One greedy episode, every other frame, as a GIF people can look at. Raises :class:`EnvironmentFailed` for an
+    environment that cannot be drawn."""
 
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws without looking for a screen
     env = make_env(config.task.env, dict(config.task.kwargs), render_mode="rgb_array")
@@ -178,11 +182,24 @@ def write_gif(config: Config, policy: Policy, path: Path, max_frames: int = 400)
     obs, frames, rng = batch.reset(evaluation_seeds(1)), [], np.random.default_rng(0)
     for step in range(2 * max_frames):
         if step % 2 == 0:
-            frame = Image.fromarray(np.asarray(env.render()))
-            frames.append(frame.resize((_GIF_WIDTH, frame.height * _GIF_WIDTH // frame.width)))
+            frames.append(_frame(env, config.task.env))
         ((shown, _, terminated, truncated),) = batch.step_some(policy.act(obs, None, rng, explore=False).action, [0])
         obs = np.asarray([shown], batch.spaces.obs_dtype)
         if terminated or truncated:
             break
     batch.close()
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=1000 // _GIF_FPS, loop=0, optimize=True)
+    try:
+        frames[0].save(path, save_all=True, append_images=frames[1:], duration=1000 // _GIF_FPS, loop=0, optimize=True)
+    except OSError as error:
+        raise HeadraceError(f"{path}: {error.strerror or error}") from error
+
+
+def _frame(env: Any, env_id: str) -> Any:
+    """What an environment draws, as a picture."""
+    from PIL import Image
+
+    try:
+        frame = Image.fromarray(np.asarray(env.render()))
+        return frame.resize((_GIF_WIDTH, max(1, frame.height * _GIF_WIDTH // frame.width)))
+    except Exception as error:  # other people's code, or what it returned is no picture
+        raise EnvironmentFailed(f"environment {env_id!r} cannot be drawn: {cause(error)}") from error

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -42,7 +43,7 @@ def check(table: Mapping[str, Any], where: str) -> Config:
     """A table to a checked :class:`Config`, the algorithm's own keys included."""
     name = table.get("algorithm", {}).get("name", "ppo")
     if name not in ALGORITHMS:
-        raise UsageError(f"{where}: algorithm.name {name!r} is unknown{_nearest(name, ALGORITHMS)}")
+        raise UsageError(f"{where}: algorithm.name {name!r} is unknown{_nearest(str(name), ALGORITHMS)}")
     try:
         config = Config.model_validate({**table, "algorithm": {"name": name, **table.get("algorithm", {})}})
     except pydantic.ValidationError as error:
@@ -61,10 +62,10 @@ def check(table: Mapping[str, Any], where: str) -> Config:
 def _read(name_or_file: str) -> dict[str, Any]:
     known = presets()
     path = known.get(name_or_file, Path(name_or_file))
-    if not path.is_file():
+    if not os.path.isfile(path):  # False as well for what is too long to be a name
         raise UsageError(f"{name_or_file!r} is neither a preset nor a file{_nearest(name_or_file, known)}")
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not valid TOML: {error}") from error
 

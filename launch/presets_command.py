@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    found = {name: path.read_text().splitlines()[0].lstrip("# ") for name, path in presets().items()}
+    found = {name: path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ") for name, path in presets().items()}
     if args.json:
         print(json.dumps(found, indent=2))
     else:

@@ -50,7 +50,7 @@ def changes(before: Config, after: Config, new_log: bool = False) -> list[Change
 
 def finished(run_dir: Path, config: Config) -> str:
     """That the run came to its end, and how to go on, in a line; "" where there is something left to do."""
-    result = read_json(run_dir / RESULT)
+    result = read_json(run_dir / RESULT, env_steps=int)
     if result is None or result["env_steps"] < config.run.total_steps:
         return ""
     return (

@@ -38,12 +38,17 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 def add_role_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, metavar="PRESET|FILE", help="the run's configuration")
     add_config_arguments(parser)
-    parser.add_argument("--run-dir", type=Path, metavar="D", help="the run directory (checkpoints, metrics, logs)")
+    parser.add_argument("--run-dir", type=place, metavar="D", help="the run directory (checkpoints, metrics, logs)")
     parser.add_argument("--metrics-port", type=port, default=0, metavar="PORT", help="/metrics and /healthz (0: any)")
     parser.add_argument("--metrics-host", default="127.0.0.1", metavar="HOST", help="address they listen on")
     parser.add_argument("--log-format", choices=("text", "json"), default="text", help="of what the role says")
     parser.add_argument("--stay", action="store_true", help="at the run's end, wait for its next learner")
     parser.add_argument("--supervised", type=int, metavar="FD", help=argparse.SUPPRESS)
+
+
+def place(text: str) -> Path:
+    """A path of a command line, for argparse: an environment may change the working directory."""
+    return Path(text).absolute()
 
 
 def port(text: str) -> int:

@@ -64,7 +64,7 @@ class RunDir:
         return bool(kept) or (row is not None and row["version"] > 0)
 
 
-def claim_next(name: str, root: Path = Path("runs")) -> RunDir:
+def claim_next(name: str, root: Path) -> RunDir:
     """The first of ``root``/``name``-1, -2, ... that nobody has. Making a directory is how one is had."""
     made = _make(root)
     number = 1
@@ -100,13 +100,13 @@ def claim_again(path: Path) -> RunDir:
 
 
 def _refuse_a_run(path: Path) -> None:
-    if any((path / name).exists() for name in _RUN):
+    if any(os.path.exists(path / name) for name in _RUN):
         raise UsageError(f"{path} already holds a run; go on with it by --resume, or name another directory")
 
 
 def _make(path: Path) -> tuple[Path, ...]:
     """Make a directory and its parents; those that were missing, outermost first."""
-    missing = [p for p in (path, *path.parents) if not p.exists()]
+    missing = [p for p in (path, *path.parents) if not os.path.exists(p)]
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

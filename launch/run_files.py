@@ -10,6 +10,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -37,11 +39,16 @@ class Change:
 
 def stored_config(run_dir: Path, overrides: Sequence[str] = ()) -> Config:
     """The settings of a run, with overrides on top. Raises :class:`UsageError` where there is no run."""
-    if not run_dir.is_dir():
+    if not os.path.isdir(run_dir):
         raise UsageError(f"{run_dir}: no such directory; runs are kept in runs/, or where --run-dir said")
     if not (run_dir / CONFIG).is_file():
         raise UsageError(f"{run_dir} is no run directory: it holds no {CONFIG}")
-    return load(str(run_dir / CONFIG), overrides)
+    config = load(str(run_dir / CONFIG), overrides)
+    # Cut off at the end of a section it is still TOML, and defaults would step in unseen.
+    there = tomllib.loads((run_dir / CONFIG).read_text(encoding="utf-8"))
+    if lost := [f"[{section}]" for section in Config.model_fields if section not in there]:
+        raise UsageError(f"{run_dir / CONFIG} is damaged: it holds no {', '.join(lost)}; restore it")
+    return config
 
 
 def holds_run(run_dir: Path) -> bool:
@@ -59,7 +66,7 @@ def write(run_dir: Path, blueprint: Blueprint, changes: Sequence[Change] = ()) -
         if changes:
             _remember(run_dir / HISTORY, changes)
         for name, text in ((PLAN, planned), (CONFIG, blueprint.config.to_toml())):
-            if not (run_dir / name).exists() or (run_dir / name).read_text() != text:
+            if not (run_dir / name).exists() or (run_dir / name).read_text(encoding="utf-8") != text:
                 durable.replace_file(run_dir / name, text.encode(), mode=_OWNER_ONLY)
     except OSError as error:
         raise UsageError(f"{run_dir}: the settings cannot be kept there: {error.strerror}") from error

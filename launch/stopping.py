@@ -1,5 +1,5 @@
-"""When a role stops: SIGINT or SIGTERM (finish the step, flush, checkpoint, exit 0), its supervisor has gone, or it has
-found a reason itself."""
+"""When a role stops: at SIGINT, SIGTERM or SIGHUP (finish the step, flush, checkpoint, exit 0), once its supervisor has
+gone, or for a reason it found itself."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ class Stop:
         #: Why the role ends itself, for people; such an end is a failure.
         self.reason = ""
         self.give(_GRACE_S)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # ignored: nohup
+                signal.signal(number, self._on_signal)
 
     def __call__(self) -> bool:
         return self._asked or bool(self.reason) or (self._supervised is not None and self._supervised.gone.is_set())

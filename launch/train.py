@@ -23,7 +23,7 @@ from headrace.launch.config import Config
 from headrace.launch.device import check_device
 from headrace.launch.finish import finish
 from headrace.launch.load import load
-from headrace.launch.roles import add_config_arguments
+from headrace.launch.roles import add_config_arguments, place
 from headrace.launch.run_dir import RunDir
 from headrace.launch.screen import Screen
 from headrace.launch.socket_dir import held_socket_dir, remove_dead_socket_dirs, used_socket_dir
@@ -40,7 +40,7 @@ _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THR
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("preset", nargs="?", metavar="PRESET|FILE", help="what to train (see `headrace presets`)")
     add_config_arguments(parser)
-    parser.add_argument("--run-dir", type=Path, metavar="D", help="where everything is kept (default: runs/PRESET-N)")
+    parser.add_argument("--run-dir", type=place, metavar="D", help="where everything is kept (default: runs/PRESET-N)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --run-dir")
     parser.add_argument("--new-log", action="store_true", help=resume.NEW_LOG_HELP)
     parser.add_argument("--init-from", type=Path, metavar="RUN", help="a new run from the parameters of this one")
@@ -82,9 +82,10 @@ def _begin(args: argparse.Namespace) -> tuple[Config, RunDir]:
         raise UsageError("train: name a preset or a file; `headrace presets` lists what is there")
     start = [] if args.init_from is None else [f"run.init_from={json.dumps(str(args.init_from.resolve()))}"]
     config = with_addresses(load(args.preset, [*args.overrides, *start]))
+    runs = place("runs")
     blueprint = _checked(config)
     init_from.check(blueprint)
-    run_dir = run_dirs.claim(args.run_dir) if args.run_dir else run_dirs.claim_next(Path(args.preset).stem)
+    run_dir = run_dirs.claim(args.run_dir) if args.run_dir else run_dirs.claim_next(Path(args.preset).stem, runs)
     try:
         (run_dir.path / "logs").mkdir(exist_ok=True)
         run_files.write(run_dir.path, blueprint)

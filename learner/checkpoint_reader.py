@@ -95,7 +95,7 @@ def latest(root: Path, expect: Mapping[str, Any] | None = None) -> Checkpoint | 
 
 def best(root: Path) -> tuple[Path, float] | None:
     """The checkpoint marked best and its score, if one is marked."""
-    mark = read_json(root / "best.json")
+    mark = read_json(root / "best.json", name=str, score=(int, float))
     return None if mark is None else (root / mark["name"], float(mark["score"]))
 
 
@@ -140,14 +140,18 @@ def epoch_of(path: Path) -> int:
         return -1
 
 
-def read_json(path: Path) -> Any:
-    """The content of a small JSON file of ours; None where there is none. Raises :class:`UsageError` if damaged."""
+def read_json(path: Path, **kinds: Any) -> Any:
+    """The object in a small JSON file of ours, whose values under the names in ``kinds`` are of those kinds; None where
+    there is none. Raises :class:`UsageError` if damaged."""
     try:
-        return json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
+        if isinstance(content, dict) and all(isinstance(content.get(name), kind) for name, kind in kinds.items()):
+            return content
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise UsageError(f"{path} is damaged: restore it, or remove it to do without what it says") from error
+    except ValueError:
+        pass
+    raise UsageError(f"{path} is damaged: restore it, or remove it to do without what it says")
 
 
 def json_bytes(content: Any) -> bytes:

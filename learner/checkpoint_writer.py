@@ -86,7 +86,7 @@ class CheckpointWriter:
 
     def next_epoch(self) -> int:
         """Count one more start of a learner here, durably; the first is 1. No number is ever given twice."""
-        counted = read_json(self.root / "epoch.json") or {"learner_epoch": 0}
+        counted = read_json(self.root / "epoch.json", learner_epoch=int) or {"learner_epoch": 0}
         epoch = 1 + max([int(counted["learner_epoch"]), *(epoch_of(p) for p in ordered(self.root))])
         self._replace("epoch.json", {"learner_epoch": epoch})
         return epoch

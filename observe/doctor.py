@@ -59,7 +59,10 @@ def examine(carrier: str | None = None, paramserver: str | None = None) -> Itera
 def check_carrier(url: str) -> Check:
     from headrace.common.transport.base import Limits
 
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as unfit:
+        return Check("carrier", FAIL, f"{url}: {unfit}", "use kafka://host:port/topic or local:///path")
     if parts.scheme == "local":
         there = Path(parts.path).exists()
         right = "" if there else "the learner makes it when it starts"

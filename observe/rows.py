@@ -39,6 +39,13 @@ class _Always(TypedDict):
     train: dict[str, float | None]
 
 
+#: What a line must hold to be a row; a disk, or somebody's editor, may have been at it.
+_COUNTS = dict.fromkeys(("version", "env_steps", "total_steps", "episodes", "staleness_max"), int)
+_MEASURES = dict.fromkeys(("time_s", "steps_per_s", "staleness_mean"), (int, float))
+_MAYBE = dict.fromkeys(("return_mean", "length_mean"), (int, float, type(None)))
+_KINDS: dict[str, Any] = {**_COUNTS, **_MEASURES, **_MAYBE, **dict.fromkeys(("rejected", "phases", "train"), dict)}
+
+
 class Row(_Always, total=False):
     """One line of metrics.jsonl. Phases are shares of the learner's time since the row before, 0 to 1.
 
@@ -141,7 +148,9 @@ def _parse(line: bytes) -> Row | None:
         row: Any = json.loads(line)
     except ValueError:
         return None
-    return cast(Row, row) if isinstance(row, dict) and row.keys() >= _Always.__annotations__.keys() else None
+    if not isinstance(row, dict) or not all(isinstance(row.get(name), kind) for name, kind in _KINDS.items()):
+        return None
+    return cast(Row, row)
 
 
 def _whole_bytes(path: Path) -> int:

@@ -58,8 +58,12 @@ def growth(scrape: Scrape, before: Sequence[Scrape]) -> Mapping[str, float]:
 
 def endpoint_of(url: str) -> Endpoint:
     """An endpoint named by address only; its role is learnt from what it shows. Raises :class:`UsageError`."""
-    parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        fit = parts.scheme == "http" and parts.hostname and parts.port != 0
+    except ValueError:  # "[" without "]", a port that is none
+        fit = False
+    if not fit:
         raise UsageError(f"metrics address {url!r}: use http://host:port")
     return Endpoint("", 0, 0, url)
 

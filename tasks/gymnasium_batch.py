@@ -6,6 +6,7 @@ no copies of observations nobody keeps, no info dictionaries merged. Many cores 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Sequence
 from importlib import import_module
@@ -31,8 +32,10 @@ def make_env(env_id: str, kwargs: dict[str, Any], render_mode: str | None = None
         env = gymnasium.make(spec, disable_env_checker=True, **kwargs)
     except (Exception, SystemExit) as error:  # a constructor of others: whatever it raises, the config named it
         raise UsageError(f"task.env {env_id!r} with task.kwargs {kwargs} cannot be made: {cause(error)}") from error
-    if type(env.unwrapped.action_space) is gymnasium.spaces.Discrete:
-        env.unwrapped.action_space = _OwnActions(env.action_space.n, start=env.action_space.start)
+    own = env.unwrapped.action_space  # a wrapper of its constructor may offer others
+    if type(own) is gymnasium.spaces.Discrete:
+        with contextlib.suppress(AttributeError):  # a property of its class: its check stays what it is
+            env.unwrapped.action_space = _OwnActions(own.n, start=own.start)
     return env
 
 

@@ -3,6 +3,7 @@
 import importlib.metadata
 import platform
 import socket
+import struct
 import time
 import urllib.error
 import urllib.request
@@ -141,6 +142,18 @@ def test_metrics_and_health_over_http() -> None:
         assert fetch(port, "/healthz") == (503, "health check failed: OSError: disk gone\n")
     finally:
         metrics.close()
+
+
+def test_who_hangs_up_is_no_news(capfd) -> None:
+    metrics = Metrics("learner")
+    port = metrics.serve(0)
+    for said in (b"GET /met", b"GET /metrics HTTP/1.0\r\n\r\n") * 20:
+        with socket.create_connection(("127.0.0.1", port)) as scraper:
+            scraper.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # ends by a reset
+            scraper.sendall(said)
+    assert fetch(port, "/healthz")[0] == 200
+    metrics.close()
+    assert capfd.readouterr().err == ""
 
 
 def test_a_taken_port_is_one_clear_line() -> None:

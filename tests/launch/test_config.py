@@ -1,5 +1,9 @@
 """One configuration: every preset loads, and everything wrong is one clear line."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -48,6 +52,8 @@ def test_every_preset_is_whole_and_says_what_it_is(name):
         ("cartpole-ppo", "run.id=runs/1", "run.id = 'runs/1': up to 64 letters, digits, '.', '_' and '-'"),
         ("cartpole-ppo", "run.total_steps=0", "run.total_steps = 0: input should be greater than 0"),
         ("cartpole-ppo", "task.backend=atari", "task.backend = 'atari'"),
+        ("cartpole-ppo", "transport.url=kafka://[", "transport.url = 'kafka://[': invalid IPv6 URL"),
+        ("cartpole-ppo", "algorithm.name=5", "algorithm.name 5 is unknown; known: dqn, grpo, ppo"),
         ("cartpole-ppo", "seed=1", "write section.key=value"),
         ("cartpole-ppo", "run.seed.x=1", "is a value, not a section"),
     ],
@@ -68,6 +74,15 @@ def test_overrides_and_files_and_what_is_written_comes_back_equal(tmp_path):
     path.write_text("run = ")
     with pytest.raises(UsageError, match="not valid TOML"):
         load(str(path))
+
+
+def test_a_file_is_utf_8_whatever_the_locale(tmp_path):
+    (tmp_path / "umlaut.toml").write_text('[task.kwargs]\nname = "Mühle"\n', encoding="utf-8")
+    code = "import sys; from headrace.launch.load import load; print(ascii(load(sys.argv[1]).task.kwargs['name']))"
+    plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    argv = [sys.executable, "-c", code, str(tmp_path / "umlaut.toml")]
+    done = subprocess.run(argv, env=plain, capture_output=True, text=True, check=False)
+    assert done.stdout == "'M\\xfchle'\n", done.stderr
 
 
 def test_groups_bring_their_own_number_of_environments():

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tomli_w
 
 from headrace.algorithms import ALGORITHMS
 from headrace.common.errors import LogLost, UsageError
@@ -205,6 +206,21 @@ def test_where_there_is_no_run_it_says_so(tmp_path):
         run_files.stored_config(tmp_path / "nowhere")
     with pytest.raises(UsageError, match=r"is no run directory: it holds no config\.toml"):
         run_files.stored_config(tmp_path)
+
+
+@pytest.mark.parametrize("section", Config.model_fields)
+def test_a_config_that_lost_a_section_is_not_made_whole_by_defaults(tmp_path, section):
+    kept = {k: v for k, v in tomllib.loads(config().to_toml()).items() if k != section}
+    (tmp_path / "config.toml").write_text(tomli_w.dumps(kept))
+    with pytest.raises(UsageError, match=rf"config\.toml is damaged: it holds no \[{section}\]"):
+        run_files.stored_config(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"env_steps": "all"}', "junk", '{"env_steps": null}'])
+def test_a_damaged_result_is_one_line(tmp_path, text):
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(UsageError, match=r"result\.json is damaged: restore it, or remove it"):
+        resume.finished(tmp_path, config())
 
 
 # --- real runs -----------------------------------------------------------------------------------------------------

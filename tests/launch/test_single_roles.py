@@ -94,6 +94,15 @@ def test_best_says_where_it_would_come_from(tmp_path, finished):
     assert "the evaluation at the end of a training marks it" in done.stderr
 
 
+@pytest.mark.parametrize("text", ["[]", '{"name": "ckpt-000000000001"}', '{"name": 1, "score": 2}'])
+def test_a_damaged_mark_is_one_line(tmp_path, finished, text):
+    (tmp_path / "config.toml").write_text(finished.config.to_toml())
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "best.json").write_text(text)
+    done = headrace("evaluate", str(tmp_path), "--best")
+    assert (done.returncode, "best.json is damaged" in done.stderr) == (2, True), done.stderr
+
+
 def test_a_finished_run_started_again_says_so_and_a_fresh_start_is_refused(finished):
     finished.wait_until(lambda: not finished.pids(), "the others have ended with their run")
     before = {p: p.read_bytes() for p in finished.dir.rglob("*") if p.is_file() and p.name != "lock"}

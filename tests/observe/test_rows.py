@@ -106,6 +106,16 @@ def test_a_writer_killed_at_any_moment(tmp_path: Path) -> None:
     assert seen == path.read_bytes().count(b"\n")
 
 
+@pytest.mark.parametrize("spoilt", [{"version": "x"}, {"env_steps": None}, {"phases": 5}, {"return_mean": []}])
+def test_a_row_of_other_kinds_is_no_row(tmp_path: Path, spoilt: dict[str, object]) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    log.write(row(1))
+    log.write(row(2) | spoilt)
+    log.close()
+    assert Tail(tmp_path / "metrics.jsonl").new_rows() == [row(1)]
+    assert last_row(tmp_path / "metrics.jsonl") == row(1)
+
+
 def test_a_line_that_is_no_row_is_skipped_and_counted(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'\0\0\0\n{"time_s": 1}\n[]\n' + json.dumps(row(5)).encode() + b"\n")

@@ -47,6 +47,54 @@ def test_reset_happens_in_the_same_step_and_the_last_observation_is_kept():
     assert batch.envs[1].seen == [6, 6, 6]
 
 
+class Fixed(Counting):
+    """Its spaces are properties of its class, which nobody can set."""
+
+    observation_space = property(lambda self: gymnasium.spaces.Box(-1e6, 1e6, (1,), np.float32))
+    action_space = property(lambda self: gymnasium.spaces.Discrete(2))
+
+
+class Strict(Counting):
+    action_space = gymnasium.spaces.Discrete(3)
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        return super().step(action)
+
+
+class LastTwo(gymnasium.ActionWrapper):
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def action(self, action):
+        return action + 1
+
+
+class Pushed(gymnasium.ActionWrapper):
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+    def action(self, action):
+        return int(action[0] > 0)
+
+
+@pytest.mark.parametrize(
+    ("make", "action"),
+    [
+        (Fixed, np.array([1])),
+        (lambda: LastTwo(Strict()), np.array([1])),
+        (lambda: Pushed(Strict()), np.array([[0.5]], np.float32)),
+    ],
+    ids=["a property", "fewer actions", "a Box around a Discrete"],
+)
+def test_the_action_space_of_an_environment_and_its_wrapper_are_two(make, action):
+    gymnasium.register("Two-v0", entry_point=make)
+    try:
+        batch = make_batch("Two-v0", 1)
+        batch.reset([0])
+        assert batch.step(action).reward.tolist() == [1.0]
+    finally:
+        gymnasium.registry.pop("Two-v0")
+
+
 def test_actions_in_unit_range_reach_the_bounds():
     batch = make_batch("Pendulum-v1", 2)
     np.testing.assert_allclose(batch._env_actions(np.array([[-3.0], [0.5]], np.float32)), [[-2.0], [1.0]])

@@ -43,6 +43,13 @@ def test_start(cluster: Cluster, began_s: dict[str, float]) -> None:
     assert took_s < HEALTHY_S
 
 
+def test_the_overlay_for_a_gpu_fits(cluster: Cluster) -> None:
+    (line,) = block("A GPU for the learner", "").splitlines()
+    said = cluster.run(line.replace("up --detach", "config"))
+    assert "driver: nvidia" in said
+    assert "target: learner-cuda" in said
+
+
 def test_the_return_rises(cluster: Cluster, began_s: dict[str, float]) -> None:
     def risen() -> bool:
         means = [row["return_mean"] for row in cluster.rows if row["return_mean"] is not None]

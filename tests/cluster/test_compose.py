@@ -22,7 +22,8 @@ _RISEN = 40.0
 _ROLES = ("actor", "evaluator", "learner", "paramserver")
 _RUNNING = (*_ROLES, "kafka", "prometheus")
 
-pytestmark = pytest.mark.timeout(900)
+#: Of each test; images may have to be built before the first.
+pytestmark = pytest.mark.timeout(900, func_only=True)
 
 
 @pytest.fixture(scope="module")

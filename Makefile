@@ -20,7 +20,7 @@ INSTALL := $(UV) pip install --quiet --python $(BIN)/python -c constraints.txt -
 PACKAGES := $(patsubst %/__init__.py,headrace.%,$(filter-out tests/%,$(wildcard */__init__.py)))
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-runs test-rest test-dashboards test-cluster dashboards kafka-oldest check lint types format proto bench constraints clean
+.PHONY: help demo test test-runs test-rest test-cluster test-dashboards dashboards kafka-oldest check lint types format proto bench constraints clean
 
 help:  ## these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,16 +44,16 @@ endif
 test-runs: .venv/.dev
 	@$(call by_line,$(BIN)/pytest $(RUNS))
 
-# The panels are drawn by `make test-dashboards`.
+# A cluster is started by `make test-cluster`, panels are drawn by `make test-dashboards`.
 test-rest: .venv/.dev
-	@$(call by_line,$(BIN)/pytest tests $(addprefix --ignore=,$(RUNS) tests/dashboards/test_render.py tests/cluster))
+	@$(call by_line,$(BIN)/pytest tests $(addprefix --ignore=,$(RUNS) tests/cluster tests/dashboards/test_render.py))
+
+test-cluster: .venv/.dev  ## docker compose for real, on an engine of its own where none answers
+	$(BIN)/pytest tests/cluster -s
 
 # PICTURE=docs/images/dashboard.png trains LunarLander for some minutes and leaves the docs' picture there.
 test-dashboards: .venv/.dev  ## every panel of the dashboard, drawn in headless Chromium
 	$(BIN)/pytest tests/dashboards/test_render.py
-
-test-cluster: .venv/.dev  ## docker compose for real, on an engine of its own where none answers
-	$(BIN)/pytest tests/cluster -s
 
 kafka-oldest: $(UV)  ## the Kafka contract with the lowest kafka-python that pyproject.toml allows
 	@rm -rf $(OLDEST) && $(UV) venv --quiet --python $(BIN)/python $(OLDEST)

@@ -96,8 +96,8 @@ def test_an_actors_token_does_not_publish(rig: Rig, tmp_path: Path, token: str) 
 
 
 @pytest.mark.parametrize("token", ["", "actor-secret"])
-def test_an_actors_token_does_not_move_the_counters(rig: Rig, token: str) -> None:
-    server = rig.server(**TOKENS)
+def test_an_actors_token_does_not_move_the_counters(rig: Rig, tmp_path: Path, token: str) -> None:
+    server = rig.server(**token_files(tmp_path))
     publisher = rig.publisher(server.address, "learner-secret")
     publisher.publish(weights(0), PLENTY)
     publisher.flush(10.0)

@@ -105,6 +105,7 @@ def _run(args: argparse.Namespace, config: Config) -> int:
         finally:
             learner.close(for_good=learner.done or args.supervised is not None)
     if done and not args.supervised:
+        stop.over()
         finish(config, args.run_dir, args.episodes, gif=False)
     return 0
 

@@ -44,5 +44,11 @@ class Stop:
         if self._supervised is not None:
             self._supervised.grace_s = grace_s
 
+    def over(self) -> None:
+        """What had to be saved is: from now on a signal ends the process at once."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) == self._on_signal:
+                signal.signal(number, signal.SIG_DFL)
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._asked = True

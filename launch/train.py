@@ -170,4 +170,5 @@ def _train(config: Config, run_dir: RunDir, for_learner: Sequence[str], override
         supervisor.stop(others, _OTHERS_GRACE_S)
         screen.close(supervisor)
         supervisor.close()
+        stop.over()
     return screen.finished

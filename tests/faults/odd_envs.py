@@ -7,8 +7,10 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
+from typing import Any
 
 import gymnasium
+import numpy as np
 
 from tests.tasks.bad_envs import Good
 
@@ -40,6 +42,13 @@ class Undrawn(Good):
 
     def render(self) -> None:
         return None
+
+
+class Endless(Good):
+    """Its episodes have no end."""
+
+    def step(self, action: int) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        return np.zeros(4, np.float32), 1.0, False, False, {}
 
 
 for made in Good.__subclasses__():

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.launch.runs import headrace
@@ -25,3 +31,24 @@ def test_a_training_comes_to_its_end(tmp_path, monkeypatch, env, says):
     assert "Traceback" not in done.stderr
     assert {"result.json", "returns.png", "config.toml"} <= {path.name for path in (tmp_path / "run").iterdir()}
     assert list((tmp_path / "run" / "endpoints").iterdir()) == []
+
+
+def test_an_evaluation_without_end_can_be_interrupted(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    odd = ["--set", "task.env=tests.faults.odd_envs:Endless-v0", "--run-dir", str(tmp_path / "run")]
+    argv = [sys.executable, "-m", "headrace.launch.cli", "train", "cartpole-ppo", *SHORT, *odd]
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as train:
+        roles = psutil.Process(train.pid)
+        try:
+            wait_for(lambda: any((tmp_path / "run").glob("checkpoints/ckpt-*[1-9]")) and not roles.children())
+            train.send_signal(signal.SIGINT)
+            assert train.wait(10) == -signal.SIGINT
+        finally:
+            train.kill()
+
+
+def wait_for(probe: Callable[[], bool], deadline_s: float = 90) -> None:
+    until = time.monotonic() + deadline_s
+    while not probe():
+        assert time.monotonic() < until
+        time.sleep(0.1)

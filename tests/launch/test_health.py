@@ -59,9 +59,7 @@ def test_who_waits_for_a_frozen_learner_is_well(run: Run) -> None:
     try:
         address = str(url(run, "actor"))
         steps = run.metrics("actor").get(("actor_env_steps_total",))
-        run.wait_until(
-            lambda: run.metrics("actor").get(("actor_phase_seconds_total", "lease"), 0.0) > 6, "it waits long"
-        )
+        run.wait_until(lambda: run.metrics("actor").get(("actor_phase_seconds_total", "lease"), 0.0) > 6, "it waits long")
         assert run.metrics("actor").get(("actor_env_steps_total",)) != steps or steps
         for role in ("paramserver", "actor", "evaluator"):
             assert well(run, role), role

@@ -125,7 +125,9 @@ def test_an_actor_waits_for_the_topic_and_goes_on_when_it_is_there(
     stream = Stream(real_kafka, client=client)
     opened = threading.Thread(target=stream.sink)
     opened.start()
-    wait_for(lambda: "is not there; the learner, or setup, makes it, for 5 s; goes on waiting" in capsys.readouterr().err)
+    wait_for(
+        lambda: "is not there; the learner, or setup, makes it, for 5 s; goes on waiting" in capsys.readouterr().err
+    )
     assert opened.is_alive(), "it must wait"
     stream.source()
     opened.join(DEADLINE_S)

@@ -43,11 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     report = examine(args.run, args.url, args.window)
     print(json.dumps(report, indent=2) if args.json else "\n".join(_lines(report)))
-    return 1 if report["state"] in ("degraded", "stopped") else 0
+    return 1 if report["state"] in ("degraded", "stopped", "unknown") else 0
 
 
 def examine(run_dir: Path | None, urls: Sequence[str], window_s: float | None = None) -> dict[str, Any]:
-    """The whole report, ready for JSON. ``state``: running, degraded (a role is dead), stopped or finished."""
+    """The whole report, ready for JSON. ``state``: running, degraded (a role is dead), stopped, finished, or
+    unknown (nobody answers at the addresses)."""
     from headrace.observe import endpoints, prometheus, rows, scrape, trouble
     from headrace.observe.bottleneck import judge
 
@@ -79,6 +80,8 @@ def examine(run_dir: Path | None, urls: Sequence[str], window_s: float | None = 
 def _state(scrapes: Sequence[Scrape], last: Row | None) -> str:
     if any(s.up for s in scrapes):
         return "running" if all(s.up for s in scrapes) else "degraded"
+    if last is None and scrapes and not any(s.endpoint.role for s in scrapes):
+        return "unknown"  # addresses alone do not tell a run that ended from one that cannot be reached
     done = last is not None and last["env_steps"] >= last["total_steps"]
     return "finished" if done else "stopped"
 
@@ -139,6 +142,8 @@ def _lines(report: dict[str, Any]) -> list[str]:
         head = report["bottleneck"]["sentence"]
     elif report["state"] == "finished":
         head = "finished"
+    elif report["state"] == "unknown":
+        head = "nobody answers at the addresses given; whether the run goes on cannot be told from here"
     else:
         head = "stopped before its end; `headrace train --resume --run-dir RUN` goes on from the last checkpoint"
     lines = [head]

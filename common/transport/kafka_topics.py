@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +18,13 @@ from headrace.common.transport import kafka_rights
 from headrace.common.transport.base import Limits
 from headrace.common.transport.kafka_address import OVERHEAD_BYTES, Address, message_bytes
 from headrace.common.transport.kafka_contact import connect, translated
+from headrace.common.waiting import Waiting
 
 logger = logging.getLogger(__name__)
 
-TOPIC_TIMEOUT_S = 30.0
+#: As long as a role waits for a parameter server that is not there yet: roles may be started in any order.
+TOPIC_TIMEOUT_S = 120.0
+_LOOK_EVERY_S = 0.2
 DEAD_RETENTION_S = 7 * 24 * 3600
 DEAD_RETENTION_BYTES = 256 << 20
 #: Without the first a batch of 100 kB may unpack to gigabytes, in the reader; with it the broker unpacks, and refuses
@@ -100,17 +104,18 @@ def _new(address: Address, partitions: int, max_message: int, retention_s: int, 
 
 def _wait(admin: KafkaAdminClient, address: Address, name: str, right: str) -> dict[str, Any]:
     """A topic's metadata, once every partition has a leader. Raises :class:`UsageError` without ``right`` on it."""
-    deadline = time.monotonic() + TOPIC_TIMEOUT_S
+    began_s, waiting = time.monotonic(), Waiting(address.where, math.inf)
     while True:
         (topic,) = admin.describe_topics([name])
         kafka_rights.check(address, topic, right)
         leaders = [int(p["leader_id"]) for p in topic["partitions"]] if _found(topic) else []
         if leaders and min(leaders) >= 0:
             return dict(topic)
-        if time.monotonic() > deadline:
-            problem = "has partitions without a leader" if leaders else "is not there; the learner, or setup, makes it"
+        problem = "has partitions without a leader" if leaders else "is not there; the learner, or setup, makes it"
+        if time.monotonic() - began_s > TOPIC_TIMEOUT_S:
             raise UsageError(f"{address.where}: the topic {name} {problem} (waited {TOPIC_TIMEOUT_S:.0f} s)")
-        time.sleep(0.1)
+        waiting.goes_on(began_s, f"the topic {name} {problem}")
+        time.sleep(_LOOK_EVERY_S)
 
 
 def _found(topic: dict[str, Any]) -> bool:

@@ -119,11 +119,15 @@ def test_a_topic_that_lets_actors_compress_or_stamp_is_refused_with_the_command_
     assert seqs(receive(source, 1)) == [0]
 
 
-def test_an_actor_waits_for_the_topic_and_goes_on_when_it_is_there(real_kafka: str, client: str) -> None:
+def test_an_actor_waits_for_the_topic_and_goes_on_when_it_is_there(
+    real_kafka: str, client: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     stream = Stream(real_kafka, client=client)
     opened = threading.Thread(target=stream.sink)
     opened.start()
-    opened.join(0.5)
+    wait_for(
+        lambda: "is not there; the learner, or setup, makes it, for 5 s; goes on waiting" in capsys.readouterr().err
+    )
     assert opened.is_alive(), "it must wait"
     stream.source()
     opened.join(DEADLINE_S)

@@ -173,6 +173,13 @@ def test_by_url(start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "learner-0" in out
 
 
+def test_where_nobody_answers_nothing_is_made_up(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("--url", "http://127.0.0.1:1")[0] == 1
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first == "nobody answers at the addresses given; whether the run goes on cannot be told from here"
+    assert "http://127.0.0.1:1" in second
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -272,7 +272,8 @@ def test_a_refused_password_names_its_file(roles: Roles, monkeypatch: pytest.Mon
     monkeypatch.setattr("headrace.common.transport.kafka_contact.CONNECT_TIMEOUT_S", 2.0)
     replace(roles.password_file("actor"), "wrong horse")
     said = refused(roles.sink)
-    assert "check the login of 'actor' (KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD_FILE)" in said
+    assert "the login of 'actor'" in said  # "the broker refuses ...", or what its hanging up may mean: both come
+    assert "KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD_FILE" in said
     assert "wrong horse" not in said
 
 

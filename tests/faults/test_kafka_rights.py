@@ -79,7 +79,8 @@ def test_roles_that_may_not_or_are_not_who_they_say_end_with_one_line(
     code, said = run.end(run.role("actor", env=env(guarded, tmp_path, "actor", "wrong")))
     assert code == 2, said
     assert said.count("\n") == 1, said
-    assert "check the login of 'actor' (KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD_FILE)" in said
+    assert "the login of 'actor'" in said  # "the broker refuses ...", or what its hanging up may mean: both come
+    assert "KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD_FILE" in said
     nothing = env(guarded, tmp_path, "actor") | {"KAFKA_SASL_PASSWORD_FILE": str(tmp_path / "none")}
     code, said = run.end(run.role("actor", env=nothing))
     assert code == 2, said

@@ -165,7 +165,7 @@ def test_trainings_started_at_once_get_directories_of_their_own(tmp_path):
     said = [train.communicate(timeout=100)[0] for train in trains]
     assert [train.returncode for train in trains] == [0] * 5, said
     names = {line for out in said for line in out.splitlines() if line.startswith("run directory: ")}
-    assert names == {f"run directory: runs/cartpole-ppo-{n}" for n in range(1, 6)}
+    assert names == {f"run directory: {tmp_path}/runs/cartpole-ppo-{n}" for n in range(1, 6)}
     ids = {tomllib.loads(c.read_text())["run"]["id"] for c in tmp_path.glob("runs/*/config.toml")}
     assert len(ids) == 5
 

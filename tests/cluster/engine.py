@@ -82,7 +82,7 @@ def _started(dockerd: str, folder: Path) -> Iterator[Path]:
     socket, log = folder / "docker.sock", cache() / "dockerd.log"
     command = [
         dockerd, f"--host=unix://{socket}", f"--data-root={cache() / 'docker'}", f"--exec-root={folder / 'exec'}",
-        f"--pidfile={folder / 'docker.pid'}", "--log-level=warn",
+        f"--pidfile={folder / 'docker.pid'}", "--log-level=warn", "--bridge=none",
     ]  # fmt: skip
     with log.open("w") as out:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
@@ -100,6 +100,14 @@ def _started(dockerd: str, folder: Path) -> Iterator[Path]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        _unmount_below(folder)
+
+
+def _unmount_below(folder: Path) -> None:
+    """An engine that ended leaves the mount of its network namespace behind."""
+    mounted = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for place in sorted((place for place in mounted if place.startswith(f"{folder}/")), reverse=True):
+        subprocess.run(["umount", "--lazy", place], check=True)
 
 
 def _answers(environment: Mapping[str, str]) -> bool:

@@ -155,8 +155,9 @@ def test_stop_and_go_on(cluster: Cluster) -> None:
 
 
 def test_secure(cluster: Cluster) -> None:
-    renew, restart = sections()["Secure"]
+    renew, users, restart = sections()["Secure"]
     assert "everything is there already" in cluster.run(renew)
+    assert "users learner, actor" in cluster.run(users)
     cluster.run(restart)
     cluster.seconds_to_new_versions(90)
 

@@ -123,7 +123,8 @@ class Weights(BaseModel):
     address: str = ""
     """The parameter server's host:port or unix:/path. Empty: a private socket of this machine."""
     token_file: Path | None = None
-    """File with the bearer token of those who subscribe (actors, evaluators)."""
+    """File with the bearer token of those who subscribe (actors, evaluators); two lines while it is replaced
+    (SECURITY.md). Read anew when it changes, as all files here are."""
     publish_token_file: Path | None = None
     """File with the learner's token, another one; the server needs both. Needed to listen beyond this machine."""
     tls_cert: Path | None = None

@@ -15,7 +15,9 @@ from headrace.common.build_info import build_labels
 from headrace.common.errors import NoAnswer, TransportError, UsageError
 from headrace.common.metrics import Metrics
 from headrace.common.pulse import Pulse
+from headrace.common.weights import tokens
 from headrace.common.weights.tls import Tls
+from headrace.common.weights.tokens import Token
 from headrace.launch.build import with_addresses
 from headrace.launch.config import Config
 from headrace.launch.load import load
@@ -125,19 +127,11 @@ def patiently(opening: Callable[[], Opened], patience_s: float, stop: Callable[[
         pulse.beat()
 
 
-def token(config: Config, which: str) -> str:
-    """A bearer token (``PUBLISH`` or ``SUBSCRIBE``), read from its file; empty for none. Raises :class:`UsageError` for
-    a file that cannot be read or holds none."""
+def token(config: Config, which: str) -> Token:
+    """A bearer token (``PUBLISH`` or ``SUBSCRIBE``), that of its file at the time of each call. Raises
+    :class:`UsageError` for a file that cannot be read or holds none."""
     path: Path | None = getattr(config.weights, which)
-    if path is None:
-        return ""
-    try:
-        found = path.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"weights.{which} {path}: {getattr(error, 'strerror', None) or 'no text'}") from error
-    if not found or not found.isascii() or not found.isprintable():
-        raise UsageError(f"weights.{which} {path}: holds no token (one line of printable ASCII)")
-    return found
+    return tokens.none if path is None else tokens.shown(path, f"weights.{which}")
 
 
 def client_tls(config: Config) -> Tls | None:

@@ -20,6 +20,7 @@ from headrace.common.waiting import Waiting
 from headrace.common.weights.client import Client
 from headrace.common.weights.grpc import GrpcSubscriber
 from headrace.common.weights.join import join
+from headrace.common.weights.tokens import Token
 from headrace.launch.build import Blueprint, new_incarnation
 from headrace.launch.config import Config
 from headrace.launch.memory import limit_bytes, watch_memory
@@ -131,7 +132,7 @@ def _workers(
 
 
 def _numbers(
-    config: Config, index: int | None, incarnation: int, secret: str, stop: Callable[[], bool], away: Waiting
+    config: Config, index: int | None, incarnation: int, secret: Token, stop: Callable[[], bool], away: Waiting
 ) -> Sequence[int]:
     """Which workers this process has: those of its index, or such as the parameter server knows to be free."""
     n = config.actors.workers

@@ -11,7 +11,7 @@ import time
 from headrace.common.metrics import Metrics
 from headrace.common.pulse import Pulse
 from headrace.launch.config import Config
-from headrace.launch.roles import PUBLISH, SUBSCRIBE, add_role_arguments, announced, role_config, token
+from headrace.launch.roles import add_role_arguments, announced, role_config
 from headrace.launch.stopping import Stop
 from headrace.paramserver.options import Options
 from headrace.paramserver.server import ParamServer
@@ -49,8 +49,8 @@ def options(config: Config) -> Options:
         delivery_s=weights.delivery_s,
         lease_max_s=weights.lease_max_s,
         leases_per_peer=weights.leases_per_peer or max(1, config.leases_at_once // 2),
-        publish_token=token(config, PUBLISH),
-        subscribe_token=token(config, SUBSCRIBE),
+        publish_token_file=weights.publish_token_file,
+        token_file=weights.token_file,
         insecure=weights.insecure,
         tls_cert=weights.tls_cert,
         tls_key=weights.tls_key,

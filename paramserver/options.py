@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
 from headrace.common.errors import UsageError
+from headrace.common.pem import check_authority, check_pair
+from headrace.common.reloaded import Reloaded
 from headrace.common.weights.address import split
-from headrace.common.weights.tls import check_authority, check_pair
+from headrace.paramserver.auth import Tokens
 from headrace.paramserver.ledger import Ledger
 from headrace.paramserver.lockstep import make_ledger
 
@@ -19,9 +22,9 @@ class Options:
 
     ``lost_after_s``, ``delivery_s``, ``settle_s``, ``lease_max_s``, ``leases_per_peer``: see paramserver/ledger.py.
 
-    ``publish_token`` lets publish and subscribe, ``subscribe_token`` subscribe only; both empty: nobody is asked.
-    ``insecure``: listen beyond this machine without tokens all the same. ``tls_cert``, ``tls_key``: PEM files;
-    ``tls_client_ca`` asks every client for a certificate that it signed and that names a role (auth.py).
+    Tokens of ``publish_token_file`` let publish and subscribe, those of ``token_file`` subscribe only; both None:
+    nobody is asked. ``insecure``: listen beyond this machine without tokens all the same. ``tls_cert``, ``tls_key``:
+    PEM; ``tls_client_ca`` asks every client for a certificate that it signed and that names a role (auth.py).
     """
 
     run_id: str = ""
@@ -31,8 +34,8 @@ class Options:
     settle_s: float = 5.0
     lease_max_s: float = 0.0
     leases_per_peer: int = 0
-    publish_token: str = ""
-    subscribe_token: str = ""
+    publish_token_file: Path | None = None
+    token_file: Path | None = None
     insecure: bool = False
     tls_cert: Path | None = None
     tls_key: Path | None = None
@@ -56,26 +59,35 @@ class Options:
             raise UsageError("parameter server: tls_cert and tls_key belong together; give both or neither")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise UsageError("parameter server: tls_client_ca needs tls_cert and tls_key")
-        if bool(self.publish_token) != bool(self.subscribe_token):
-            raise UsageError(
-                "parameter server: weights.publish_token_file (the learner's) and weights.token_file (the actors') "
-                "belong together; give both or neither"
-            )
-        if self.publish_token and self.publish_token == self.subscribe_token:
-            raise UsageError(
-                "parameter server: weights.publish_token_file and weights.token_file hold the same token; "
-                "with it every actor could publish"
-            )
-        if self.tls_cert is not None and self.tls_key is not None:
-            check_pair(self.tls_cert, self.tls_key, "weights.tls_cert", "weights.tls_key")
-        if self.tls_client_ca is not None:
-            check_authority(self.tls_client_ca, "weights.tls_client_ca")
-        guarded = bool(self.publish_token) or self.tls_client_ca is not None
+        self.check_tls()
+        tokens = self.tokens()
+        guarded = tokens is not None or self.tls_client_ca is not None
         if not (guarded or self.insecure or is_local(address)):
             raise UsageError(
                 f"parameter server: {address} can be reached from other machines and asks for no token; "
                 "give a token, listen on 127.0.0.1, or set insecure if the network is trusted"
             )
+
+    def check_tls(self) -> None:
+        """Raises :class:`UsageError` for files that are not what they should be."""
+        if self.tls_cert is not None and self.tls_key is not None:
+            names = ("weights.tls_cert", "weights.tls_key")
+            check_pair(self.tls_cert, self.tls_key, *names, ssl.Purpose.SERVER_AUTH)
+        if self.tls_client_ca is not None:
+            check_authority(self.tls_client_ca, "weights.tls_client_ca")
+
+    def tokens(self) -> Reloaded[Tokens] | None:
+        """Those of the files, read anew when they change; None where nobody is asked for one. Raises
+        :class:`UsageError` for one file without the other, and for what :meth:`Tokens.read` refuses."""
+        publish, subscribe = self.publish_token_file, self.token_file
+        if publish is None and subscribe is None:
+            return None
+        if publish is None or subscribe is None:
+            raise UsageError(
+                "parameter server: weights.publish_token_file (the learner's) and weights.token_file (the actors') "
+                "belong together; give both or neither"
+            )
+        return Reloaded((publish, subscribe), lambda: Tokens.read(publish, subscribe))
 
 
 def is_local(address: str) -> bool:

@@ -24,6 +24,7 @@ from headrace.common.unix_socket import claimed
 from headrace.common.weights.address import socket_path
 from headrace.common.weights.chunks import MESSAGE_BYTES, Blob
 from headrace.paramserver.auth import Access
+from headrace.paramserver.credentials import server_credentials
 from headrace.paramserver.options import Options
 from headrace.paramserver.service import SERVICE, Service
 from headrace.paramserver.store import Store
@@ -97,7 +98,7 @@ class ParamServer:
         await self._set_health(HealthCheckResponse.NOT_SERVING)
         self._service = Service(self.store, self._options, self._metrics, self._now_serving)
         options = self._options
-        access = Access(SERVICE, options.publish_token, options.subscribe_token, options.tls_client_ca is not None)
+        access = Access(SERVICE, options.tokens(), options.tls_client_ca is not None)
         self._server = grpc.aio.server(options=CHANNEL_OPTIONS, interceptors=[access])
         self._server.add_generic_rpc_handlers((self._service.handlers(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -114,7 +115,7 @@ class ParamServer:
             return self._add_port()
 
     def _add_port(self) -> str:
-        credentials = _credentials(self._options)
+        self._credentials = credentials = server_credentials(self._options)
         try:
             if credentials is None:
                 port = self._server.add_insecure_port(self.address)
@@ -136,11 +137,3 @@ class ParamServer:
 
     def _now_serving(self) -> None:
         self._telling = asyncio.get_running_loop().create_task(self._set_health(HealthCheckResponse.SERVING))
-
-
-def _credentials(options: Options) -> grpc.ServerCredentials | None:
-    if options.tls_cert is None or options.tls_key is None:
-        return None
-    pair = (options.tls_key.read_bytes(), options.tls_cert.read_bytes())
-    client_ca = options.tls_client_ca.read_bytes() if options.tls_client_ca else None
-    return grpc.ssl_server_credentials([pair], client_ca, require_client_auth=client_ca is not None)

@@ -104,12 +104,22 @@ class OwnBroker:
         """SIGKILL, as a machine that loses power would (but for its page cache)."""
         os.kill(self.info.pid, signal.SIGKILL)
         end = time.monotonic() + 30
-        while broker.status(self.data_dir) is not None:
+        while broker.status(self.data_dir) is not None or not _free(self._port):
             assert time.monotonic() < end
             time.sleep(0.01)
 
     def stop(self) -> None:
         broker.stop(self.data_dir, timeout_s=30)
+
+
+def _free(port: int) -> bool:
+    """A process counts as dead before the last of its threads has let go of its sockets."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return True
+    return False
 
 
 @contextlib.contextmanager

@@ -31,15 +31,23 @@ class Authority:
         self.ca, self._key = folder / "ca.pem", folder / "ca-key.pem"
         _openssl("req", "-x509", *_EC, "-days", "2", "-subj", f"/CN={name}", "-keyout", self._key, "-out", self.ca)
 
-    def certificate(self, name: str, *alternative_names: str) -> tuple[Path, Path]:
-        """Certificate and key, with e.g. ``DNS:localhost`` (a server) or ``URI:headrace:actor`` (a role)."""
+    def certificate(self, name: str, *alternative_names: str, days: int = 2) -> tuple[Path, Path]:
+        """Certificate and key, with e.g. ``DNS:localhost`` (a server) or ``URI:headrace:actor`` (a role). ``days`` -1:
+        it has expired."""
         cert, key, request = (self._folder / f"{name}{end}" for end in (".pem", "-key.pem", ".csr"))
         _openssl("req", *_EC, "-subj", f"/CN={name}", "-keyout", key, "-out", request)
         names = self._folder / f"{name}.ext"
         names.write_text(f"subjectAltName={','.join(alternative_names)}\n" if alternative_names else "")
-        _openssl("x509", "-req", "-in", request, "-CA", self.ca, "-CAkey", self._key, "-CAcreateserial", "-days", "2",
-                 "-extfile", names, "-out", cert)  # fmt: skip
+        _openssl("x509", "-req", "-in", request, "-CA", self.ca, "-CAkey", self._key, "-CAcreateserial",
+                 "-days", str(days), "-extfile", names, "-out", cert)  # fmt: skip
         return cert, key
+
+
+def replace(path: Path, content: str | Path) -> None:
+    """As a secret should be replaced: nobody sees half of it."""
+    new = path.with_name(path.name + ".new")
+    new.write_bytes(content.encode() if isinstance(content, str) else content.read_bytes())
+    new.replace(path)
 
 
 _EC = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")

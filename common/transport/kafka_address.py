@@ -1,7 +1,7 @@
 """``kafka://host:port/topic?option=value``: what every Kafka client of ours is made from, the login and sizes included.
 
-What is secret comes from the environment (:data:`LOGIN`), or from a file that it names, and is never part of an address,
-a log line or an error message. Settings have kafka-python's names; kafka_confluent.py translates them.
+What is secret comes from the environment (:data:`LOGIN`), or from a file that it names, and is never part of an
+address, a log line or an error message. Settings have kafka-python's names; kafka_confluent.py translates them.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from headrace.common.errors import UsageError
+from headrace.common.pem import check_authority, check_pair
 from headrace.common.secret_file import read_secrets
 from headrace.common.transport.base import Limits
 
@@ -85,8 +87,8 @@ class Address:
         return str(self.login.get("sasl_plain_username", ""))
 
     def full_login(self) -> dict[str, Any]:
-        """``login`` with the secrets, read anew: they may have been replaced. Raises :class:`UsageError` for a file that
-        holds none."""
+        """``login`` with the secrets, read anew: they may have been replaced. Raises :class:`UsageError` for a file
+        that holds none."""
         read = {key: Secret(*read_secrets(path, _file_variable(key))) for key, path in self.secret_files.items()}
         return {**self.login, **read}
 
@@ -171,10 +173,21 @@ def _checked_login(login: dict[str, Any], files: Mapping[str, Path]) -> dict[str
     for key in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
         if key in login and not os.path.isfile(login[key]):
             raise UsageError(f"kafka: {key} {login[key]!r} is no file")
+    _check_pem(login, files)
     for key in SECRETS:
         if key in login:
             login[key] = Secret(login[key])
     return login
+
+
+def _check_pem(login: Mapping[str, Any], files: Mapping[str, Path]) -> None:
+    """Raises :class:`UsageError` for certificates that cannot be right; what a password guards is the library's."""
+    cafile, cert, key = (login.get(setting) for setting in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"))
+    if cafile:
+        check_authority(Path(cafile), LOGIN["ssl_cafile"][0])
+    if cert and key and "ssl_password" not in {*login, *files}:
+        names = (LOGIN["ssl_certfile"][0], LOGIN["ssl_keyfile"][0])
+        check_pair(Path(cert), Path(key), *names, ssl.Purpose.CLIENT_AUTH)
 
 
 def _protocol_for(login: Mapping[str, Any]) -> str:

@@ -40,8 +40,12 @@ class Damaged(Exception):
     """The bytes of a batch changed since they were written. Reading on from the same offsets meets it again."""
 
 
+class GroupRefused(Exception):
+    """The login has no right to the group: progress is not shown, and all else goes on."""
+
+
 class Undelivered(Exception):
-    """A record was not delivered. ``kind``: too_large, timestamp, or the library's name for it."""
+    """A record was not delivered. ``kind``: too_large, timestamp, forbidden, or the library's name for it."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)
@@ -74,7 +78,8 @@ class Producer(Protocol):
 
 
 class Consumer(Protocol):
-    """Reads partitions from offsets of ours; for one thread. All but ``close`` may raise :class:`Unreachable`."""
+    """Reads partitions from offsets of ours; for one thread. All but ``close`` may raise :class:`Unreachable`, and
+    :class:`UsageError` where the login may not read the topic (any more)."""
 
     def assign(self, position: Position) -> None:
         """Read these partitions from these offsets, and no others."""
@@ -92,7 +97,7 @@ class Consumer(Protocol):
         """Does the broker know the topic (asked anew)?"""
 
     def commit(self, position: Position) -> None:
-        """Show progress under the group's name, without joining it."""
+        """Show progress under the group's name, without joining it. May raise :class:`GroupRefused`."""
 
     def close(self, timeout_s: float) -> None: ...
 
@@ -127,7 +132,7 @@ def producer_settings(address: Address, limits: Limits, letters: bool) -> dict[s
     }
 
 
-def consumer_settings(limits: Limits, group: str) -> dict[str, Any]:
+def consumer_settings(limits: Limits, group: str | None) -> dict[str, Any]:
     fetch_bytes = max(FETCH_BYTES, 2 * message_bytes(limits))
     return {
         "group_id": group,

@@ -11,8 +11,9 @@ from typing import Any
 import confluent_kafka
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
-from headrace.common.errors import TransportError
-from headrace.common.transport import kafka_client
+from headrace.common.errors import TransportError, UsageError
+from headrace.common.reloaded import Reloaded
+from headrace.common.transport import kafka_client, kafka_rights
 from headrace.common.transport.base import Limits, Position
 from headrace.common.transport.kafka_address import Address, message_bytes
 
@@ -26,10 +27,13 @@ _NAMES = {
     "ssl_keyfile": "ssl.key.location",
     "ssl_password": "ssl.key.password",
 }
-_KINDS = {KafkaError.MSG_SIZE_TOO_LARGE: "too_large", KafkaError.INVALID_TIMESTAMP: "timestamp"}
+_KINDS = {
+    KafkaError.MSG_SIZE_TOO_LARGE: "too_large",
+    KafkaError.INVALID_TIMESTAMP: "timestamp",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "forbidden",
+}
 _OUT_OF_RANGE = (KafkaError.OFFSET_OUT_OF_RANGE, KafkaError._AUTO_OFFSET_RESET, KafkaError._LOG_TRUNCATION)
 _DAMAGED = (KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION, KafkaError.INVALID_MSG, KafkaError._NOT_IMPLEMENTED)
-_REFUSED = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
 
 logger = logging.getLogger("confluent_kafka")
 logger.addHandler(logging.NullHandler())  # as kafka-python does: what matters is raised, or counted
@@ -47,6 +51,7 @@ class Producer:
             },
             logger=logger,
         )
+        self._login = _Login(self._producer, address)
         self._closing = Event()
         self._thread = Thread(target=self._serve, name="kafka-acknowledgements", daemon=True)
         self._thread.start()
@@ -69,12 +74,13 @@ class Producer:
 
     def _serve(self) -> None:
         while not self._closing.is_set() or len(self._producer):
+            self._login.renew()
             self._producer.poll(0.1)
 
 
 class Consumer:
     def __init__(self, address: Address, limits: Limits, group: str) -> None:
-        self._address = address
+        self._address, self._group_refused = address, False
         settings = kafka_client.consumer_settings(limits, group)
         fetch_bytes = settings["fetch_max_bytes"]
         self._consumer = confluent_kafka.Consumer(
@@ -90,6 +96,7 @@ class Consumer:
             },
             logger=logger,
         )
+        self._login = _Login(self._consumer, address)
 
     def assign(self, position: Position) -> None:
         with self._asking():
@@ -101,7 +108,10 @@ class Consumer:
             if (message := self._consumer.poll(timeout_s)) is None:
                 return []
             if (error := message.error()) is not None:
-                raise KafkaException(error)
+                if error.code() != KafkaError.GROUP_AUTHORIZATION_FAILED:
+                    raise KafkaException(error)
+                self._group_refused = True  # it has looked for the group; reading does not need it
+                return []
             return [_record(message)]
 
     def begins(self) -> dict[int, int]:
@@ -116,8 +126,16 @@ class Consumer:
             return error is None or error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART
 
     def commit(self, position: Position) -> None:
+        if self._group_refused:
+            raise kafka_client.GroupRefused
+        offsets = [self._tp(p, o) for p, o in position.items()]
         with self._asking():
-            self._consumer.commit(offsets=[self._tp(p, o) for p, o in position.items()], asynchronous=False)
+            try:
+                self._consumer.commit(offsets=offsets, asynchronous=False)
+            except KafkaException as raised:
+                if raised.args[0].code() != KafkaError.GROUP_AUTHORIZATION_FAILED:
+                    raise
+                raise kafka_client.GroupRefused from raised
 
     def close(self, timeout_s: float) -> None:
         kafka_client.close_within(self._consumer.close, timeout_s)
@@ -131,7 +149,11 @@ class Consumer:
 
     def _watermarks(self) -> dict[int, tuple[int, int]]:
         with self._asking():
-            if not (partitions := self._topic().partitions):
+            self._login.renew()
+            topic = self._topic()
+            if topic.error is not None and topic.error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                raise KafkaException(topic.error)  # poll() may never hear of it
+            if not (partitions := topic.partitions):
                 raise kafka_client.Unreachable("the broker does not say what partitions the topic has")
             return {
                 p: self._consumer.get_watermark_offsets(self._tp(p), timeout=kafka_client.ASK_TIMEOUT_S)
@@ -148,9 +170,26 @@ class Consumer:
                 raise kafka_client.Damaged(error.str()) from raised
             if error.code() in _OUT_OF_RANGE:
                 raise kafka_client.OutOfRange(error.str()) from raised
-            if error.code() in _REFUSED or error.fatal():
+            if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                said = kafka_rights.missing(self._address, kafka_rights.READ, "topic", self._address.topic)
+                raise UsageError(said) from raised
+            if error.fatal():
                 raise TransportError(f"{self._address.where}: {error.name()}: {error.str()}") from raised
             raise kafka_client.Unreachable(f"{error.name()}: {error.str()}") from raised
+
+
+class _Login:
+    """Hands a password that was replaced in its file to the library, which uses it at its next login."""
+
+    def __init__(self, client: Any, address: Address) -> None:
+        self._client = client
+        self._read = Reloaded(list(address.secret_files.values()), address.full_login)
+        self._used = self._read.now()
+
+    def renew(self) -> None:
+        if (login := self._read.now()) is not self._used and "sasl_plain_password" in login:
+            self._used = login
+            self._client.set_sasl_credentials(login["sasl_plain_username"], login["sasl_plain_password"])
 
 
 def _settings(address: Address, more: dict[str, Any]) -> dict[str, Any]:

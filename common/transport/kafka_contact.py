@@ -89,14 +89,22 @@ def _no_contact(address: Address, heard: list[Exception]) -> UsageError:
     if any(isinstance(e, errors.SaslAuthenticationFailedError) for e in heard):
         why = f"the broker refuses {login}; check {variables}"
     elif "CERTIFICATE_VERIFY_FAILED" in said:
-        trusted = address.login.get("ssl_cafile", "the authorities that this system trusts")
-        why = f"the broker's certificate is not trusted: {trusted} did not sign it; set cafile= or KAFKA_SSL_CAFILE"
+        why = _distrust(address, said)
     elif "disconnected" in said or "Handshake failed" in said:
         why = f"the broker ends the connection; {right}"
     else:
         running = f"no broker answers within {CONNECT_TIMEOUT_S:.0f} s; is it running (headrace broker status)"
         return NoAnswer(f"{address.where}: {running}, and {right}")
     return UsageError(f"{address.where}: {why}")
+
+
+def _distrust(address: Address, said: str) -> str:
+    if "certificate has expired" in said:
+        return "the broker's certificate has expired; give the broker (its ssl.keystore) one that is valid"
+    if "mismatch" in said:
+        return "the broker's certificate is not for the name it is called by; call it by a name that stands there"
+    trusted = address.login.get("ssl_cafile", "the authorities that this system trusts")
+    return f"the broker's certificate is not trusted: {trusted} did not sign it; set cafile= or KAFKA_SSL_CAFILE"
 
 
 def line(error: BaseException) -> str:

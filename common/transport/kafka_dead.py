@@ -8,9 +8,10 @@ from threading import Lock
 
 from headrace.common.errors import HeadraceError
 from headrace.common.metrics import Metrics
+from headrace.common.transport import kafka_rights
 from headrace.common.transport.base import Limits
 from headrace.common.transport.kafka_address import Address
-from headrace.common.transport.kafka_client import Headers
+from headrace.common.transport.kafka_client import Headers, Undelivered
 from headrace.common.transport.kafka_sink import BoundedProducer
 
 logger = logging.getLogger(__name__)
@@ -67,6 +68,8 @@ class DeadLetters:
             return False
 
     def _lost(self, why: object) -> None:
+        if isinstance(why, Undelivered) and why.kind == "forbidden":
+            why = kafka_rights.missing(self._address, kafka_rights.WRITE, "topic", self._address.dead_topic)
         self._metrics.inc("transport_errors_total", kind="dead_letter")
         self._say(logging.ERROR, "%s: a dead letter was not kept: %s", self._address.where, why)
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition, errors
 from kafka.structs import OffsetAndMetadata
 
-from headrace.common.errors import TransportError
-from headrace.common.transport import kafka_client
+from headrace.common.errors import TransportError, UsageError
+from headrace.common.transport import kafka_client, kafka_rights
 from headrace.common.transport.base import Limits, Position
 from headrace.common.transport.kafka_address import Address
 from headrace.common.transport.kafka_contact import AWAY, connect, line
@@ -21,7 +21,11 @@ NOWHERE = 2**62  # an offset that no log reaches
 _OUT_OF_RANGE = (errors.OffsetOutOfRangeError, errors.LogTruncationError)
 #: What reading a batch raises whose bytes changed, wherever they did.
 _DAMAGED = (errors.CorruptRecordError, errors.UnsupportedCodecError, struct.error, ValueError, IndexError)
-_KINDS = {"MessageSizeTooLargeError": "too_large", "InvalidTimestampError": "timestamp"}
+_KINDS = {
+    "MessageSizeTooLargeError": "too_large",
+    "InvalidTimestampError": "timestamp",
+    "TopicAuthorizationFailedError": "forbidden",
+}
 
 
 class Producer:
@@ -51,18 +55,13 @@ class Producer:
 
 class Consumer:
     def __init__(self, address: Address, limits: Limits, group: str) -> None:
-        self._address = address
-        self._damaged = False
-        self._consumer = connect(
-            KafkaConsumer,
-            address,
-            **kafka_client.consumer_settings(limits, group),
-            auto_offset_reset="none",
-            metadata_max_age_ms=METADATA_MAX_AGE_MS,
-            metrics_enabled=False,
-        )
+        self._address, self._limits = address, limits
+        self._damaged = self._group_refused = False
+        self._position: dict[int, int] = {}
+        self._consumer = self._open(group)
 
     def assign(self, position: Position) -> None:
+        self._position = dict(position)
         with self._asking():
             self._consumer.assign([self._tp(p) for p in position])
             if self._damaged:
@@ -79,9 +78,13 @@ class Consumer:
         try:
             with self._asking():
                 polled = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=max_records)
+        except kafka_client.GroupRefused:
+            self._leave_group()
+            return []
         except _DAMAGED as error:
             self._damaged = True
             raise kafka_client.Damaged(line(error)) from error
+        self._position |= {tp.partition: records[-1].offset + 1 for tp, records in polled.items() if records}
         return [
             kafka_client.Record(tp.partition, r.offset, r.key or b"", r.value or b"", r.headers)
             for tp, records in polled.items()
@@ -99,6 +102,8 @@ class Consumer:
             return self._address.topic in self._consumer.topics()
 
     def commit(self, position: Position) -> None:
+        if self._group_refused:
+            raise kafka_client.GroupRefused
         with self._asking():
             offsets = {self._tp(p): OffsetAndMetadata(offset, "", -1) for p, offset in position.items()}
             self._consumer.commit(offsets, timeout_ms=int(kafka_client.ASK_TIMEOUT_S * 1000))
@@ -107,6 +112,23 @@ class Consumer:
         kafka_client.close_within(
             lambda: self._consumer.close(autocommit=False, timeout_ms=int(timeout_s * 1000)), timeout_s
         )
+
+    def _open(self, group: str | None) -> KafkaConsumer:
+        return connect(
+            KafkaConsumer,
+            self._address,
+            **kafka_client.consumer_settings(self._limits, group),
+            auto_offset_reset="none",
+            metadata_max_age_ms=METADATA_MAX_AGE_MS,
+            metrics_enabled=False,
+        )
+
+    def _leave_group(self) -> None:
+        """The library reads nothing in the name of a group that it may not ask for; without one it does."""
+        self._group_refused = True
+        self.close(kafka_client.ASK_TIMEOUT_S)
+        self._consumer = self._open(None)
+        self.assign(self._position)
 
     def _tp(self, partition: int) -> TopicPartition:
         return TopicPartition(self._address.topic, partition)
@@ -129,6 +151,11 @@ class Consumer:
             raise kafka_client.OutOfRange(line(error)) from error
         except AWAY as error:
             raise kafka_client.Unreachable(line(error)) from error
+        except errors.GroupAuthorizationFailedError as error:
+            raise kafka_client.GroupRefused from error
+        except errors.TopicAuthorizationFailedError as error:
+            said = kafka_rights.missing(self._address, kafka_rights.READ, "topic", self._address.topic)
+            raise UsageError(said) from error
         except errors.KafkaError as error:
             raise TransportError(f"{self._address.where}: {line(error)}") from error
 

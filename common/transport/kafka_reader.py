@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from headrace.common.codec import decode
 from headrace.common.errors import HeadraceError, LogLost, Rejected, TransportError, UsageError
 from headrace.common.metrics import Metrics
-from headrace.common.transport import kafka_client
+from headrace.common.transport import kafka_client, kafka_rights
 from headrace.common.transport.base import Limits, Position, Received, UndecodableRecords
 from headrace.common.transport.kafka_address import Address
 from headrace.common.transport.kafka_dead import DeadLetters
@@ -44,7 +44,7 @@ class Reader:
         run: str = "",
     ) -> None:
         self._address, self._limits, self._metrics, self._mine, self._dead = address, limits, metrics, mine, dead
-        self._run = run.encode()
+        self._run, self._group, self._group_refused = run.encode(), group, False
         self._next: dict[int, int] = {}  # partition -> offset of the next record to read
         self._record_bytes = 0  # of the largest record seen
         self._ends_at_s = 0.0
@@ -132,8 +132,14 @@ class Reader:
         return sum(max(0, end - self._next.get(p, end)) for p, end in self.ends.items())
 
     def commit(self, position: Position) -> None:
+        if self._group_refused:
+            return
         try:
             self._consumer.commit({p: offset for p, offset in position.items() if p in self._next})
+        except kafka_client.GroupRefused:
+            said = kafka_rights.missing(self._address, kafka_rights.READ, "group", self._group)
+            logger.warning("%s; until then, and its next start, Kafka shows no progress of it; all else goes on", said)
+            self._group_refused = True
         except (kafka_client.Unreachable, kafka_client.OutOfRange, HeadraceError) as error:
             self._metrics.inc("transport_errors_total", kind="commit")
             logger.warning("%s: progress was not committed: %s", self._address.where, error)

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from threading import Condition
 
 from headrace.common.codec import encode
-from headrace.common.errors import Closed, TransportError
+from headrace.common.errors import Closed, HeadraceError, TransportError, UsageError
 from headrace.common.metrics import Metrics
+from headrace.common.transport import kafka_rights
 from headrace.common.transport.base import Limits
 from headrace.common.transport.kafka_address import Address, message_bytes, parse
 from headrace.common.transport.kafka_client import Headers, Undelivered, open_producer
@@ -48,8 +49,9 @@ class BoundedProducer:
         self._producer = open_producer(address, limits, letters=lost is not None)
 
     def send(self, topic: str, key: bytes, value: bytes, headers: Headers, timeout_s: float | None) -> bool:
-        """Hand over one record; blocks while the budget is full. Raises :class:`Closed`, or :class:`TransportError`
-        when a record was lost or ``timeout_s`` passed. False where ``lost`` was told of this record at once."""
+        """Hand over one record; blocks while the budget is full. Raises :class:`Closed`, :class:`TransportError` when
+        a record was lost or ``timeout_s`` passed, :class:`UsageError` where the login may not write. False where
+        ``lost`` was told of this record at once."""
         self._reserve(len(value), timeout_s)
         began = time.monotonic()
 
@@ -88,7 +90,7 @@ class BoundedProducer:
             self._closed = True
             self._changed.notify_all()
         deadline = time.monotonic() + timeout_s
-        with contextlib.suppress(TransportError):
+        with contextlib.suppress(HeadraceError):
             self.flush(max(0.0, timeout_s - 0.2))
         self._metrics.inc("transport_errors_total", self._unacked_records, kind="lost")
         self._producer.close(max(0.1, deadline - time.monotonic()))
@@ -136,6 +138,9 @@ class BoundedProducer:
 
     def _raise_if_failed(self) -> None:
         if (error := self._error) is not None:
+            if error.kind == "forbidden":
+                said = kafka_rights.missing(self._address, kafka_rights.WRITE, "topic", self._address.topic)
+                raise UsageError(said) from error
             hint = _HINTS.get(error.kind, "").format(need=message_bytes(self._limits))
             raise TransportError(
                 f"{self._address.where}: a record was not delivered: {error}{hint and '; ' + hint}"

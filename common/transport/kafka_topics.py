@@ -1,8 +1,10 @@
-"""The topics: made by the learner with limits that fit, waited for by actors, checked by both."""
+"""The topics: made by the learner with limits that fit, unless somebody else has; waited for by actors, checked by
+both."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +13,12 @@ from kafka import KafkaAdminClient, errors
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from headrace.common.errors import UsageError
+from headrace.common.transport import kafka_rights
 from headrace.common.transport.base import Limits
 from headrace.common.transport.kafka_address import OVERHEAD_BYTES, Address, message_bytes
 from headrace.common.transport.kafka_contact import connect, translated
+
+logger = logging.getLogger(__name__)
 
 TOPIC_TIMEOUT_S = 30.0
 DEAD_RETENTION_S = 7 * 24 * 3600
@@ -37,35 +42,44 @@ class Topic:
 def prepare(address: Address, limits: Limits, create: bool) -> Topic:
     """What is known of ``address.topic``, once it is there and can carry ``limits``.
 
-    ``create``: make it, and its dead-letter topic, when missing. Otherwise wait up to :data:`TOPIC_TIMEOUT_S` for it.
-    Raises :class:`UsageError` when no broker answers, the topic does not appear, a size limit is too small, or its
-    settings are not those of :data:`INSISTED`.
+    ``create``: we read it, and make it and its dead-letter topic when they are missing and we may. Otherwise we write,
+    and wait up to :data:`TOPIC_TIMEOUT_S` for it. Raises :class:`UsageError` when no broker answers, the login may not
+    do what it is for, the topic does not appear, a size limit is too small, or its settings are not those of
+    :data:`INSISTED`.
     """
     need = message_bytes(limits)
     with contextlib.closing(connect(KafkaAdminClient, address)) as admin, translated(address):
         if create:
             _create(admin, address, limits)
-        topic = _wait(admin, address)
+        topic = _wait(admin, address, address.topic, kafka_rights.READ if create else kafka_rights.WRITE)
+        if create:
+            _wait(admin, address, address.dead_topic, kafka_rights.WRITE)
         dead = _check(admin, address, topic, need, create) or need + OVERHEAD_BYTES
         letter_bytes = max(min(dead - OVERHEAD_BYTES, need), 512)
         return Topic(len(topic["partitions"]), str(topic.get("topic_id") or ""), letter_bytes)
 
 
 def _create(admin: KafkaAdminClient, address: Address, limits: Limits) -> None:
-    present = {topic["name"] for topic in admin.describe_topics([address.topic, address.dead_topic]) if _found(topic)}
+    """Make what is missing. Where that is not allowed, somebody else does: it is waited for."""
+    rights = {address.topic: kafka_rights.READ, address.dead_topic: kafka_rights.WRITE}
+    described = {topic["name"]: topic for topic in admin.describe_topics(list(rights))}
+    for name, right in rights.items():
+        kafka_rights.check(address, described[name], right)
     need = message_bytes(limits)
     wanted = {
         address.topic: _new(address, address.partitions, need, address.retention_s, address.retention_bytes),
         address.dead_topic: _new(address, 1, need + OVERHEAD_BYTES, DEAD_RETENTION_S, DEAD_RETENTION_BYTES),
     }
-    for name, new in wanted.items():
-        if name not in present:
-            try:
-                admin.create_topics({name: new})
-            except errors.TopicAlreadyExistsError:
-                pass  # another rank of the learner was faster
-            except errors.InvalidReplicationFactorError as error:
-                raise UsageError(f"{address.where}: replication={address.replication}: {error.description}") from error
+    for name in (name for name in wanted if not _found(described[name])):
+        try:
+            admin.create_topics({name: wanted[name]})
+        except errors.TopicAlreadyExistsError:
+            pass  # another rank of the learner was faster
+        except errors.InvalidReplicationFactorError as error:
+            raise UsageError(f"{address.where}: replication={address.replication}: {error.description}") from error
+        except errors.AuthorizationError:
+            unallowed = kafka_rights.missing(address, kafka_rights.CREATE, "topic", name)
+            logger.warning("%s; waits up to %.0f s for somebody else to make it", unallowed, TOPIC_TIMEOUT_S)
 
 
 def _new(address: Address, partitions: int, max_message: int, retention_s: int, retention_bytes: int) -> dict[str, Any]:
@@ -84,17 +98,18 @@ def _new(address: Address, partitions: int, max_message: int, retention_s: int, 
     }
 
 
-def _wait(admin: KafkaAdminClient, address: Address) -> dict[str, Any]:
-    """The topic's metadata, once every partition has a leader."""
+def _wait(admin: KafkaAdminClient, address: Address, name: str, right: str) -> dict[str, Any]:
+    """A topic's metadata, once every partition has a leader. Raises :class:`UsageError` without ``right`` on it."""
     deadline = time.monotonic() + TOPIC_TIMEOUT_S
     while True:
-        (topic,) = admin.describe_topics([address.topic])
+        (topic,) = admin.describe_topics([name])
+        kafka_rights.check(address, topic, right)
         leaders = [int(p["leader_id"]) for p in topic["partitions"]] if _found(topic) else []
         if leaders and min(leaders) >= 0:
             return dict(topic)
         if time.monotonic() > deadline:
-            problem = "has partitions without a leader" if leaders else "is not there; the learner makes it"
-            raise UsageError(f"{address.where}: the topic {problem} (waited {TOPIC_TIMEOUT_S:.0f} s)")
+            problem = "has partitions without a leader" if leaders else "is not there; the learner, or setup, makes it"
+            raise UsageError(f"{address.where}: the topic {name} {problem} (waited {TOPIC_TIMEOUT_S:.0f} s)")
         time.sleep(0.1)
 
 
@@ -104,28 +119,46 @@ def _found(topic: dict[str, Any]) -> bool:
 
 def _check(admin: KafkaAdminClient, address: Address, topic: dict[str, Any], need: int, create: bool) -> int | None:
     """Compare the settings in force at topic and brokers with what a record may need. Returns the dead-letter topic's
-    limit where it may be asked."""
+    limit where it may be asked. What may not be asked is said, and not checked."""
     if "api_version" in address.login:
         return None  # what cannot be asked for its version is no whole broker, and cannot be asked for its limits
-    brokers = sorted({str(p["leader_id"]) for p in topic["partitions"]})
+    untold: list[str] = []
+
+    def told(kind: ConfigResourceType, name: str, *keys: str) -> dict[str, str]:
+        values = _values(admin, kind, name, *keys)
+        if not values:
+            untold.append(f"{kind.name.lower()} {name}")
+        return values
+
     try:
-        found = _values(admin, ConfigResourceType.TOPIC, address.topic, "max.message.bytes", *INSISTED)
-        nodes = [_values(admin, ConfigResourceType.BROKER, node, "socket.request.max.bytes") for node in brokers]
-        dead = _values(admin, ConfigResourceType.TOPIC, address.dead_topic, "max.message.bytes") if create else {}
-    except (errors.AuthorizationError, errors.UnsupportedVersionError, errors.IncompatibleBrokerVersion):
-        return None  # not everybody may ask; then the first record that is too large says it
+        found = told(ConfigResourceType.TOPIC, address.topic, "max.message.bytes", *INSISTED)
+        dead = told(ConfigResourceType.TOPIC, address.dead_topic, "max.message.bytes") if create else {}
+        nodes = {
+            node: told(ConfigResourceType.BROKER, node, "socket.request.max.bytes")
+            for node in sorted({str(p["leader_id"]) for p in topic["partitions"]})
+        }
+    except (errors.UnsupportedVersionError, errors.IncompatibleBrokerVersion):
+        return None  # too old to be asked; then the first record that is too large says it
+    if untold:
+        who = f"the login of {address.user!r} has no right DescribeConfigs on" if address.user else "nobody tells us of"
+        logger.warning("%s: %s %s: limits and settings there are not checked", address.where, who, ", ".join(untold))
+    _check_topic(address, found, need)
+    for node, values in nodes.items():
+        if int(values.get("socket.request.max.bytes", need)) < need:
+            raise UsageError(
+                f"{address.where}: broker {node} takes requests up to {values['socket.request.max.bytes']} bytes, a "
+                f"record may need {need}; set socket.request.max.bytes above {need}, or make records smaller"
+            )
+    return int(dead["max.message.bytes"]) if "max.message.bytes" in dead else None
+
+
+def _check_topic(address: Address, found: dict[str, str], need: int) -> None:
     if int(found.get("max.message.bytes", need)) < need:
         raise UsageError(
             f"{address.where}: the topic takes messages up to {found['max.message.bytes']} bytes, a record may need "
             f"{need}; set max.message.bytes={need} at the topic (or message.max.bytes at the broker), or make records "
             "smaller"
         )
-    for node, values in zip(brokers, nodes, strict=True):
-        if int(values.get("socket.request.max.bytes", need)) < need:
-            raise UsageError(
-                f"{address.where}: broker {node} takes requests up to {values['socket.request.max.bytes']} bytes, a "
-                f"record may need {need}; set socket.request.max.bytes above {need}, or make records smaller"
-            )
     if wrong := {key: found[key] for key, value in INSISTED.items() if found.get(key, value) != value}:
         has = ", ".join(f"{key}={value}" for key, value in wrong.items())
         wanted = ",".join(f"{key}={INSISTED[key]}" for key in wrong)
@@ -134,10 +167,9 @@ def _check(admin: KafkaAdminClient, address: Address, topic: dict[str, Any], nee
             f"kafka-configs.sh --bootstrap-server {address.brokers[0]} --alter --entity-type topics "
             f"--entity-name {address.topic} --add-config {wanted}"
         )
-    return int(dead["max.message.bytes"]) if "max.message.bytes" in dead else None
 
 
 def _values(admin: KafkaAdminClient, kind: Any, name: str, *keys: str) -> dict[str, str]:
     described = admin.describe_configs([ConfigResource(kind, name, dict.fromkeys(keys))], config_filter="all")
-    values = {key: described[kind.name.lower()][name].get(key, {}).get("value") for key in keys}
+    values = {key: described.get(kind.name.lower(), {}).get(name, {}).get(key, {}).get("value") for key in keys}
     return {key: value for key, value in values.items() if value is not None}

@@ -1,4 +1,9 @@
-"""What both clients of the parameter server share: the channel, the token, when to try again, and what errors mean."""
+"""What both clients of the parameter server share: the channel, the token, when to try again, and what errors mean.
+
+Tokens and certificates are those of their files: a token at the next call, certificates at the next connection. Who was
+let in once and is not any more is told so and tries again, as with a server that is away: the new ones may be on their
+way.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +15,11 @@ from typing import Any
 import grpc
 
 from headrace.common.errors import Fenced, HeadraceError, TransportError, UsageError
+from headrace.common.reloaded import Reloaded
 from headrace.common.weights.address import split
 from headrace.common.weights.chunks import MESSAGE_BYTES
 from headrace.common.weights.tls import Tls, refusal
+from headrace.common.weights.tokens import Token
 
 SERVICE = "headrace.v1.ParamServer"
 #: The clients' half of the keepalive agreement; the server's half is in paramserver/server.py.
@@ -39,20 +46,29 @@ _CONNECTED_S = 0.5
 
 
 class Client:
-    """One channel to ``address``. ``token`` goes with every call; ``tls`` turns TLS on.
+    """One channel to ``address``, another one where a connection was lost and its certificates were replaced. ``token``
+    goes with every call; ``tls`` turns TLS on.
 
     Raises :class:`UsageError` for an address or a TLS file that cannot be right.
     """
 
-    def __init__(self, address: str, token: str, tls: Tls | None) -> None:
+    def __init__(self, address: str, token: str | Token, tls: Tls | None) -> None:
         split(address)
         self.address, self._tls = address, tls
-        self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self._token: Token = token if callable(token) else lambda: token
+        self._credentials = None if tls is None else Reloaded(tls.files, tls.credentials)
+        self._used = None if self._credentials is None else self._credentials.now()
+        self._channel = self._open()
+        self._welcome = False
         self._probe_at_s = 0.0
-        if tls is None:
-            self._channel = grpc.insecure_channel(address, CHANNEL_OPTIONS)
-        else:
-            self._channel = grpc.secure_channel(address, tls.credentials(), CHANNEL_OPTIONS)
+        #: What is wrong between us and a server that is there, as far as is known; "" where nothing is.
+        self.why = ""
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Goes with every call."""
+        token = self._token()
+        return (("authorization", f"Bearer {token}"),) if token else ()
 
     def unary(self, method: str) -> Any:
         return self._channel.unary_unary(f"/{SERVICE}/{method}")
@@ -77,33 +93,59 @@ class Client:
     def close(self) -> None:
         self._channel.close()
 
+    def in_touch(self) -> bool:
+        """Whether a server that let us in is there; of another one nothing is known by its silence."""
+        return self._welcome and self.connected()
+
+    def welcome(self) -> None:
+        """The server has let us in."""
+        self._welcome, self.why = True, ""
+
     def refusal(self) -> UsageError | None:
-        """Asked while nothing is heard: what is wrong between us and a server that is there. gRPC does not tell a TLS
-        that cannot work from a server that is away, so it is tried by hand, now and then."""
+        """Asked while nothing is heard: what is wrong between us and a server that is there, if that is final. gRPC
+        does not tell a TLS that cannot work from a server that is away, so it is tried by hand, now and then."""
         now_s = time.monotonic()
-        if now_s < self._probe_at_s:
+        if self._renewed() or now_s < self._probe_at_s:
             return None
-        why = refusal(self.address, self._tls)
+        self.why = refusal(self.address, self._tls)
         self._probe_at_s = time.monotonic() + PROBE_EVERY_S
-        return UsageError(f"parameter server {self.address}: {why}") if why else None
+        return self._final(f"parameter server {self.address}: {self.why}") if self.why else None
 
     def final(self, error: grpc.RpcError) -> HeadraceError | None:
         """What ``error`` means if trying again cannot help; None if it can."""
         details = f"parameter server {self.address}: {error.details()}"
         match error.code():
+            case grpc.StatusCode.UNAVAILABLE:
+                self._renewed()
             case grpc.StatusCode.ABORTED:
                 return Fenced(details)
-            case (
-                grpc.StatusCode.FAILED_PRECONDITION
-                | grpc.StatusCode.UNAUTHENTICATED
-                | grpc.StatusCode.PERMISSION_DENIED
-            ):
+            case grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.PERMISSION_DENIED:
+                return self._final(details)
+            case grpc.StatusCode.FAILED_PRECONDITION:
                 return UsageError(details)
             case grpc.StatusCode.UNIMPLEMENTED:
                 return UsageError(f"{details}; another service listens there, or one of another version")
             case grpc.StatusCode.INVALID_ARGUMENT:
                 return TransportError(details)
         return None
+
+    def _final(self, refused: str) -> UsageError | None:
+        return None if self._welcome else UsageError(refused)
+
+    def _open(self) -> grpc.Channel:
+        if self._used is None:
+            return grpc.insecure_channel(self.address, CHANNEL_OPTIONS)
+        return grpc.secure_channel(self.address, self._used, CHANNEL_OPTIONS)
+
+    def _renewed(self) -> bool:
+        """Whether a connection that is lost is made anew with other certificates. (gRPC would go on trying with those
+        that it was given.)"""
+        if self._credentials is None or (read := self._credentials.now()) is self._used:
+            return False
+        former, self._used = self._channel, read
+        self._channel = self._open()
+        former.close()
+        return True
 
 
 class Backoff:

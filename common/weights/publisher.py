@@ -10,6 +10,7 @@ version again, with the learner's counters and the ledger as last heard, and so 
 from __future__ import annotations
 
 import contextlib
+import math
 import secrets
 import threading
 import time
@@ -22,11 +23,13 @@ import grpc
 from headrace.common.errors import Closed, HeadraceError, TransportError
 from headrace.common.metrics import Metrics
 from headrace.common.types import Weights
+from headrace.common.waiting import Waiting
 from headrace.common.weights.base import LedgerState, Progress
 from headrace.common.weights.chunks import Blob, pack
 from headrace.common.weights.client import Backoff, Client, transfer_s
 from headrace.common.weights.known_ledger import KnownLedger
 from headrace.common.weights.tls import Tls
+from headrace.common.weights.tokens import Token
 from headrace.common.wire import paramserver_pb2 as pb
 
 CHECK_S = 1.0
@@ -45,7 +48,7 @@ class GrpcPublisher:
         self,
         address: str,
         run_id: str,
-        token: str,
+        token: str | Token,
         metrics: Metrics,
         *,
         tls: Tls | None = None,
@@ -65,6 +68,7 @@ class GrpcPublisher:
         self._error: HeadraceError | None = None
         self._down_since_s = float("inf")
         self._last_failure: grpc.RpcError | None = None
+        self._away = Waiting("learner", math.inf)  # says it; who publishes is the one that gives up
         self._call: Any = None
         self._changed, self._stop = threading.Condition(), threading.Event()
         self._worker = threading.Thread(target=self._work, name="publisher", daemon=True)
@@ -139,6 +143,7 @@ class GrpcPublisher:
         away_s = time.monotonic() - self._down_since_s
         if away_s > self._down_timeout_s:
             message = f"parameter server {self._client.address}: away for {away_s:.0f} s"
+            message += f": {self._client.why}" if self._client.why else ""
             raise TransportError(message) from self._last_failure
 
     # --- the worker's thread ---------------------------------------------------------------------------------------
@@ -219,6 +224,8 @@ class GrpcPublisher:
 
     def _sent(self, state: pb.ServerState, progress: Progress, ticket: int) -> None:
         assert self._blob is not None
+        self._client.welcome()
+        self._away.over()
         if state.version >= 0:  # a server started anew knows less than we do
             self._hear(self._ledger.hear(state.ledger, progress), ticket)
         with self._changed:
@@ -237,6 +244,9 @@ class GrpcPublisher:
         if self._stop.is_set():
             return False
         final = self._client.final(error) or self._client.refusal()
+        if final is None:
+            said = f"parameter server {self._client.address}: {self._client.why or error.details()}"
+            self._away.goes_on(time.monotonic(), said)
         with self._changed:
             self._last_failure = error
             self._down_since_s = min(self._down_since_s, time.monotonic())

@@ -1,6 +1,5 @@
-"""What a client of the parameter server shows and trusts: PEM files, checked before anything hangs on them; and why
-nothing can be said to a server that is there.
-"""
+"""What a client of the parameter server shows and trusts: PEM files; and why nothing can be said to a server that is
+there."""
 
 from __future__ import annotations
 
@@ -13,6 +12,7 @@ from pathlib import Path
 import grpc
 
 from headrace.common.errors import UsageError
+from headrace.common.pem import ANOTHER_NAME, EXPIRED, NOT_YET_VALID, check_authority, check_pair
 from headrace.common.weights.address import split
 
 _PROBE_S, _AGAIN_S = 1.0, 0.5
@@ -26,13 +26,18 @@ class Tls:
     cert: Path | None = None
     key: Path | None = None
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return tuple(path for path in (self.ca, self.cert, self.key) if path is not None)
+
     def check(self) -> None:
-        """Raises :class:`UsageError` for files that are missing, swapped, or no PEM."""
+        """Raises :class:`UsageError` for files that are missing, swapped, no PEM, or not valid now."""
         check_authority(self.ca, "weights.tls_ca")
         if (self.cert is None) != (self.key is None):
             raise UsageError("weights.tls_client_cert and weights.tls_client_key belong together; give both or neither")
         if self.cert is not None and self.key is not None:
-            check_pair(self.cert, self.key, "weights.tls_client_cert", "weights.tls_client_key")
+            names = ("weights.tls_client_cert", "weights.tls_client_key")
+            check_pair(self.cert, self.key, *names, ssl.Purpose.CLIENT_AUTH)
 
     def credentials(self) -> grpc.ChannelCredentials:
         """For a channel. Raises :class:`UsageError` as ``check`` does."""
@@ -41,37 +46,19 @@ class Tls:
         return grpc.ssl_channel_credentials(self.ca.read_bytes(), *pair)
 
 
-def check_pair(cert: Path, key: Path, cert_name: str, key_name: str) -> None:
-    """Raises :class:`UsageError`, naming both, unless ``cert`` holds a certificate and ``key`` its private key."""
-    for path, name in ((cert, cert_name), (key, key_name)):
-        _check_readable(path, name)
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(cert, key, password="")
-    except (ssl.SSLError, ValueError) as e:
-        raise UsageError(
-            f"{cert_name} {cert} and {key_name} {key}: not a certificate and its own private key "
-            f"(PEM, without a password); are they swapped? ({_reason(e)})"
-        ) from e
-
-
-def check_authority(path: Path, name: str) -> None:
-    """Raises :class:`UsageError` unless ``path`` holds certificates to trust."""
-    _check_readable(path, name)
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
-    except ssl.SSLError as e:
-        raise UsageError(f"{name} {path}: holds no certificate (PEM) ({_reason(e)})") from e
-
-
 def refusal(address: str, tls: Tls | None) -> str:
     """Why nothing can be said to the server at ``address``, as far as waiting will not mend it; "" where it may."""
     if tls is None:
         return _refusal_in_clear(address)
+    try:
+        tls.check()
+    except UsageError as e:
+        return str(e)
     for again in (True, False):
         try:
             return _talk(address, tls)
         except ssl.SSLCertVerificationError as e:
-            return f"its certificate is not trusted by weights.tls_ca {tls.ca}: {e.verify_message}"
+            return _distrust(e, tls)
         except (ssl.SSLError, ConnectionResetError) as e:
             reason = getattr(e, "reason", None) or ""
             if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"):
@@ -85,8 +72,17 @@ def refusal(address: str, tls: Tls | None) -> str:
     return ""
 
 
+def _distrust(error: ssl.SSLCertVerificationError, tls: Tls) -> str:
+    if error.verify_code in (EXPIRED, NOT_YET_VALID):
+        return f"its certificate, the server's weights.tls_cert, cannot be used: {error.verify_message}"
+    if error.verify_code in ANOTHER_NAME:
+        return f"its certificate, the server's weights.tls_cert, is not for that name: {error.verify_message}"
+    return f"its certificate is not trusted by weights.tls_ca {tls.ca}: {error.verify_message}"
+
+
 def _talk(address: str, tls: Tls) -> str:
-    context = ssl.create_default_context(cafile=tls.ca)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(tls.ca)
     context.set_alpn_protocols(["h2"])
     if tls.cert is not None:
         context.load_cert_chain(tls.cert, tls.key, password="")
@@ -123,14 +119,3 @@ def _connect(address: str) -> socket.socket:
         link.close()
         raise
     return link
-
-
-def _check_readable(path: Path, name: str) -> None:
-    try:
-        path.read_bytes()
-    except OSError as e:
-        raise UsageError(f"{name} {path}: {e.strerror}") from e
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "reason", None) or error).lower().replace("_", " ")

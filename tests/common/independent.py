@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
     NewPartitions,
     NewTopic,
+    ResourcePatternType,
+    ResourceType,
     ScramCredentialInfo,
     ScramMechanism,
     UserScramCredentialUpsertion,
@@ -22,12 +29,14 @@ __all__ = [
     "NewTopic",
     "add_partitions",
     "admin",
+    "allow",
     "allow_login",
     "alter_topic",
     "committed",
     "consume",
     "delete_before",
     "delete_topic",
+    "forbid",
     "produce",
     "topic_settings",
 ]
@@ -134,3 +143,28 @@ def allow_login(server: str, user: str, password: str, mechanism: str) -> None:
         [UserScramCredentialUpsertion(user, info, password.encode())]
     ).values():
         made.result(WAIT_S)
+
+
+def allow(server: str, user: str, right: str, kind: str, name: str) -> None:
+    """Give ``user`` a right: e.g. Read on the topic of that name, or DescribeConfigs on the cluster kafka-cluster."""
+    rule = AclBinding(*_place(kind, name), f"User:{user}", "*", _operation(right), AclPermissionType.ALLOW)
+    client = admin(server)
+    for made in client.create_acls([rule]).values():
+        made.result(WAIT_S)
+
+
+def forbid(server: str, user: str, right: str, kind: str, name: str) -> None:
+    """Take it away again."""
+    rule = AclBindingFilter(*_place(kind, name), f"User:{user}", "*", _operation(right), AclPermissionType.ALLOW)
+    client = admin(server)
+    for gone in client.delete_acls([rule]).values():
+        assert len(gone.result(WAIT_S)) == 1, f"{user} had no right to {right} {kind} {name}"
+
+
+def _place(kind: str, name: str) -> tuple[ResourceType, str, ResourcePatternType]:
+    kinds = {"topic": ResourceType.TOPIC, "group": ResourceType.GROUP, "cluster": ResourceType.BROKER}
+    return kinds[kind], name, ResourcePatternType.LITERAL
+
+
+def _operation(right: str) -> AclOperation:
+    return AclOperation[re.sub(r"(?<!^)(?=[A-Z])", "_", right).upper()]

@@ -85,10 +85,21 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-class Served(OwnBroker):
-    """In clear (``bootstrap``), with a login in clear (``login``, PLAIN), with one over TLS (``secure``, SCRAM)."""
+#: Who logs in may do what its ACLs say; who is in clear is the administrator.
+GUARDED = {
+    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "super.users": "User:ANONYMOUS",
+    "allow.everyone.if.no.acl.found": "false",
+}
 
-    def __init__(self, data_dir: Path, port: int, controller_port: int, login_port: int, secure_port: int) -> None:
+
+class Served(OwnBroker):
+    """In clear (``bootstrap``), with a login in clear (``login``, PLAIN), with one over TLS (``secure``, SCRAM).
+    ``more``: settings of the broker."""
+
+    def __init__(
+        self, data_dir: Path, port: int, controller_port: int, login_port: int, secure_port: int, **more: str
+    ) -> None:
         self.login, self.secure = f"127.0.0.1:{login_port}", f"127.0.0.1:{secure_port}"
         listeners = f"PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://{self.login},SASL_SSL://{self.secure}"
         plain = "org.apache.kafka.common.security.plain.PlainLoginModule required"
@@ -110,6 +121,7 @@ class Served(OwnBroker):
             "listener.name.sasl_ssl.ssl.keystore.type": "PEM",
             "listener.name.sasl_ssl.ssl.keystore.location": str(keystore),
             "socket.request.max.bytes": str(1 << 20),
+            **more,
         }
         super().__init__(data_dir, settings, port)
 

@@ -133,7 +133,7 @@ def test_an_actor_waits_for_the_topic_and_goes_on_when_it_is_there(real_kafka: s
 
 def test_an_actor_without_a_topic_says_so(real_kafka: str, monkeypatch: pytest.MonkeyPatch, client: str) -> None:
     monkeypatch.setattr("headrace.common.transport.kafka_topics.TOPIC_TIMEOUT_S", 0.3)
-    with pytest.raises(UsageError, match="the topic is not there; the learner makes it"):
+    with pytest.raises(UsageError, match="is not there; the learner, or setup, makes it"):
         Stream(real_kafka, client=client).sink()
 
 

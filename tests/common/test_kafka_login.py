@@ -9,6 +9,7 @@ import pytest
 from headrace.common.errors import UsageError
 from headrace.common.transport.kafka_address import Secret, parse
 
+from ..certificates import Authority
 from .kafka_streams import PASSWORD, USER
 
 URL = "kafka://host:9092/topic"
@@ -90,5 +91,22 @@ def test_what_was_given_for_a_login_is_not_left_unused(file: Path, monkeypatch: 
     assert parse(f"{URL}?security=PLAINTEXT").login["security_protocol"] == "PLAINTEXT"
     monkeypatch.delenv("KAFKA_SASL_USERNAME")
     monkeypatch.delenv("KAFKA_SASL_PASSWORD_FILE")
-    monkeypatch.setenv("KAFKA_SSL_CAFILE", str(file))
+    monkeypatch.setenv("KAFKA_SSL_CAFILE", str(Authority(file.parent).ca))
     assert parse(URL).login["security_protocol"] == "SSL"
+
+
+def test_certificates_that_cannot_be_right_are_one_line(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    (cert, key), (expired, its_key) = authority.certificate("a"), authority.certificate("b", days=-1)
+    for options, says in (
+        (f"cafile={key}", f"KAFKA_SSL_CAFILE {key}: holds no certificate"),
+        (
+            f"certfile={cert}&keyfile={its_key}",
+            f"KAFKA_SSL_CERTFILE {cert} and KAFKA_SSL_KEYFILE {its_key}: not a cert",
+        ),
+        (f"certfile={expired}&keyfile={its_key}", f"KAFKA_SSL_CERTFILE {expired}: the certificate has expired"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            parse(f"{URL}?security=SSL&{options}")
+        assert str(caught.value).startswith(says)
+        assert "\n" not in str(caught.value)

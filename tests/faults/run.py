@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +65,15 @@ class Run:
         what = ["--resume"] if resume else [str(self.file)]
         return self._start("train", *what, "--run-dir", str(self.dir), "--episodes", "0", "--no-gif", *more)
 
-    def role(self, role: str, *more: str) -> subprocess.Popen[str]:
-        """A process of one role, as on a cluster."""
+    def role(self, role: str, *more: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        """A process of one role, as on a cluster. ``env``: what is its alone in its environment."""
         self.dir.mkdir(exist_ok=True)
-        return self._start(role, "--config", str(self.file), "--run-dir", str(self.dir), *more)
+        return self._start(role, "--config", str(self.file), "--run-dir", str(self.dir), *more, env=env)
 
-    def _start(self, *arguments: str) -> subprocess.Popen[str]:
-        return self.start([sys.executable, "-m", "headrace.launch.cli", *arguments], arguments[0])
+    def _start(self, *arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        return self.start([sys.executable, "-m", "headrace.launch.cli", *arguments], arguments[0], env)
 
-    def start(self, argv: list[str], name: str) -> subprocess.Popen[str]:
+    def start(self, argv: list[str], name: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """Any process that belongs to this run."""
         with (self.folder / f"{name}.out").open("a") as out:
             process = subprocess.Popen(
@@ -82,7 +82,7 @@ class Run:
                 stdout=out,
                 stderr=subprocess.PIPE,
                 text=True,
-                env=os.environ | ONE_THREAD,
+                env=os.environ | ONE_THREAD | dict(env or {}),
             )
         self._started.append(process)
         return process

@@ -53,7 +53,9 @@ def test_a_new_one_on_the_same_address_is_filled_again(new_run: Callable[..., Ru
     assert held(run, "learner", "weights_reconnects_total") >= 2
     assert all(held(run, "actor", "weights_reconnects_total", index) >= 2 for index in range(2))
     learner.terminate()
-    assert run.end(learner) == (0, "")
+    code, said = run.end(learner)
+    assert code == 0, said
+    assert all(line.endswith("; goes on waiting") for line in said.splitlines()), said
     assert_nothing_twice_nothing_late(run)
     assert refused(run.checkpoint()) == 0, "a burst of leases"
     assert [run.pid("actor", index) for index in range(2)] == lives, "an actor died of it"

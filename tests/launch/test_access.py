@@ -15,6 +15,7 @@ from headrace.common.metrics import Metrics
 from headrace.launch import cli
 from headrace.launch.load import load
 from headrace.launch.run_paramserver import options
+from headrace.paramserver.auth import Tokens
 from headrace.paramserver.server import ParamServer
 from tests.certificates import Authority
 
@@ -81,8 +82,9 @@ def test_the_learner_and_the_actors_have_tokens_of_their_own(
     (tmp_path / "actor").write_text("actor-secret\n")
     (tmp_path / "empty").write_text("\n")
     both = [f"weights.publish_token_file='{tmp_path}/learner'", f"weights.token_file='{tmp_path}/actor'"]
-    made = options(load("cartpole-ppo", both))
-    assert (made.publish_token, made.subscribe_token) == ("learner-secret", "actor-secret")
+    made = options(load("cartpole-ppo", both)).tokens()
+    assert made is not None
+    assert made.now() == Tokens(publish=("learner-secret",), subscribe=("actor-secret",))
     for address in ("0.0.0.0:0", "localhost:0"):
         at = settings(address=address)
         one = refused(capsys, "paramserver", *RUN, *at, *settings(token_file=tmp_path / "actor"))
@@ -90,7 +92,8 @@ def test_the_learner_and_the_actors_have_tokens_of_their_own(
         same = settings(token_file=tmp_path / "actor", publish_token_file=tmp_path / "actor")
         assert "same token" in refused(capsys, "paramserver", *RUN, *at, *same)
     for wrong in ("empty", "none"):
-        said = refused(capsys, "paramserver", *RUN, *settings(token_file=tmp_path / wrong))
+        files = settings(token_file=tmp_path / wrong, publish_token_file=tmp_path / "learner")
+        said = refused(capsys, "paramserver", *RUN, *files)
         assert f"weights.token_file {tmp_path}/{wrong}" in said
 
 

@@ -163,17 +163,10 @@ def test_a_run_by_roles_that_may_do_no_more(secured: Secured, tmp_path: Path) ->
     try:
         for role in ("paramserver", "learner", "actor", "evaluator"):
             where = tmp_path / "evaluator" if role == "evaluator" else run.dir
-            words = [
-                role,
-                "--config",
-                str(run.file),
-                "--run-dir",
-                str(where),
-                *secured.weights(role, f"localhost:{port}"),
-            ]
+            words = [role, "--config", str(run.file), "--run-dir", str(where)]
+            words += secured.weights(role, f"localhost:{port}")
             login = secured.login(role) if role in ("learner", "actor") else {}
-            environment = [f"{key}={value}" for key, value in login.items()]
-            run.start(["env", *environment, sys.executable, "-m", "headrace.launch.cli", *words], role)
+            run.start([sys.executable, "-m", "headrace.launch.cli", *words], role, login)
         run.wait_for_version(5)
         run.wait_until(lambda: (tmp_path / "evaluator" / "evaluations.jsonl").exists(), "an evaluation")
         assert not [name for name in os.listdir(run.dir) if name == "dead_letter"]

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,20 @@ from headrace.paramserver.server import ParamServer
 
 RUN = "run-1"
 PLENTY = Progress(1 << 40)
+LEARNERS, ACTORS = "learner-secret", "actor-secret"
 
 
 def weights(version: int, epoch: int = 1, nbytes: int = 400, run_id: str = RUN) -> Weights:
     """A version whose every value is its number."""
     return Weights(run_id, epoch, version, {"w": np.full(nbytes // 4, version, np.float32)}, {"epsilon": 0.5})
+
+
+def token_files(folder: Path, publish: str = LEARNERS, subscribe: str = ACTORS) -> dict[str, Path]:
+    """The options of a server that asks for tokens."""
+    files = {"publish_token_file": folder / "publish.token", "token_file": folder / "subscribe.token"}
+    for path, token in zip(files.values(), (publish, subscribe), strict=True):
+        path.write_text(f"{token}\n")
+    return files
 
 
 def collect(actor: GrpcSubscriber, have_version: int, timeout_s: float) -> Lease | None:

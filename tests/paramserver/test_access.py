@@ -21,17 +21,15 @@ from headrace.paramserver.options import Options, is_local
 from headrace.paramserver.server import ParamServer
 
 from ..certificates import self_signed
-from .servers import PLENTY, RUN, Rig, wait_for, weights
-
-TOKENS = {"publish_token": "learner-secret", "subscribe_token": "actor-secret"}
+from .servers import PLENTY, RUN, Rig, token_files, wait_for, weights
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", "192.0.2.7:7000", "headrace.example:7000"])
-def test_an_open_door_to_the_network_is_refused_unless_told(address: str) -> None:
+def test_an_open_door_to_the_network_is_refused_unless_told(address: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="insecure"):
         ParamServer(address, Options(), Metrics("paramserver"))
     Options(insecure=True).check(address)
-    Options(**TOKENS).check(address)
+    Options(**token_files(tmp_path)).check(address)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "127.1.2.3:9", "localhost:7000", "[::1]:0", "unix:/tmp/w"])
@@ -45,14 +43,21 @@ def test_this_machine_needs_no_token(address: str) -> None:
     [
         (Options(tls_cert=Path("c.pem")), "tls_key"),
         (Options(tls_client_ca=Path("ca.pem")), "tls_client_ca"),
-        (Options(publish_token="x"), "weights.token_file"),
-        (Options(subscribe_token="x"), "weights.publish_token_file"),
-        (Options(publish_token="x", subscribe_token="x"), "every actor could publish"),
+        (Options(publish_token_file=Path("x")), "weights.token_file"),
+        (Options(token_file=Path("x")), "weights.publish_token_file"),
     ],
 )
 def test_half_an_option_is_refused_by_name(options: Options, named: str) -> None:
     with pytest.raises(UsageError, match=named):
         options.check("127.0.0.1:0")
+
+
+@pytest.mark.parametrize(("publish", "subscribe"), [("x", "x"), ("new\nx", "x\nold"), ("x", "old\nx")])
+def test_one_token_for_both_is_refused(tmp_path: Path, publish: str, subscribe: str) -> None:
+    with pytest.raises(
+        UsageError, match=r"weights.publish_token_file .* hold the same token; .* every actor could publish"
+    ):
+        Options(**token_files(tmp_path, publish, subscribe)).check("127.0.0.1:0")
 
 
 def test_a_taken_address_is_one_clear_line(rig: Rig) -> None:
@@ -61,8 +66,8 @@ def test_a_taken_address_is_one_clear_line(rig: Rig) -> None:
         rig.server(server.address)
 
 
-def test_tokens_open_what_they_are_for(rig: Rig) -> None:
-    server = rig.server(**TOKENS)
+def test_tokens_open_what_they_are_for(rig: Rig, tmp_path: Path) -> None:
+    server = rig.server(**token_files(tmp_path))
     rig.publisher(server.address, "learner-secret").publish(weights(0), PLENTY)
     wait_for(lambda: server.ready)
     assert rig.subscriber(server.address, token="actor-secret").next(-1, 10.0) is not None
@@ -72,8 +77,8 @@ def test_tokens_open_what_they_are_for(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "actor-secre", "nonsense"])
-def test_without_the_token_nobody_subscribes(rig: Rig, token: str) -> None:
-    server = rig.server(**TOKENS)
+def test_without_the_token_nobody_subscribes(rig: Rig, tmp_path: Path, token: str) -> None:
+    server = rig.server(**token_files(tmp_path))
     with pytest.raises(UsageError, match="token"):
         rig.subscriber(server.address, token=token).next(-1, 10.0)
     with pytest.raises(UsageError, match="token"):
@@ -81,8 +86,8 @@ def test_without_the_token_nobody_subscribes(rig: Rig, token: str) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "actor-secret"])
-def test_an_actors_token_does_not_publish(rig: Rig, token: str) -> None:
-    server = rig.server(**TOKENS)
+def test_an_actors_token_does_not_publish(rig: Rig, tmp_path: Path, token: str) -> None:
+    server = rig.server(**token_files(tmp_path))
     publisher = rig.publisher(server.address, token)
     publisher.publish(weights(0), PLENTY)
     with pytest.raises(UsageError, match="token"):
@@ -92,7 +97,7 @@ def test_an_actors_token_does_not_publish(rig: Rig, token: str) -> None:
 
 def test_tls(rig: Rig, tmp_path: Path) -> None:
     cert, key = self_signed(tmp_path)
-    server = rig.server("localhost:0", tls_cert=cert, tls_key=key, **TOKENS)
+    server = rig.server("localhost:0", tls_cert=cert, tls_key=key, **token_files(tmp_path))
     tls = Tls(cert)
     rig.publisher(server.address, "learner-secret", tls=tls).publish(weights(0), PLENTY)
     assert rig.subscriber(server.address, token="actor-secret", tls=tls).next(-1, 10.0) is not None

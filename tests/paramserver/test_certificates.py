@@ -15,15 +15,13 @@ from headrace.paramserver.options import Options
 from headrace.paramserver.server import ParamServer
 
 from ..certificates import Authority
-from .servers import PLENTY, Rig, wait_for, weights
-
-TOKENS = {"publish_token": "learner-secret", "subscribe_token": "actor-secret"}
+from .servers import PLENTY, Rig, token_files, wait_for, weights
 
 
 class Site:
     """A server that asks for certificates, and one certificate a role."""
 
-    def __init__(self, rig: Rig, folder: Path, **options: str) -> None:
+    def __init__(self, rig: Rig, folder: Path, **options: Path) -> None:
         self._authority = Authority(folder / "ours")
         cert, key = self._authority.certificate("server", "DNS:localhost")
         self.server = rig.server("localhost:0", tls_cert=cert, tls_key=key, tls_client_ca=self._authority.ca, **options)
@@ -68,7 +66,7 @@ def test_a_certificate_without_a_role_does_not_subscribe(rig: Rig, tmp_path: Pat
 
 
 def test_both_the_token_and_the_certificate_must_allow(rig: Rig, tmp_path: Path) -> None:
-    site = Site(rig, tmp_path, **TOKENS)
+    site = Site(rig, tmp_path, **token_files(tmp_path))
     for token, tls, match in (
         ("learner-secret", site.actor, "certificate names no role"),
         ("actor-secret", site.learner, "token"),

@@ -27,10 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--owner", type=int, metavar="UID", help="who shall own what --own names")
     files.add_argument("--own", type=Path, action="append", default=[], metavar="DIR", help="a run directory to be made")
     kafka = steps.add_parser("kafka", help="users, topics and rights at the broker")
-    _add_broker(kafka)
+    _add_broker(kafka, required=True)
     kafka.add_argument("--secrets", required=True, type=Path, metavar="DIR", help="what `setup files` made")
     kubernetes = steps.add_parser("kubernetes", help="both, with the Secrets of a namespace in place of the folders")
-    _add_broker(kubernetes)
+    _add_broker(kubernetes, required=False)
     _add_names(kubernetes)
 
 
@@ -39,10 +39,11 @@ def _add_names(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kafka-name", action="append", metavar="HOST", help="the broker's name for others (kafka)")
 
 
-def _add_broker(parser: argparse.ArgumentParser) -> None:
+def _add_broker(parser: argparse.ArgumentParser, required: bool) -> None:
     parser.add_argument("--config", required=True, metavar="PRESET|FILE", help="the run's configuration")
     add_config_arguments(parser)
-    parser.add_argument("--admin", required=True, metavar="HOST:PORT", help="a listener whose users may do anything")
+    anyone = "a listener whose users may do anything" + ("" if required else " (default: Kafka is looked after by others)")
+    parser.add_argument("--admin", required=required, default="", metavar="HOST:PORT", help=anyone)
     parser.add_argument("--timeout-s", type=float, default=60.0, metavar="S", help="for the broker to answer (60)")
 
 

@@ -78,8 +78,8 @@ class Secrets:
 def prepare(
     config: Config, admin: str, folder: Path, names: files.Names, timeout_s: float, secrets: Secrets
 ) -> Iterator[str]:
-    """Do it all; yields a line for each thing done. ``folder``: an empty one to work in. Raises :class:`UsageError` and
-    :class:`TransportError`."""
+    """Do it all; yields a line for each thing done. ``admin``: Kafka's listener for setup, empty where others look after
+    Kafka. ``folder``: an empty one to work in. Raises :class:`UsageError` and :class:`TransportError`."""
     for role in (*BEFORE_KAFKA, *AFTER_KAFKA):
         for name, content in secrets.read(role).items():
             (folder / role).mkdir(exist_ok=True)
@@ -87,7 +87,8 @@ def prepare(
     made = files.make(folder, names)
     yield f"{', '.join(made)}: made" if made else "every secret is there already"
     yield _publish(secrets, folder, BEFORE_KAFKA)
-    yield from kafka.prepare(config, admin, folder, timeout_s)
+    if admin:
+        yield from kafka.prepare(config, admin, folder, timeout_s)
     yield _publish(secrets, folder, AFTER_KAFKA)
 
 

@@ -23,7 +23,7 @@ from .images import ROOT
 PROMETHEUS = "http://127.0.0.1:9090"
 PROJECT = "headrace-test"
 #: Grafana has no stand-in: where its image is not to be had, the rest runs without it.
-_WITHOUT_GRAFANA = "services:\n  grafana:\n    scale: 0\n"
+_WITHOUT_GRAFANA = "services:\n  grafana:\n    profiles: [grafana]\n"
 
 
 class Cluster:

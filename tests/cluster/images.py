@@ -5,12 +5,11 @@
     prom/prometheus               Debian's package, standins/prometheus.Dockerfile
     headrace/actor, .../learner   deploy/docker/Dockerfile, as anybody builds them
 
-Grafana has no stand-in. Where an engine can pull, everything is the real thing.
+Grafana has no stand-in. What an engine can pull is the real thing.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -38,26 +37,37 @@ def named(service: str) -> str:
 
 def provide(engine: Engine, checkout: Path) -> bool:
     """Have every image there, ours built from ``checkout``. Returns whether Grafana's is."""
-    if not engine.own:
-        for image in (PYTHON, *map(named, ("kafka", "prometheus", "grafana"))):
-            if not engine.has(image):
-                engine.docker("pull", "--quiet", image, timeout_s=_BUILD_S)
-    else:
+    if not _have(engine, PYTHON):
         _make_python(engine)
-        with tempfile.TemporaryDirectory() as folder:
-            shutil.copytree(STANDINS, folder, dirs_exist_ok=True)
-            shutil.copytree(jars.resolve(), Path(folder) / "libs")
-            for service in ("kafka", "prometheus"):
-                _build(engine, Path(folder), f"{service}.Dockerfile", named(service))
+    for service in ("kafka", "prometheus"):
+        if not _have(engine, named(service)):
+            _make_standin(engine, service)
     for image, target in OURS.items():
-        index = [f"--build-arg=TORCH_INDEX={os.environ.get('TORCH_INDEX', '')}"] if engine.own else []
-        _build(engine, checkout, "deploy/docker/Dockerfile", image, f"--target={target}", *index)
-    return engine.has(named("grafana"))
+        index = f"--build-arg=TORCH_INDEX={engine.environment['TORCH_INDEX']}"
+        _build(engine, checkout, "deploy/docker/Dockerfile", image, f"--target={target}", index)
+    return _have(engine, named("grafana"))
+
+
+def _have(engine: Engine, image: str) -> bool:
+    """Whether an image is there, or can be pulled."""
+    if engine.has(image):
+        return True
+    if engine.own:
+        return False
+    pull = ["docker", "pull", "--quiet", image]
+    return subprocess.run(pull, env=engine.environment, capture_output=True, timeout=_BUILD_S).returncode == 0
+
+
+def _make_standin(engine: Engine, service: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(STANDINS, folder, dirs_exist_ok=True)
+        if service == "kafka":
+            shutil.copytree(jars.resolve(), Path(folder) / "libs")
+        _build(engine, Path(folder), f"{service}.Dockerfile", named(service))
 
 
 def _build(engine: Engine, context: Path, file: str, image: str, *more: str) -> None:
     """Without BuildKit, which not every engine has; on the machine's own network, where its packages come from."""
-    engine.environment["DOCKER_BUILDKIT"] = "0"
     engine.docker(
         "build", "--quiet", "--network=host", f"--file={context / file}", f"--tag={image}", *more, str(context),
         timeout_s=_BUILD_S,

@@ -106,7 +106,7 @@ def test_a_wrong_password_is_one_line(
     become(monkeypatch, secured, "actor")
     (tmp_path / "password").write_text("guessed\n")
     monkeypatch.setenv("KAFKA_SASL_PASSWORD_FILE", str(tmp_path / "password"))
-    with pytest.raises(UsageError, match="refuses the login of 'actor'"):
+    with pytest.raises(UsageError, match="the login of 'actor'"):
         open_sink(url, limits=LIMITS, metrics=Metrics("actor"), key="0")
 
 

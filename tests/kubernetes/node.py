@@ -59,6 +59,17 @@ class Node:
         """Whether it ends well."""
         return self._where.run("bash", "-c", line)[0] == 0
 
+    @contextlib.contextmanager
+    def meanwhile(self, line: str) -> Iterator[None]:
+        """A command that goes on while inside."""
+        command = self._where.command("timeout", "--kill-after=1", "600", *line.split())
+        with subprocess.Popen(command, env=self._where.environment, stdout=subprocess.DEVNULL) as process:
+            try:
+                yield
+            finally:
+                self._where.run("pkill", "--exact", "--full", line.strip())
+                process.wait(30)
+
     def get(self, what: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.run(f"kubectl get {what} --output json"))
         return found

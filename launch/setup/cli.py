@@ -18,14 +18,18 @@ _GROUP_HELP = "numeric group that may read them (default: only the user who runs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Make what the roles of a cluster need. What is there already, and good for long enough, stays."
+    parser.description = (
+        "Make what the roles of a cluster need. What is there already, and good for long enough, stays."
+    )
     steps = parser.add_subparsers(dest="step", required=True, metavar="files|kafka|kubernetes")
     files = steps.add_parser("files", help="certificates, tokens and passwords, a folder for each role")
     files.add_argument("folder", type=Path, metavar="DIR", help="where the roles' folders are, or shall be")
     files.add_argument("--group", type=int, metavar="GID", help=_GROUP_HELP)
     _add_names(files)
     files.add_argument("--owner", type=int, metavar="UID", help="who shall own what --own names")
-    files.add_argument("--own", type=Path, action="append", default=[], metavar="DIR", help="a run directory to be made")
+    files.add_argument(
+        "--own", type=Path, action="append", default=[], metavar="DIR", help="a run directory to be made"
+    )
     kafka = steps.add_parser("kafka", help="users, topics and rights at the broker")
     _add_broker(kafka, required=True)
     kafka.add_argument("--secrets", required=True, type=Path, metavar="DIR", help="what `setup files` made")

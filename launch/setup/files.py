@@ -8,8 +8,8 @@
     evaluator/     ca.crt, client.crt, client.key, subscribe.token
     grafana/       admin.password
 
-Made once; run again, it makes what is missing and renews what ends soon, and roles take a renewed certificate or token up
-while they run.
+Made once; run again, it makes what is missing and renews what ends soon, and roles take a renewed certificate or token
+up while they run.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ def hand_over(directory: Path, owner: int | None) -> None:
                 if path.lstat().st_uid != owner:
                     os.chown(path, owner, -1, follow_symlinks=False)
     except OSError as error:
-        raise UsageError(f"{error.filename or directory}: {error.strerror}; run it as root, or leave --own out") from error
+        raise UsageError(
+            f"{error.filename or directory}: {error.strerror}; run it as root, or leave --own out"
+        ) from error
 
 
 class _Store:
@@ -117,7 +119,9 @@ def _authority(store: _Store) -> Authority:
     try:
         held = Authority(certificate, key)
     except ValueError as error:
-        raise UsageError(f"ca/ca.crt and ca/ca.key: {error}; restore them, or remove all folders to begin anew") from error
+        raise UsageError(
+            f"ca/ca.crt and ca/ca.key: {error}; restore them, or remove all folders to begin anew"
+        ) from error
     if not held.lasts():
         raise UsageError("ca/ca.crt ends soon, and every certificate with it; remove all folders to begin anew")
     return held

@@ -90,7 +90,9 @@ def _password(path: Path) -> str:
     try:
         found = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: {getattr(error, 'strerror', None) or 'no text'}; run `headrace setup files` first") from error
+        raise UsageError(
+            f"{path}: {getattr(error, 'strerror', None) or 'no text'}; run `headrace setup files` first"
+        ) from error
     if not found:
         raise UsageError(f"{path}: holds no password; remove it and run `headrace setup files`")
     return found

@@ -37,9 +37,7 @@ class Cluster:
         self.environment = engine.environment | {
             "COMPOSE_PROJECT_NAME": PROJECT,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "DOCKER_BUILDKIT": "0" if engine.own else os.environ.get("DOCKER_BUILDKIT", "1"),
-            "HEADRACE_UID": str(os.getuid()),
-            "TORCH_INDEX": os.environ.get("TORCH_INDEX", "") if engine.own else "",
+            **({"HEADRACE_UID": str(os.getuid())} if os.getuid() else {}),
         }
         self._tail: Tail | None = None
         self._rows: list[Row] = []
@@ -107,6 +105,11 @@ class Cluster:
         except OSError:
             return []
         return [(sample["metric"], float(sample["value"][1])) for sample in found]
+
+    def roles_up(self) -> int:
+        """Roles that Prometheus reaches; 0 while it knows of one that it cannot."""
+        up = [value for _, value in self.query('up{job="headrace"}')]
+        return len(up) if all(up) else 0
 
     def busy_actors(self) -> int:
         """Actors that collected something within the last 15 seconds."""

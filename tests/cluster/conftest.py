@@ -20,7 +20,8 @@ def docker() -> Iterator[engine.Engine]:
         with engine.serve() as found:
             yield found
     except engine.Missing as why:
-        assert os.environ.get("CI") != "true", f"CI=true, and no Docker engine: {why}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI=true, and no Docker engine: {why}")
         _missing.append(str(why))
         pytest.skip(f"no Docker engine: {why}")
 

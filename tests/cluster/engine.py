@@ -1,7 +1,8 @@
 """A Docker engine with compose v2 for the tests: yours where one answers, else one of our own.
 
-Our own is Debian's `dockerd` (package docker.io), started with a data root, sockets and a pid file apart from any other's and
-ended with the tests; images stay in the cache folder. Compose v2, where `docker compose` is not there, is built from its Go module.
+Our own is Debian's `dockerd` (package docker.io), started with a data root, sockets and a pid file apart from any
+other's and ended with the tests; images stay in the cache folder. Compose v2, where `docker compose` is not there, is
+built from its Go module.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Missing(Exception):
 
 
 class Engine:
-    """``environment``: what every docker command is run with. ``own``: nobody else uses it, and nothing can be pulled."""
+    """``environment``: of every docker command. ``own``: nobody else uses it, and nothing can be pulled."""
 
     def __init__(self, environment: Mapping[str, str], own: bool) -> None:
         self.environment, self.own = dict(environment), own
@@ -70,7 +71,9 @@ def serve() -> Iterator[Engine]:
     with (cache() / "engine.lock").open("w") as lock, tempfile.TemporaryDirectory(prefix="headrace-engine-") as folder:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one engine a data root
         with _started(dockerd, Path(folder)) as socket:
-            yield Engine({**environment, "DOCKER_HOST": f"unix://{socket}"}, own=True)
+            # Where no image can be pulled, torch's own index is not to be reached either.
+            torch = {"TORCH_INDEX": os.environ.get("TORCH_INDEX", "")}
+            yield Engine({**environment, **torch, "DOCKER_HOST": f"unix://{socket}", "DOCKER_BUILDKIT": "0"}, own=True)
 
 
 @contextlib.contextmanager
@@ -133,7 +136,9 @@ def _built_compose() -> Path:
         return program
     go = shutil.which("go")
     if go is None:
-        raise Missing("`docker compose` is not there, and no go on the path to build it; install Docker's compose plugin")
+        raise Missing(
+            "`docker compose` is not there, and no go on the path to build it; install Docker's compose plugin"
+        )
     module = f"github.com/docker/compose/v2/cmd@{COMPOSE}"
     with tempfile.TemporaryDirectory(prefix="compose-", dir=cache()) as folder:
         fresh = Path(folder) / "docker-compose"

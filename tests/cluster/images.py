@@ -1,4 +1,4 @@
-"""The images that docker-compose.yml names, where nothing can be pulled: stand-ins under the same names, made from packages.
+"""The images that docker-compose.yml names. Where nothing can be pulled: stand-ins of the same names, from packages.
 
     python:3.11-slim-bookworm     Debian with Python, by debootstrap
     apache/kafka                  Kafka's jars, standins/kafka.Dockerfile
@@ -24,13 +24,17 @@ ROOT = Path(__file__).resolve().parents[2]
 STANDINS = Path(__file__).with_name("standins")
 PYTHON = "python:3.11-slim-bookworm"
 OURS = {"headrace/actor:dev": "actor", "headrace/learner:dev": "learner"}
+#: Where packages come from, as docker-compose.yml hands them on.
+INDEXES = ("INDEX_URL", "TORCH_INDEX")
 _AUTHORITIES = Path("/usr/local/share/ca-certificates")
 _BUILD_S = 1800.0
 
 
 def named(service: str) -> str:
     """The image that docker-compose.yml names for a service that is not ours."""
-    found = re.search(rf"^  {service}:\n(?:    .*\n)*?    image: (\S+)", (ROOT / "docker-compose.yml").read_text(), re.M)
+    found = re.search(
+        rf"^  {service}:\n(?:    .*\n)*?    image: (\S+)", (ROOT / "docker-compose.yml").read_text(), re.M
+    )
     assert found, service
     return found[1]
 
@@ -43,8 +47,8 @@ def provide(engine: Engine, checkout: Path) -> bool:
         if not _have(engine, named(service)):
             _make_standin(engine, service)
     for image, target in OURS.items():
-        index = f"--build-arg=TORCH_INDEX={engine.environment['TORCH_INDEX']}"
-        _build(engine, checkout, "deploy/docker/Dockerfile", image, f"--target={target}", index)
+        indexes = [f"--build-arg={key}={engine.environment[key]}" for key in INDEXES if key in engine.environment]
+        _build(engine, checkout, "deploy/docker/Dockerfile", image, f"--target={target}", *indexes)
     return _have(engine, named("grafana"))
 
 

@@ -53,7 +53,7 @@ def test_the_return_rises(cluster: Cluster, began_s: dict[str, float]) -> None:
 
 
 def test_watch(cluster: Cluster) -> None:
-    cluster.wait(lambda: len(cluster.query('up{job="headrace"} == 1')) == 7, "7 roles scraped", 60)
+    cluster.wait(lambda: cluster.roles_up() == 7, "7 roles scraped", 60)
     by_prometheus, with_run, evaluate, inside, logs = (cluster.run(line) for line in sections()["Watch"])
     for said in (by_prometheus, with_run, inside):
         assert said.count("actor-") == 4
@@ -71,11 +71,24 @@ def test_scale(cluster: Cluster) -> None:
     cluster.wait(lambda: cluster.busy_actors() == 6, "6 actors that collect", 60)
     cluster.run(down)
     cluster.wait(lambda: cluster.busy_actors() == 1, "1 actor that collects", 60)
-    said = cluster.run("headrace status --url http://127.0.0.1:9090 --window 15")
-    assert said.startswith("actors too few")
+    cluster.wait(lambda: cluster.roles_up() == 4, "targets that are gone, forgotten", 30)
+    assert status(cluster).startswith("actors too few")
     assert cluster.seconds_to_new_versions(NEXT_VERSION_S) < NEXT_VERSION_S
     cluster.run(back)
     cluster.wait(lambda: cluster.busy_actors() == 4, "4 actors that collect", 60)
+
+
+def test_status_names_a_learner_that_is_slowed(cluster: Cluster) -> None:
+    (learner,) = cluster.containers("learner")
+    cluster.engine.docker("update", "--cpus=0.15", learner["ID"])
+    try:
+        cluster.wait(lambda: status(cluster).startswith("learner too slow"), "the slowed learner named", 60)
+    finally:
+        cluster.engine.docker("update", "--cpus=2", learner["ID"])
+
+
+def status(cluster: Cluster) -> str:
+    return cluster.run("headrace status --url http://127.0.0.1:9090 --window 15")
 
 
 @pytest.mark.parametrize("service", ["learner", "paramserver", "kafka"])
@@ -98,8 +111,18 @@ def test_a_role_sees_its_own_secrets_only(cluster: Cluster) -> None:
     }
     for role in _ROLES:
         assert "Read-only file system" in cluster.run(f"docker compose exec {role} touch /here 2>&1 || true")
-        reach = "import socket; socket.create_connection((\"kafka-setup\", 9094), 3)"
-        assert "Error" in cluster.run(f"docker compose exec {role} python -c '{reach}' 2>&1 || true")
+
+
+def test_the_listener_for_setup_is_reached_by_setup_only(cluster: Cluster) -> None:
+    (kafka,) = cluster.containers("kafka")
+    networks = json.loads(cluster.engine.docker("inspect", kafka["ID"]))[0]["NetworkSettings"]["Networks"]
+    addresses = [network["IPAddress"] for network in networks.values()]
+    assert len(addresses) == 2
+    look = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)"
+    for address in addresses:
+        ask = f"docker compose exec actor python -c '{look}' {address}"
+        assert "Error" in cluster.run(f"{ask} 9094 2>&1 || true")
+    cluster.run(f"docker compose exec actor python -c '{look}' kafka 9092")
 
 
 def test_upgrade(cluster: Cluster) -> None:

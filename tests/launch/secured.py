@@ -1,4 +1,4 @@
-"""A real broker as docker-compose.yml configures it: users by SCRAM over TLS, rights by ACLs, and a listener for setup."""
+"""A real broker as docker-compose.yml configures it: SCRAM over TLS, rights by ACLs, and a listener for setup."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""docker-compose.yml, as far as it can be held without an engine: names, ports, commands, secrets and rights fit each other
-and the rest of the project. `make test-cluster` runs it."""
+"""docker-compose.yml without an engine: names, ports, commands, secrets and rights fit each other and the rest of the
+project. `make test-cluster` runs it."""
 
 from __future__ import annotations
 
@@ -117,7 +117,10 @@ def test_the_learner_and_the_actors_are_other_users_at_kafka() -> None:
     users = {role: SERVICES[role].get("environment", {}).get("KAFKA_SASL_USERNAME") for role in ROLES}
     assert users == {"actor": "actor", "learner": "learner", "evaluator": None, "paramserver": None}
     shared = set(SERVICES["setup"]["networks"]) & set(SERVICES["kafka"]["networks"])
-    assert [name for name, service in SERVICES.items() if shared & set(service.get("networks", ()))] == ["kafka", "setup"]
+    assert [name for name, service in SERVICES.items() if shared & set(service.get("networks", ()))] == [
+        "kafka",
+        "setup",
+    ]
 
 
 @pytest.mark.parametrize("service", SERVICES)

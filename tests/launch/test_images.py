@@ -1,4 +1,4 @@
-"""What the images are made from (deploy/docker/), as far as that can be seen without an engine. `make test-cluster` builds them."""
+"""What the images are made from (deploy/docker/), without an engine. `make test-cluster` builds them."""
 
 from __future__ import annotations
 

@@ -109,7 +109,15 @@ def test_who_may_read(tmp_path: Path) -> None:
 
 
 def test_the_command_makes_run_directories_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["setup", "files", str(tmp_path / "secrets"), "--owner", str(os.getuid()), "--own", str(tmp_path / "runs/a")]
+    words = [
+        "setup",
+        "files",
+        str(tmp_path / "secrets"),
+        "--owner",
+        str(os.getuid()),
+        "--own",
+        str(tmp_path / "runs/a"),
+    ]
     assert cli.main(words) == 0
     assert (tmp_path / "runs" / "a").is_dir()
     assert "ca/ca.crt" in capsys.readouterr().out

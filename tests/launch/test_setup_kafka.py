@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.common.errors import UsageError
+from headrace.common.errors import HeadraceError, UsageError
 from headrace.common.metrics import Metrics
 from headrace.common.transport import Limits, open_sink, open_source
 from headrace.launch import cli
@@ -74,22 +75,24 @@ def test_actors_write_and_the_learner_reads_and_commits(
 
 def test_an_actor_may_not_read(secured: Secured, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     become(monkeypatch, secured, "actor")
-    with pytest.raises(Exception, match="(?i)authoriz|not allowed"):
-        reading = source(url)
-        try:
+
+    def read() -> None:
+        with contextlib.closing(source(url)) as reading:
             reading.get(5.0)
-        finally:
-            reading.close()
+
+    with pytest.raises(HeadraceError, match=r"(?i)authoriz|not allowed"):
+        read()
 
 
 def test_the_learner_may_not_write(secured: Secured, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     become(monkeypatch, secured, "learner")
-    with pytest.raises(Exception, match="(?i)authoriz|not allowed|acknowledged"):
-        sink = open_sink(url, limits=LIMITS, metrics=Metrics("actor"), key="0")
-        try:
+
+    def write() -> None:
+        with contextlib.closing(open_sink(url, limits=LIMITS, metrics=Metrics("actor"), key="0")) as sink:
             put(sink, 1)
-        finally:
-            sink.close(1.0)
+
+    with pytest.raises(HeadraceError, match=r"(?i)authoriz|not allowed"):
+        write()
 
 
 @pytest.mark.parametrize("user", ["actor", "learner"])
@@ -113,7 +116,10 @@ def test_a_wrong_password_is_one_line(
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--secrets", "/nowhere"], "/nowhere/learner/kafka.password: No such file or directory; run `headrace setup files`"),
+        (
+            ["--secrets", "/nowhere"],
+            "/nowhere/learner/kafka.password: No such file or directory; run `headrace setup files`",
+        ),
         (["--set", "run.id="], "run.id is empty"),
         (["--set", "transport.url=local://"], "which needs none of this"),
         (["--admin", "127.0.0.1:1", "--timeout-s", "1"], "no broker answers"),
@@ -136,7 +142,14 @@ def test_a_run_by_roles_that_may_do_no_more(secured: Secured, tmp_path: Path) ->
     try:
         for role in ("paramserver", "learner", "actor", "evaluator"):
             where = tmp_path / "evaluator" if role == "evaluator" else run.dir
-            words = [role, "--config", str(run.file), "--run-dir", str(where), *secured.weights(role, f"localhost:{port}")]
+            words = [
+                role,
+                "--config",
+                str(run.file),
+                "--run-dir",
+                str(where),
+                *secured.weights(role, f"localhost:{port}"),
+            ]
             login = secured.login(role) if role in ("learner", "actor") else {}
             environment = [f"{key}={value}" for key, value in login.items()]
             run.start(["env", *environment, sys.executable, "-m", "headrace.launch.cli", *words], role)

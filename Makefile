@@ -20,10 +20,10 @@ INSTALL := $(UV) pip install --quiet --python $(BIN)/python -c constraints.txt -
 PACKAGES := $(patsubst %/__init__.py,headrace.%,$(filter-out tests/%,$(wildcard */__init__.py)))
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-runs test-rest test-cluster kafka-oldest check lint types format proto bench constraints clean
+.PHONY: help demo test test-runs test-rest test-cluster test-kubernetes test-dashboards dashboards manifests kafka-oldest check lint types format proto bench constraints clean
 
 help:  ## these lines
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/.run  ## train LunarLander on this machine: live table, learning curve, GIF
 	$(BIN)/headrace train $(PRESET) $(ARGS)
@@ -44,11 +44,19 @@ endif
 test-runs: .venv/.dev
 	@$(call by_line,$(BIN)/pytest $(RUNS))
 
+# The panels are drawn by `make test-dashboards`.
 test-rest: .venv/.dev
-	@$(call by_line,$(BIN)/pytest tests $(addprefix --ignore=,$(RUNS) tests/cluster))
+	@$(call by_line,$(BIN)/pytest tests $(addprefix --ignore=,$(RUNS) tests/cluster tests/kubernetes tests/dashboards/test_render.py))
+
+# PICTURE=docs/images/dashboard.png trains LunarLander for some minutes and leaves the docs' picture there.
+test-dashboards: .venv/.dev  ## every panel of the dashboard, drawn in headless Chromium
+	$(BIN)/pytest tests/dashboards/test_render.py
 
 test-cluster: .venv/.dev  ## docker compose for real, on an engine of its own where none answers
 	$(BIN)/pytest tests/cluster -s
+
+test-kubernetes: .venv/.dev  ## k8s/ for real, on a Kubernetes of one node, built from its Go modules
+	$(BIN)/pytest tests/kubernetes -s
 
 kafka-oldest: $(UV)  ## the Kafka contract with the lowest kafka-python that pyproject.toml allows
 	@rm -rf $(OLDEST) && $(UV) venv --quiet --python $(BIN)/python $(OLDEST)
@@ -72,8 +80,14 @@ format: .venv/.dev  ## mend what ruff can mend
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+manifests: .venv/.dev  ## what of k8s/ is made from other files
+	$(BIN)/python k8s/build.py
+
 proto: .venv/.dev  ## common/wire/ from proto/
 	$(BIN)/python proto/generate.py
+
+dashboards: .venv/.dev  ## deploy/grafana/dashboards/ from deploy/grafana/*.py
+	$(BIN)/python deploy/grafana/generate.py
 
 bench: .venv/.dev  ## the ladder, on this machine
 	$(BIN)/python bench/ladder.py $(ARGS)

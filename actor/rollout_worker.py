@@ -102,19 +102,22 @@ class RolloutWorker:
     ) -> None:
         self._identity, self._rollout, self._subscriber, self._sink = identity, rollout, subscriber, sink
         self._metrics, self._check, self._rebuild = metrics, check, rebuild
-        self._version, self._seq = -1, 0
+        self._version, self._seq, self._waited_s = -1, 0, 0.0
 
     def step(self, timeout_s: float) -> bool:
         """Collect and put one fragment; False when no lease came within ``timeout_s``."""
         timings = Timings()
         with timings.phase("lease"):
             lease = self._subscriber.next(self._version, timeout_s)
+        self._waited_s += timings.seconds["lease"]
         if lease is None:
             self._report(timings)
             return False
         if lease.weights is not None:
             self._rollout.policy.load(lease.weights)
             self._version = lease.weights.version
+        self._metrics.observe("actor_lease_wait_seconds", self._waited_s)
+        self._waited_s = 0.0
         trajectory = self._collect(lease, timings)
         with timings.phase("put"):
             # A newer fragment must not overtake this one on the way: it is there before the next lease is asked for.
@@ -126,6 +129,8 @@ class RolloutWorker:
         self._metrics.inc("actor_fragments_total")
         self._metrics.inc("actor_env_steps_total", trajectory.steps)
         self._metrics.inc("actor_episodes_total", len(trajectory.episodes))
+        for episode in trajectory.episodes:
+            self._metrics.observe("actor_episode_steps", episode.length)
         self._metrics.set("actor_policy_version", self._version)
         return True
 

@@ -3,8 +3,8 @@
     pulse = Pulse(timeout_s=300)
     while ...: work(); pulse.beat()             metrics.serve(port, healthy=pulse.beats)
 
-Only who stands still himself is unwell. An actor that waits for a lease, or a learner that waits for fragments, turns its
-loop and is well: were they not, a learner that pauses would have every actor of the cluster restarted.
+Only who stands still himself is unwell. An actor that waits for a lease, or a learner that waits for fragments, turns
+its loop and is well: were they not, a learner that pauses would have every actor of the cluster restarted.
 """
 
 from __future__ import annotations

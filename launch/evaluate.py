@@ -131,7 +131,9 @@ def _best(run_dir: Path) -> Path:
     return found[0]
 
 
-def play(config: Config, policy: Policy, seeds: Sequence[int], stepped: Callable[[], None] = lambda: None) -> list[float]:
+def play(
+    config: Config, policy: Policy, seeds: Sequence[int], stepped: Callable[[], None] = lambda: None
+) -> list[float]:
     """The undiscounted return of one greedy episode per seed. ``stepped`` is called after every step."""
     envs = GymnasiumBatch(config.task.env, min(_SIDE_BY_SIDE, len(seeds)), dict(config.task.kwargs))
     try:

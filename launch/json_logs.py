@@ -3,8 +3,8 @@
     {"time": "2026-11-26T10:00:00.123Z", "level": "warning", "role": "actor", "message": "..."}
 
 Printed lines are level info (stdout) or warning (stderr); those of Python's logging keep their level and name their
-``logger``; an exception that ends the process or a thread is one object with its ``traceback``. Only what the interpreter
-itself writes while it crashes (faulthandler) stays text.
+``logger``; an exception that ends the process or a thread is one object with its ``traceback``. Only what the
+interpreter itself writes while it crashes (faulthandler) stays text.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+from headrace.common.build_info import build_labels
 from headrace.common.errors import NoAnswer, TransportError, UsageError
 from headrace.common.metrics import Metrics
 from headrace.common.pulse import Pulse
@@ -84,8 +85,10 @@ def only_writer(args: argparse.Namespace) -> Iterator[None]:
 
 @contextlib.contextmanager
 def announced(args: argparse.Namespace, metrics: Metrics, pulse: Pulse, index: int = 0) -> Iterator[None]:
-    """Serve /metrics and /healthz while inside, and say where in the run directory (if there is one) for `headrace status`. What a
-    role that died leaves there is how `status` knows of its death; a clean end takes it away, and so does a refusal."""
+    """Serve /metrics and /healthz while inside, and say where in the run directory (if there is one) for
+    `headrace status`. What a role that died leaves there is how `status` knows of its death; a clean end takes it away,
+    and so does a refusal."""
+    metrics.set("build_info", 1, **build_labels(with_torch=metrics.role == "learner"))
     port = metrics.serve(args.metrics_port, args.metrics_host, pulse.beats)
     said, made = None, args.run_dir is not None and not args.run_dir.exists()
     if args.run_dir is not None:

@@ -60,7 +60,9 @@ def run(args: argparse.Namespace) -> int:
                 continue
             have, due_s = weights.version, time.monotonic() + args.every_s
             policy.load(weights)
-            found = Evaluation(tuple(play(config, policy, evaluation_seeds(args.episodes), pulse.beat)), weights.version, None)
+            found = Evaluation(
+                tuple(play(config, policy, evaluation_seeds(args.episodes), pulse.beat)), weights.version, None
+            )
             log.write(found.to_json())
             print(f"version {found.version}: {found.mean:.1f} ± {found.interval:.1f}", flush=True)
             metrics.set("evaluator_return", found.mean)

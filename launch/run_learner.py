@@ -25,7 +25,9 @@ from headrace.launch import init_from, resume, run_files
 from headrace.launch.bookkeeping import Bookkeeping
 from headrace.launch.build import Blueprint, plan_line
 from headrace.launch.config import Config
+from headrace.launch.device import resolve
 from headrace.launch.finish import finish
+from headrace.launch.gpu import show_gpu
 from headrace.launch.roles import (
     PUBLISH,
     add_role_arguments,
@@ -148,6 +150,7 @@ def make_learner(
 
     torch.set_num_threads(config.learner.threads)
     algorithm = blueprint.algorithm()
+    show_gpu(metrics, resolve(config.learner).name)
     if saved is None and config.run.init_from is not None:
         init_from.begin(algorithm, config.run.init_from)
     epoch = checkpoints.next_epoch()

@@ -27,6 +27,8 @@ class Report:
         self._train: dict[str, float] = {}
         self._since_steps, self._since_s = counters.env_steps, counters.trained_s
         self._phases = self._phase_seconds()
+        metrics.set("learner_epoch", learner_epoch)
+        metrics.set("learner_progress_ratio", counters.env_steps / total_steps)
 
     @property
     def due_s(self) -> float:
@@ -71,6 +73,7 @@ class Report:
         return row
 
     def _show(self, row: dict[str, Any]) -> None:
+        self._metrics.set("learner_progress_ratio", row["env_steps"] / row["total_steps"])
         if row["return_mean"] is not None:
             self._metrics.set("learner_episode_return", row["return_mean"])
         for term, value in row["train"].items():

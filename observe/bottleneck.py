@@ -16,6 +16,9 @@ version and the leases to go on. Whatever is busy for the largest share of the t
 blocks put() as well, but then the learner does not wait. Actors and learner both ahead and within 0.1: balanced.
 "no part explains": only where versions are made, or whoever stands still would be called a slow weights path.
 
+The dashboard says the same: deploy/prometheus/alerts.yml has these rules in Prometheus' words, held to these by
+tests/dashboards/test_bottleneck_rules.py.
+
 Trouble (observe/trouble.py) comes before any of these, and no verdict is given that no share of time supports.
 """
 

@@ -1,6 +1,7 @@
 """headrace health http://host:port: does this role's own loop turn? For the health checks of containers and probes.
 
-Exit code 0 where /healthz says so, 1 where it says no or nobody answers. Imports nothing heavy: it runs every few seconds.
+Exit code 0 where /healthz says so, 1 where it says no or nobody answers. Imports nothing heavy: it runs every few
+seconds.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Read all roles of a run from a Prometheus that scrapes them: what a cluster is seen through from outside, where no role
-can be reached itself and the actors are scaled up and down.
+"""Read all roles of a run from a Prometheus that scrapes them: what a cluster is seen through from outside, where no
+role can be reached itself and the actors are scaled up and down.
 
     http://host:9090 -> instant queries, now and a window ago -> [Scrape], [Scrape]
 
-The window needs no waiting: Prometheus remembers. Expressions: headrace_* by instance, up, and the roles of the last hour.
+The window needs no waiting: Prometheus remembers. Asked for: headrace_* by instance, up, the roles of the last hour.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from headrace.common.errors import TransportError
-from headrace.common.metrics import PREFIX
+from headrace.common.metrics_table import PREFIX
 from headrace.observe.endpoints import Endpoint
 from headrace.observe.scrape import Scrape
 
@@ -27,7 +27,7 @@ MAX_BYTES = 64 << 20
 _OURS = f'{{__name__=~"{PREFIX}.+",__name__!~".+_bucket"}}'
 _ROLES = f"last_over_time({PREFIX}role_info[1h])"
 #: Labels that Prometheus and our configurations of it put on every sample.
-_TARGET = ("__name__", "instance", "job", "namespace", "pod", "node")
+_TARGET = ("__name__", "instance", "job", "namespace", "pod", "node", "run")
 
 
 def answers(url: str, timeout_s: float = 3.0) -> bool:
@@ -52,7 +52,7 @@ def looks(url: str, window_s: float, timeout_s: float = 10.0) -> tuple[list[Scra
 
 
 def _targets(url: str, at_s: float, timeout_s: float) -> Iterator[tuple[tuple[str, str], bool]]:
-    """(role, instance) -> whether its last scrape succeeded. One that is no target any more was taken away on purpose."""
+    """(role, instance) -> whether its last scrape succeeded. What is no target any more was taken away on purpose."""
     up = {labels["instance"]: value for labels, value in _query(url, "up", at_s, timeout_s)}
     for labels, _ in _query(url, _ROLES, at_s, timeout_s):
         if labels["instance"] in up:

@@ -131,7 +131,7 @@ def parse(text: str) -> dict[str, float]:
     """The samples of ours in Prometheus' text format. Raises ValueError for text that is not in it."""
     from prometheus_client.parser import text_string_to_metric_families
 
-    from headrace.common.metrics import PREFIX
+    from headrace.common.metrics_table import PREFIX
 
     values: dict[str, float] = {}
     for family in text_string_to_metric_families(text):

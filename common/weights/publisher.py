@@ -222,6 +222,8 @@ class GrpcPublisher:
         if state.version >= 0:  # a server started anew knows less than we do
             self._hear(self._ledger.hear(state.ledger, progress), ticket)
         with self._changed:
+            if self._down_since_s < float("inf"):
+                self._metrics.inc("weights_reconnects_total")
             self._down_since_s, self._answered = float("inf"), ticket
             ours = (self._blob.content.learner_epoch, self._blob.content.version)
             # A new version may have been handed over meanwhile; a server that holds less than ours gets it (again).

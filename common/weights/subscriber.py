@@ -107,6 +107,8 @@ class _Reader:
         try:
             header = pb.Piece.FromString(next(call, b"")).header
             self._answered = True
+            if self._away.under_way:
+                self._metrics.inc("weights_reconnects_total")
             self._away.over()
             return call, header
         except DecodeError as e:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from prometheus_client import generate_latest
 
 from headrace.actor.env_rollout import EnvRollout
 from headrace.actor.group_rollout import GroupRollout
@@ -86,6 +87,11 @@ def test_a_worker_stamps_versions_leases_and_sequence_numbers():
         validate(trajectory, Expected(schema, "run"))
     assert metrics.value("actor_fragments_total") == 3
     assert metrics.value("actor_env_steps_total") == 24
+    shown = generate_latest(metrics.registry).decode()
+    # Episodes of 3 steps (environment 0) and of 2 (environment 1), in 12 steps of each.
+    assert "headrace_actor_episode_steps_count 10.0\n" in shown
+    assert "headrace_actor_episode_steps_sum 24.0\n" in shown
+    assert "headrace_actor_lease_wait_seconds_count 3.0\n" in shown
     carrier.close()
     leases.leases.append(Lease(15, 3, None))
     with pytest.raises(Closed):

@@ -18,6 +18,7 @@ import pytest
 from headrace.algorithms.ppo import PPO
 from headrace.common.errors import Fenced
 from headrace.common.metrics import Metrics
+from headrace.common.pulse import Pulse
 from headrace.common.transport.memory import Memory
 from headrace.launch.build import Blueprint
 from headrace.launch.run_learner import learn, make_learner
@@ -199,9 +200,9 @@ def learn_alone(run: Run) -> None:
     with CheckpointWriter(run.dir / "checkpoints", metrics=metrics) as checkpoints:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("headrace.launch.run_learner.open_source", lambda *_, **__: carrier)
-            learner = make_learner(run.config, run.dir, server, checkpoints, metrics, None)
+            learner = make_learner(run.config, run.dir, server, checkpoints, metrics, Pulse(60), None)
         try:
-            learn(learner, run.config, run.dir, checkpoints, metrics, stop)
+            learn(learner, run.config, run.dir, checkpoints, metrics, stop, Pulse(60))
         finally:
             worker.close()
             learner.close()

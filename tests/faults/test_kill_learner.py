@@ -32,6 +32,9 @@ def test_the_run_ends_and_goes_on_from_its_checkpoint(new_run: Callable[..., Run
     train = run.train(resume=True)
     reached = before.info["counters"]["version"] + 3
     run.wait_until(lambda: len(run.rows) > rows + 3 and run.version > reached, "rows and versions go on")
+    shown = run.metrics("learner")
+    assert shown[("learner_epoch",)] == before.info["learner_epoch"] + 1
+    assert before.info["counters"]["env_steps"] / 1_000_000 < shown[("learner_progress_ratio",)] < 1
     train.terminate()
     assert run.end(train) == (0, "")
 

@@ -50,6 +50,8 @@ def test_a_new_one_on_the_same_address_is_filled_again(new_run: Callable[..., Ru
             )  # fmt: skip
         run.wait_for_version(int(newest) + 20)
     assert held(run, "actor", "up_seconds") > 0
+    assert held(run, "learner", "weights_reconnects_total") >= 2
+    assert all(held(run, "actor", "weights_reconnects_total", index) >= 2 for index in range(2))
     learner.terminate()
     assert run.end(learner) == (0, "")
     assert_nothing_twice_nothing_late(run)

@@ -1,5 +1,5 @@
-"""Makes what of k8s/ is made: the ConfigMaps from the files that docker compose mounts, and k8s/headrace.yaml, which is all of
-k8s/base in one.
+"""Makes what of k8s/ is made: ConfigMaps from the files that docker compose mounts, the alerts for the Prometheus operator,
+and k8s/headrace.yaml, which is all of k8s/base in one.
 
     python k8s/build.py           (make manifests)
 
@@ -15,6 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 BASE = ROOT / "k8s" / "base"
 CONFIG, WHOLE = BASE / "15-config.yaml", ROOT / "k8s" / "headrace.yaml"
+RULES = ROOT / "k8s" / "overlays" / "monitoring" / "rules.yaml"
 MADE_BY = "# Made by k8s/build.py (make manifests); change what it is made from.\n"
 DEPLOY = ROOT / "deploy"
 #: ConfigMap -> key -> the file.
@@ -37,6 +38,14 @@ def whole() -> str:
     return MADE_BY + "---\n".join(part if part.endswith("\n") else part + "\n" for part in parts)
 
 
+def rules() -> str:
+    """The alerts, as the Prometheus operator takes them."""
+    head = "apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: headrace\n  namespace: headrace\n"
+    alerts = (DEPLOY / "prometheus" / "alerts.yml").read_text()
+    indented = "".join(f"  {line}".rstrip() + "\n" for line in alerts.splitlines())
+    return f"{MADE_BY}{head}  labels: {{app.kubernetes.io/part-of: headrace}}\nspec:\n{indented}"
+
+
 def _config_map(name: str, files: Mapping[str, Path]) -> str:
     head = f"apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\n  namespace: headrace\n"
     data = "".join(f"  {key}: |\n{_indented(_short(path))}" for key, path in files.items())
@@ -54,8 +63,8 @@ def _indented(text: str) -> str:
 
 
 def main() -> None:
-    CONFIG.write_text(config_maps())
-    WHOLE.write_text(whole())
+    for path, made in ((CONFIG, config_maps), (WHOLE, whole), (RULES, rules)):
+        path.write_text(made())
 
 
 if __name__ == "__main__":

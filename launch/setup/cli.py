@@ -46,7 +46,9 @@ def _add_names(parser: argparse.ArgumentParser) -> None:
 def _add_broker(parser: argparse.ArgumentParser, required: bool) -> None:
     parser.add_argument("--config", required=True, metavar="PRESET|FILE", help="the run's configuration")
     add_config_arguments(parser)
-    anyone = "a listener whose users may do anything" + ("" if required else " (default: Kafka is looked after by others)")
+    anyone = "a listener whose users may do anything" + (
+        "" if required else " (default: Kafka is looked after by others)"
+    )
     parser.add_argument("--admin", required=required, default="", metavar="HOST:PORT", help=anyone)
     parser.add_argument("--timeout-s", type=float, default=60.0, metavar="S", help="for the broker to answer (60)")
 

@@ -53,12 +53,14 @@ class Apart:
         """A program that goes on until everything ends."""
         with (self.logs / f"{program}.log").open("ab") as log:
             return subprocess.Popen(
-                self.command(program, *arguments), env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self.command(program, *arguments),
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
 
-    def run(
-        self, program: str, *arguments: str, timeout_s: float = 120.0, stdin: str = ""
-    ) -> tuple[int, str]:
+    def run(self, program: str, *arguments: str, timeout_s: float = 120.0, stdin: str = "") -> tuple[int, str]:
         """A command to its end: its exit code, and what it printed."""
         done = subprocess.run(
             self.command(program, *arguments), env=self.environment, input=stdin, stdout=subprocess.PIPE,

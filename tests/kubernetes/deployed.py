@@ -65,7 +65,7 @@ class Deployed:
 
     def reaches(self, pod: str, host: str, port: int) -> bool:
         """Whether what runs in a pod can open a connection to another."""
-        code = f"import socket; socket.create_connection((\"{host}\", {port}), 3)"
+        code = f'import socket; socket.create_connection(("{host}", {port}), 3)'
         return self.node.holds(f"kubectl --namespace {self.namespace} exec {pod} -- python -c '{code}'")
 
 

@@ -12,7 +12,7 @@ from tests.cluster.engine import Engine, cache
 PAUSE = "docker.io/headrace/pause:test"
 #: What has no GPU stands in for the learner's image that has one.
 _ALIASES = {"docker.io/headrace/learner:dev": "docker.io/headrace/learner-cuda:dev"}
-_PAUSE_FILE = "FROM scratch\nCOPY pause /\nUSER 65535\nENTRYPOINT [\"/pause\"]\n"
+_PAUSE_FILE = 'FROM scratch\nCOPY pause /\nUSER 65535\nENTRYPOINT ["/pause"]\n'
 
 
 def make(docker: Engine, folder: Path) -> list[str]:
@@ -42,6 +42,10 @@ def hand_over(docker: Engine, names: list[str], ctr: list[str]) -> None:
 def _copy(docker: Engine, name: str, ctr: list[str]) -> None:
     with subprocess.Popen(["docker", "save", name], env=docker.environment, stdout=subprocess.PIPE) as saved:
         done = subprocess.run(
-            [*ctr, "images", "import", "-"], stdin=saved.stdout, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [*ctr, "images", "import", "-"],
+            stdin=saved.stdout,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
     assert done.returncode == 0 and saved.returncode == 0, f"{name}: {done.stdout}"

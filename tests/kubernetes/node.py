@@ -109,7 +109,9 @@ class Node:
             self._start(name)
         self.apply(*parts.names())
         self.wait(
-            lambda: self.holds("kubectl wait node --all --for condition=Ready --timeout 1s"), "a node that is ready", 180
+            lambda: self.holds("kubectl wait node --all --for condition=Ready --timeout 1s"),
+            "a node that is ready",
+            180,
         )
         capacity = json.dumps({"status": {"capacity": {"nvidia.com/gpu": str(GPUS)}}})
         self.run(f"kubectl patch node {parts.NAME} --subresource status --patch '{capacity}'")
@@ -166,4 +168,6 @@ def _plugins() -> Path:
     for folder in _PLUGINS:
         if (folder / "bridge").exists():
             return folder
-    raise Missing("no plugins for the network of pods; on Debian and Ubuntu: apt-get install containernetworking-plugins")
+    raise Missing(
+        "no plugins for the network of pods; on Debian and Ubuntu: apt-get install containernetworking-plugins"
+    )

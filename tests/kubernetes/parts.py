@@ -113,7 +113,14 @@ conf_dir = "{folder}/cni"
 """)
     addresses = {"type": "host-local", "dataDir": f"{folder}/addresses", "ranges": [[{"subnet": PODS}]],
                  "routes": [{"dst": "0.0.0.0/0"}]}  # fmt: skip
-    bridge = {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipMasq": True, "hairpinMode": True, "ipam": addresses}
+    bridge = {
+        "type": "bridge",
+        "bridge": "cni0",
+        "isGateway": True,
+        "ipMasq": True,
+        "hairpinMode": True,
+        "ipam": addresses,
+    }
     network = {"cniVersion": "0.4.0", "name": "pods", "plugins": [bridge]}
     (folder / "cni").mkdir()
     (folder / "cni" / "pods.conflist").write_text(json.dumps(network))

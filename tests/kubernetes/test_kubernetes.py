@@ -1,6 +1,6 @@
 """k8s/ for real, by the commands of docs/kubernetes.md and in their order, on a Kubernetes of one node.
 
-    make test-kubernetes
+make test-kubernetes
 """
 
 from __future__ import annotations
@@ -101,7 +101,9 @@ def test_a_learner_pod_that_is_deleted_goes_on_from_its_volume(node: Node, run: 
     run.kubectl("delete pod learner-0")
     (new,) = run.pods("learner")
     assert new["metadata"]["uid"] != old["metadata"]["uid"]
-    took_s = node.wait(lambda: run.value("headrace_learner_epoch") != epoch and run.version() > before, "its next life", 120)
+    took_s = node.wait(
+        lambda: run.value("headrace_learner_epoch") != epoch and run.version() > before, "its next life", 120
+    )
     print(f"learner deleted: new versions after {took_s:.1f} s")
     said = run.kubectl("exec learner-0 -- cat /runs/run/metrics.jsonl")
     rows = [json.loads(line) for line in said.splitlines()]

@@ -1,5 +1,5 @@
-"""Makes what of k8s/ is made: ConfigMaps from the files that docker compose mounts, the alerts for the Prometheus operator,
-and k8s/headrace.yaml, which is all of k8s/base in one.
+"""Makes what of k8s/ is made: ConfigMaps from the files that docker compose mounts, the alerts for the Prometheus
+operator, and k8s/headrace.yaml, which is all of k8s/base in one.
 
     python k8s/build.py           (make manifests)
 
@@ -40,7 +40,8 @@ def whole() -> str:
 
 def rules() -> str:
     """The alerts, as the Prometheus operator takes them."""
-    head = "apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: headrace\n  namespace: headrace\n"
+    head = "apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\n"
+    head += "metadata:\n  name: headrace\n  namespace: headrace\n"
     alerts = (DEPLOY / "prometheus" / "alerts.yml").read_text()
     indented = "".join(f"  {line}".rstrip() + "\n" for line in alerts.splitlines())
     return f"{MADE_BY}{head}  labels: {{app.kubernetes.io/part-of: headrace}}\nspec:\n{indented}"

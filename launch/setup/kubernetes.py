@@ -1,10 +1,11 @@
-"""``headrace setup kubernetes``: the folders of ``setup files`` as the Secrets of a namespace, and Kafka's users between.
+"""``headrace setup kubernetes``: the folders of ``setup files`` as the Secrets of a namespace, and Kafka's users
+between.
 
     Secrets -> folders -> files.make -> [ca, kafka, paramserver, grafana]-secrets -> Kafka comes up -> kafka.prepare
             -> [learner, actor, evaluator]-secrets -> roles come up
 
-The Secrets exist beforehand, empty: the Job may read and fill these names and nothing else. A pod waits for the keys of its
-Secret, so who is served last starts last.
+The Secrets exist beforehand, empty: the Job may read and fill these names and nothing else. A pod waits for the keys of
+its Secret, so who is served last starts last.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ _TIMEOUT_S = 30.0
 
 
 class Secrets:
-    """The Secrets ``<role>-secrets`` of the namespace that ``account`` belongs to. Raises :class:`UsageError` outside of a
-    cluster."""
+    """The Secrets ``<role>-secrets`` of the namespace that ``account`` belongs to. Raises :class:`UsageError` outside
+    of a cluster."""
 
     def __init__(self, api: str = API, account: Path = ACCOUNT) -> None:
         try:
@@ -78,8 +79,8 @@ class Secrets:
 def prepare(
     config: Config, admin: str, folder: Path, names: files.Names, timeout_s: float, secrets: Secrets
 ) -> Iterator[str]:
-    """Do it all; yields a line for each thing done. ``admin``: Kafka's listener for setup, empty where others look after
-    Kafka. ``folder``: an empty one to work in. Raises :class:`UsageError` and :class:`TransportError`."""
+    """Do it all; yields a line for each thing done. ``admin``: Kafka's listener for setup, empty where others look
+    after Kafka. ``folder``: an empty one to work in. Raises :class:`UsageError` and :class:`TransportError`."""
     for role in (*BEFORE_KAFKA, *AFTER_KAFKA):
         for name, content in secrets.read(role).items():
             (folder / role).mkdir(exist_ok=True)

@@ -1,5 +1,5 @@
-"""Processes apart from the machine's others: mounts, network, processes and control groups of their own, so that whatever a
-Kubernetes node does to a machine is gone when they are.
+"""Processes apart from the machine's others: mounts, network, processes and control groups of their own, so that
+whatever a Kubernetes node does to a machine is gone when they are.
 
 They end with the one that holds it all, and that one when its input closes: also where the tests are killed.
 """
@@ -75,11 +75,13 @@ def apart(folder: Path, environment: Mapping[str, str]) -> Iterator[Apart]:
     name = f"headrace-{os.getpid()}"
     _make_cgroup(name)
     holder = subprocess.Popen(
-        ["unshare", "--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc", "bash", "-c",
-         _HOLD],
+        ["unshare", "--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc", "bash",
+         "-c", _HOLD],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    assert holder.stdin is not None and holder.stdout is not None and holder.stderr is not None
+    assert holder.stdin is not None
+    assert holder.stdout is not None
+    assert holder.stderr is not None
     try:
         if holder.stdout.readline() != b"ready\n":
             raise Missing(f"no namespaces of our own: {holder.stderr.read().decode().strip()}")

@@ -23,7 +23,8 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
         with nodes.serve(folder) as found:
             yield found
     except Missing as why:
-        assert os.environ.get("CI") != "true", f"CI=true, and no Kubernetes node: {why}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI=true, and no Kubernetes node: {why}")
         _missing.append(str(why))
         pytest.skip(f"no Kubernetes node: {why}")
 

@@ -1,4 +1,5 @@
-"""The images that tests/cluster makes, handed from the Docker engine to the node's containerd: each once, for it keeps them."""
+"""The images that tests/cluster makes, handed from the Docker engine to the node's containerd: each once,
+for it keeps them."""
 
 from __future__ import annotations
 
@@ -48,4 +49,4 @@ def _copy(docker: Engine, name: str, ctr: list[str]) -> None:
             stderr=subprocess.STDOUT,
             text=True,
         )
-    assert done.returncode == 0 and saved.returncode == 0, f"{name}: {done.stdout}"
+    assert (done.returncode, saved.returncode) == (0, 0), f"{name}: {done.stdout}"

@@ -57,8 +57,8 @@ def options(folder: Path) -> Mapping[str, tuple[str, ...]]:
         "coredns": (f"-conf={folder}/Corefile",),
         # kube-router, as nothing but the one who enforces NetworkPolicies.
         "policies": (
-            f"--kubeconfig={folder}/admin.kubeconfig", "--run-firewall", "--run-router=false", "--run-service-proxy=false",
-            f"--hostname-override={NAME}", f"--service-cluster-ip-range={SERVICES}",
+            f"--kubeconfig={folder}/admin.kubeconfig", "--run-firewall", "--run-router=false",
+            "--run-service-proxy=false", f"--hostname-override={NAME}", f"--service-cluster-ip-range={SERVICES}",
         ),
     }  # fmt: skip
 

@@ -1,5 +1,5 @@
-"""k8s/, as far as it can be held without a cluster: names, labels, ports, commands, secrets and rights fit each other, docker-compose.yml
-and the rest of the project. `make test-kubernetes` runs it."""
+"""k8s/, as far as it can be held without a cluster: names, labels, ports, commands, secrets and rights fit each other,
+docker-compose.yml and the rest of the project. `make test-kubernetes` runs it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def validate(text: str, version: str) -> None:
 def build() -> ModuleType:
     """k8s/build.py, which is no part of a package."""
     spec = importlib.util.spec_from_file_location("k8s_build", ROOT / "k8s" / "build.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -263,7 +264,8 @@ def test_network_policies_allow_what_the_config_needs_and_nothing_else(config: C
 @pytest.mark.parametrize("workload", TEMPLATES)
 def test_nobody_has_more_rights_than_needed(workload: str) -> None:
     pod, only = TEMPLATES[workload]["spec"], container(TEMPLATES[workload])
-    assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"] > 0
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["securityContext"]["runAsUser"] > 0
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert only["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     assert only["securityContext"]["allowPrivilegeEscalation"] is False

@@ -44,16 +44,16 @@ endif
 test-runs: .venv/.dev
 	@$(call by_line,$(BIN)/pytest $(RUNS))
 
-# The panels are drawn by `make test-dashboards`.
+# A cluster is started by `make test-cluster`, panels are drawn by `make test-dashboards`.
 test-rest: .venv/.dev
 	@$(call by_line,$(BIN)/pytest tests $(addprefix --ignore=,$(RUNS) tests/cluster tests/kubernetes tests/dashboards/test_render.py))
+
+test-cluster: .venv/.dev  ## docker compose for real, on an engine of its own where none answers
+	$(BIN)/pytest tests/cluster -s
 
 # PICTURE=docs/images/dashboard.png trains LunarLander for some minutes and leaves the docs' picture there.
 test-dashboards: .venv/.dev  ## every panel of the dashboard, drawn in headless Chromium
 	$(BIN)/pytest tests/dashboards/test_render.py
-
-test-cluster: .venv/.dev  ## docker compose for real, on an engine of its own where none answers
-	$(BIN)/pytest tests/cluster -s
 
 test-kubernetes: .venv/.dev  ## k8s/ for real, on a Kubernetes of one node, built from its Go modules
 	$(BIN)/pytest tests/kubernetes -s

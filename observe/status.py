@@ -1,6 +1,6 @@
 """headrace status RUN, --url http://host:port, or both: which part holds the run up, and how every role is.
 
-    endpoints/*.json or --url -> two scrapes of all roles, a window apart -> bottleneck.judge -> one line, then a line a role
+    endpoints/*.json or --url -> two scrapes of all roles, a window apart -> bottleneck.judge -> a line for each role
 
 Also tells when a role is dead (which one, and whether its process is gone) and how a finished run ended.
 """

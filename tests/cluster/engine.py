@@ -100,6 +100,8 @@ def _started(dockerd: str, folder: Path) -> Iterator[Path]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        # The network that builds share with the machine; the engine leaves it mounted.
+        subprocess.run(["umount", str(folder / "exec" / "netns" / "default")], capture_output=True)
 
 
 def _answers(environment: Mapping[str, str]) -> bool:

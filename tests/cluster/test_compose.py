@@ -22,7 +22,8 @@ _RISEN = 40.0
 _ROLES = ("actor", "evaluator", "learner", "paramserver")
 _RUNNING = (*_ROLES, "kafka", "prometheus")
 
-pytestmark = pytest.mark.timeout(900)
+#: Of each test; images may have to be built before the first.
+pytestmark = pytest.mark.timeout(900, func_only=True)
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,13 @@ def test_start(cluster: Cluster, began_s: dict[str, float]) -> None:
     assert len(cluster.containers("actor")) == 4
     print(f"all healthy after {took_s:.0f} s")
     assert took_s < HEALTHY_S
+
+
+def test_the_overlay_for_a_gpu_fits(cluster: Cluster) -> None:
+    (line,) = block("A GPU for the learner", "").splitlines()
+    said = cluster.run(line.replace("up --detach", "config"))
+    assert "driver: nvidia" in said
+    assert "target: learner-cuda" in said
 
 
 def test_the_return_rises(cluster: Cluster, began_s: dict[str, float]) -> None:

@@ -41,6 +41,7 @@ class Apart:
 
     def __init__(self, holder: psutil.Process, logs: Path, environment: Mapping[str, str], cgroup: str) -> None:
         self.logs, self.environment, self.cgroup = logs, dict(environment), cgroup
+        self.going_on: dict[str, subprocess.Popen[bytes]] = {}
         self._enter = ["nsenter", f"--target={holder.pid}", "--mount", "--net", "--pid", "--ipc", "--uts"]
 
     def command(self, program: str, *arguments: str) -> list[str]:
@@ -52,13 +53,22 @@ class Apart:
     def start(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
         """A program that goes on until everything ends."""
         with (self.logs / f"{program}.log").open("ab") as log:
-            return subprocess.Popen(
+            self.going_on[program] = subprocess.Popen(
                 self.command(program, *arguments),
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
+        return self.going_on[program]
+
+    def ended(self) -> str:
+        """The first program that ended, and its last words; empty for none."""
+        for program, process in self.going_on.items():
+            if process.poll() is not None:
+                words = (self.logs / f"{program}.log").read_text(errors="replace").splitlines()[-3:]
+                return "\n".join([f"{program} ended with {process.returncode}", *words])
+        return ""
 
     def run(self, program: str, *arguments: str, timeout_s: float = 120.0, stdin: str = "") -> tuple[int, str]:
         """A command to its end: its exit code, and what it printed."""

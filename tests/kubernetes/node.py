@@ -81,6 +81,7 @@ class Node:
         """Wait until ``condition`` is true; the seconds that took."""
         began_s = time.monotonic()
         while not condition():
+            assert not self._where.ended(), self._where.ended()
             assert time.monotonic() - began_s < timeout_s, f"not within {timeout_s:g} s: {what}\n{self.state()}"
             time.sleep(0.5)
         return time.monotonic() - began_s

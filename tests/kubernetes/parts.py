@@ -69,7 +69,7 @@ def write_access(folder: Path) -> None:
     hosts = (NAME, ADDRESS, "10.96.0.1", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
     certificate, key = authority.certify("kube-apiserver", hosts=hosts)
     account = ec.generate_private_key(ec.SECP256R1()).private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
     )
     tokens = {name: secrets.token_hex() for name in _USERS}
     for name, token in tokens.items():

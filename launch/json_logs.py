@@ -26,7 +26,7 @@ _LIBRARY_LEVEL = logging.WARNING
 def begin(role: str, out: TextIO | None = None) -> None:
     """From now on this process speaks JSON, on ``out`` (default: its stdout)."""
     write = _writer(role, out or sys.stdout)
-    sys.stdout, sys.stderr = _Lines("info", write), _Lines("warning", write)
+    sys.stdout, sys.stderr = _Lines("info", write, sys.stdout), _Lines("warning", write, sys.stderr)
     logging.basicConfig(level=_LIBRARY_LEVEL, handlers=[_Records(write)], force=True)
 
     def uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
@@ -52,14 +52,18 @@ def _writer(role: str, out: TextIO) -> Callable[..., None]:
 
 
 class _Lines(io.TextIOBase):
-    """A text stream whose whole lines become objects; what is unfinished waits for its end."""
+    """A text stream whose whole lines become objects; what is unfinished waits for its end. ``under``: the one in whose
+    place it stands, whose descriptor faulthandler writes to."""
 
-    def __init__(self, level: str, write: Callable[..., None]) -> None:
-        self._level, self._write = level, write
+    def __init__(self, level: str, write: Callable[..., None], under: TextIO) -> None:
+        self._level, self._write, self._under = level, write, under
         self._lock, self._begun = threading.Lock(), ""
 
     def writable(self) -> bool:
         return True
+
+    def fileno(self) -> int:
+        return self._under.fileno()
 
     def write(self, text: str) -> int:
         with self._lock:

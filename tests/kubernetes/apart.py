@@ -92,14 +92,18 @@ def apart(folder: Path, environment: Mapping[str, str]) -> Iterator[Apart]:
     assert holder.stdin is not None
     assert holder.stdout is not None
     assert holder.stderr is not None
+    made = None
     try:
         if holder.stdout.readline() != b"ready\n":
             raise Missing(f"no namespaces of our own: {holder.stderr.read().decode().strip()}")
         (first,) = psutil.Process(holder.pid).children()
-        yield Apart(first, folder, environment, name)
+        made = Apart(first, folder, environment, name)
+        yield made
     finally:
         holder.stdin.close()
         holder.wait(60)
+        for process in made.going_on.values() if made else ():
+            process.wait(60)
         holder.stdout.close()
         holder.stderr.close()
         _remove_cgroup(name)

@@ -106,7 +106,7 @@ class Node:
         for name in ("etcd", "kube-apiserver"):
             self._start(name)
         self.wait(lambda: self.holds("kubectl get --raw /readyz"), "the API server", 180)
-        for name in ("kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "coredns", "policies"):
+        for name in ("kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "coredns"):
             self._start(name)
         self.apply(*parts.names())
         self.wait(
@@ -114,6 +114,7 @@ class Node:
             "a node that is ready",
             180,
         )
+        self._start("policies")
         capacity = json.dumps({"status": {"capacity": {"nvidia.com/gpu": str(GPUS)}}})
         self.run(f"kubectl patch node {parts.NAME} --subresource status --patch '{capacity}'")
 

@@ -146,7 +146,8 @@ def write_node(folder: Path, cgroup: str) -> None:
     }  # fmt: skip
     (folder / "kubelet.yaml").write_text(yaml.safe_dump(kubelet))
     (folder / "proxy.yaml").write_text(yaml.safe_dump(proxy))
-    (folder / "Corefile").write_text(f""".:5353 {{
+    (folder / "Corefile").write_text(f""".:53 {{
+    bind {ADDRESS}
     kubernetes cluster.local {{
         kubeconfig {folder}/admin.kubeconfig
     }}
@@ -162,13 +163,13 @@ def names() -> tuple[dict[str, Any], ...]:
     service = {
         "apiVersion": "v1", "kind": "Service", "metadata": about,
         "spec": {"clusterIP": DNS, "ports": [
-            {"name": p.lower(), "protocol": p, "port": 53, "targetPort": 5353} for p in protocols
+            {"name": p.lower(), "protocol": p, "port": 53, "targetPort": 53} for p in protocols
         ]},
     }  # fmt: skip
     endpoints = {
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
         "metadata": about | {"labels": {"kubernetes.io/service-name": "kube-dns"}},
-        "ports": [{"name": p.lower(), "protocol": p, "port": 5353} for p in protocols],
+        "ports": [{"name": p.lower(), "protocol": p, "port": 53} for p in protocols],
         "endpoints": [{"addresses": [ADDRESS], "conditions": {"ready": True}}],
     }  # fmt: skip
     return service, endpoints

@@ -65,3 +65,12 @@ def test_a_role_speaks_json_to_its_end(tmp_path: Path) -> None:
         assert any("listens on" in json.loads(line)["message"] for line in lines)
     finally:
         run.close()
+
+
+def test_where_a_process_crashed_is_written_all_the_same() -> None:
+    """Actors enable faulthandler, which wants a descriptor: what the interpreter writes stays text."""
+    crashes = 'import faulthandler; from headrace.launch.json_logs import begin; begin("actor"); print("up")\n'
+    crashes += "faulthandler.enable(); faulthandler._sigsegv()"
+    done = subprocess.run([sys.executable, "-c", crashes], capture_output=True, text=True)
+    assert json.loads(done.stdout)["message"] == "up"
+    assert done.stderr.startswith("Fatal Python error: Segmentation fault")

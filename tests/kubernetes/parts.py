@@ -37,7 +37,8 @@ def options(folder: Path) -> Mapping[str, tuple[str, ...]]:
         "kube-apiserver": (
             "--etcd-servers=http://127.0.0.1:2379", f"--advertise-address={ADDRESS}",
             f"--service-cluster-ip-range={SERVICES}", "--authorization-mode=Node,RBAC",
-            "--enable-admission-plugins=NodeRestriction", f"--token-auth-file={folder}/tokens.csv",
+            "--enable-admission-plugins=NodeRestriction", "--allow-privileged",
+            f"--token-auth-file={folder}/tokens.csv",
             f"--tls-cert-file={folder}/api.crt", f"--tls-private-key-file={folder}/api.key",
             f"--service-account-key-file={folder}/account.key",
             f"--service-account-signing-key-file={folder}/account.key",

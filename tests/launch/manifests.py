@@ -32,8 +32,8 @@ WHOLE = read(ROOT / "k8s" / "headrace.yaml")
 
 @functools.cache
 def overlay(name: str) -> tuple[Object, ...]:
-    """What `kubectl apply -k` would send. Skips where there is no kubectl: `make test-kubernetes` has one, and reads them
-    all."""
+    """What `kubectl apply -k` would send. Skips where there is no kubectl: `make test-kubernetes` has one, and reads
+    them all."""
     from tests.cluster.engine import cache
 
     ours = cache() / _OURS

@@ -70,7 +70,7 @@ def config(tmp_path: Path) -> Config:
     return load(str(tmp_path / "run.toml"))
 
 
-# --- the files ---------------------------------------------------------------------------------------------------------
+# --- the files -------------------------------------------------------------------------------------------------------
 
 
 def test_what_is_made_is_made_from_what_is_there(build: ModuleType) -> None:
@@ -105,7 +105,7 @@ def test_every_object_is_in_its_namespace_and_there_once(name: str) -> None:
     assert {each["metadata"].get("namespace") for each in objects(name)} == {None, namespace}
 
 
-# --- what names what ---------------------------------------------------------------------------------------------------
+# --- what names what -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["base", *OVERLAYS])
@@ -172,7 +172,7 @@ def test_images_are_targets_of_the_dockerfile_or_those_of_compose() -> None:
                 assert image in others, image
 
 
-# --- what roles are told -----------------------------------------------------------------------------------------------
+# --- what roles are told ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -242,7 +242,7 @@ def test_kafka_is_told_the_same_as_by_compose() -> None:
         assert environment(TEMPLATES[role]) == test_compose_file.SERVICES[role]["environment"]
 
 
-# --- who may do what ---------------------------------------------------------------------------------------------------
+# --- who may do what -------------------------------------------------------------------------------------------------
 
 
 def test_network_policies_allow_what_the_config_needs_and_nothing_else(config: Config) -> None:

@@ -53,12 +53,7 @@ def prepare(address: Address, limits: Limits, create: bool) -> Topic:
 
 def _create(admin: KafkaAdminClient, address: Address, limits: Limits) -> None:
     present = {topic["name"] for topic in admin.describe_topics([address.topic, address.dead_topic]) if _found(topic)}
-    need = message_bytes(limits)
-    wanted = {
-        address.topic: _new(address, address.partitions, need, address.retention_s, address.retention_bytes),
-        address.dead_topic: _new(address, 1, need + OVERHEAD_BYTES, DEAD_RETENTION_S, DEAD_RETENTION_BYTES),
-    }
-    for name, new in wanted.items():
+    for name, new in wanted(address, limits).items():
         if name not in present:
             try:
                 admin.create_topics({name: new})
@@ -66,6 +61,15 @@ def _create(admin: KafkaAdminClient, address: Address, limits: Limits) -> None:
                 pass  # another rank of the learner was faster
             except errors.InvalidReplicationFactorError as error:
                 raise UsageError(f"{address.where}: replication={address.replication}: {error.description}") from error
+
+
+def wanted(address: Address, limits: Limits) -> dict[str, dict[str, Any]]:
+    """What the topics are made with: name -> number of partitions, of copies, and settings."""
+    need = message_bytes(limits)
+    return {
+        address.topic: _new(address, address.partitions, need, address.retention_s, address.retention_bytes),
+        address.dead_topic: _new(address, 1, need + OVERHEAD_BYTES, DEAD_RETENTION_S, DEAD_RETENTION_BYTES),
+    }
 
 
 def _new(address: Address, partitions: int, max_message: int, retention_s: int, retention_bytes: int) -> dict[str, Any]:

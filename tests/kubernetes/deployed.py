@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import urllib.parse
 from collections.abc import Sequence
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 from .node import Node
 
 ROLES = ("actor", "evaluator", "learner", "paramserver")
-#: The claims of k8s/base, and of a second run.
-_CLAIMS = ("data-kafka-0", "learner", "evaluator", "prometheus")
+#: The claims of every variant.
+_CLAIMS = ("data-kafka-0", "data-kafka-1", "data-kafka-2", "learner", "evaluator", "prometheus")
 
 
 class Deployed:
@@ -24,9 +25,11 @@ class Deployed:
         return self.node.run(f"kubectl --namespace {self.namespace} {words}", timeout_s)
 
     def provide_volumes(self) -> None:
-        """What a storage class would: a volume for each claim, which is its group's as the pod asks."""
+        """What a storage class would: a new volume for each claim, which is its group's as the pod asks."""
         for claim in _CLAIMS:
+            self.node.holds(f"kubectl delete persistentvolume {self.namespace}-{claim} --ignore-not-found")
             path = self.node.folder / "volumes" / self.namespace / claim
+            shutil.rmtree(path, ignore_errors=True)
             path.mkdir(parents=True)
             self.node.apply(_volume(f"{self.namespace}-{claim}", self.namespace, claim, str(path)))
 

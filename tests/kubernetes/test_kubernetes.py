@@ -225,3 +225,17 @@ def test_tear_down(node: Node, commands: dict[str, list[str]]) -> None:
     for line in commands["Tear down"]:
         node.run(line, timeout_s=300)
     assert not node.holds("kubectl get namespace headrace")
+
+
+def test_kafka_with_three_nodes_bears_the_loss_of_one(node: Node, run: Deployed) -> None:
+    run.provide_volumes()
+    node.run("kubectl apply -k k8s/overlays/kafka-3")
+    run.kubectl("scale deployment grafana --replicas 0")
+    run.kubectl("scale deployment actor --replicas 2")  # as much as two cores are asked for
+    node.wait(lambda: run.all_ready(_WITHOUT_GRAFANA) and len(run.pods("kafka")) == 3, "every pod ready", READY_S)
+    node.wait(lambda: run.version() > 3, "versions", 180)
+    run.kubectl("delete pod kafka-1 --wait=false")
+    took_s = run.seconds_to_new_versions(NEXT_VERSION_S)
+    print(f"one of three Kafka nodes deleted: new versions after {took_s:.1f} s")
+    node.wait(lambda: run.all_ready(_WITHOUT_GRAFANA), "every pod ready again", READY_S)
+    node.run("kubectl delete -k k8s/overlays/kafka-3", timeout_s=300)

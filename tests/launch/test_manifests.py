@@ -7,6 +7,7 @@ import argparse
 import functools
 import importlib.util
 import json
+import re
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -15,13 +16,18 @@ from urllib.parse import urlsplit
 import kubernetes_validate
 import pytest
 import yaml
+from kafka.admin import ResourceType
 
+from headrace.common.metrics_table import ACTOR_PHASES, LEARNER_PHASES, TABLE
+from headrace.common.transport import Limits, for_run, kafka_topics
+from headrace.common.transport.kafka_address import parse
 from headrace.common.weights.address import split
 from headrace.launch.cli import COMMANDS
 from headrace.launch.config import Config
 from headrace.launch.load import load
 from headrace.launch.setup import files
 from headrace.launch.setup.files import Names
+from headrace.launch.setup.kafka import rights
 from headrace.launch.setup.kubernetes import AFTER_KAFKA, BEFORE_KAFKA
 from headrace.observe.health import DEFAULT
 from tests.launch import manifests, test_compose_file
@@ -291,3 +297,86 @@ def test_everything_fits_on_two_cores() -> None:
 def test_there_is_room_for_more_actors_than_start(config: Config) -> None:
     assert of_kind(WHOLE, "Deployment")["actor"]["spec"]["replicas"] == config.actors.processes
     assert config.leases_at_once >= 4 * config.workers
+
+
+# --- variants --------------------------------------------------------------------------------------------------------
+
+
+def test_cpu_asks_for_no_gpu() -> None:
+    assert container(TEMPLATES["learner"])["resources"]["limits"]["nvidia.com/gpu"] == 1
+    learner = workloads(objects("cpu"))["learner"]
+    assert "nvidia" not in json.dumps(learner)
+    assert container(learner)["image"] == "headrace/learner:dev"
+
+
+def test_a_second_run_is_another_run(tmp_path: Path, config: Config) -> None:
+    (tmp_path / "two.toml").write_text(of_kind(objects("second-run"), "ConfigMap")["run"]["data"]["run.toml"])
+    two = load(str(tmp_path / "two.toml"))
+    assert (two.run.id, two.run.seed) != (config.run.id, config.run.seed)
+    assert two.run.id != config.run.id
+    (binding,) = of_kind(objects("second-run"), "RoleBinding").values()
+    assert [subject["namespace"] for subject in binding["subjects"]] == ["headrace-two"]
+
+
+def test_three_kafka_nodes_know_each_other() -> None:
+    kafka = of_kind(objects("kafka-3"), "StatefulSet")["kafka"]
+    told, nodes = environment(kafka["spec"]["template"]), kafka["spec"]["replicas"]
+    assert told["KAFKA_CONTROLLER_QUORUM_VOTERS"] == ",".join(f"{n}@kafka-{n}.kafka:9093" for n in range(nodes))
+    assert all(told[key] == str(nodes) for key in told if key.endswith("REPLICATION_FACTOR"))
+    assert all(told[key] == str(nodes - 1) for key in told if key.endswith(("MIN_ISR", "INSYNC_REPLICAS")))
+    assert list(told).index("POD") < list(told).index("KAFKA_ADVERTISED_LISTENERS"), "used before it is known"
+    setup = container(workloads(objects("kafka-3"))["setup"])["args"]
+    names = [word.partition("=")[2] for word in setup if word.startswith("--kafka-name=")]
+    assert names == ["kafka", *(f"kafka-{n}.kafka" for n in range(nodes))]
+    assert {("kafka", "kafka", 9093), ("kafka", "kafka", 9094)} <= set(manifests.flows(objects("kafka-3")))
+
+
+def test_keda_asks_for_metrics_that_there_are(config: Config) -> None:
+    (scaled,) = of_kind(objects("keda"), "ScaledObject").values()
+    (trigger,) = scaled["spec"]["triggers"]
+    asked = set(re.findall(r"headrace_(\w+?)\{|headrace_(\w+?)\[", trigger["metadata"]["query"]))
+    named = {first or second for first, second in asked}
+    assert named == {"learner_phase_seconds_total", "actor_phase_seconds_total"}
+    assert named <= {metric.name for metric in TABLE}
+    phases = set(re.findall(r'phase="(\w+)"', trigger["metadata"]["query"]))
+    assert phases == {"wait", "lease"}
+    assert phases <= {*LEARNER_PHASES, *ACTOR_PHASES}
+    assert scaled["spec"]["maxReplicaCount"] == config.leases_at_once
+    assert "replicas" not in of_kind(objects("keda"), "Deployment")["actor"]["spec"]
+
+
+def test_the_prometheus_operator_is_told_our_alerts() -> None:
+    (rule,) = of_kind(objects("monitoring"), "PrometheusRule").values()
+    assert rule["spec"] == yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yml").read_text())
+    (monitor,) = of_kind(objects("monitoring"), "ServiceMonitor").values()
+    services = of_kind(objects("monitoring"), "Service")
+    found = [n for n, s in services.items() if manifests.matches(monitor["spec"]["selector"], s["metadata"]["labels"])]
+    assert sorted(found) == sorted(ROLES)
+    assert [each["port"] for each in monitor["spec"]["endpoints"]] == ["metrics"]
+
+
+def test_strimzi_is_told_the_topics_and_rights_that_setup_makes(config: Config) -> None:
+    address = parse(for_run(config.transport.url, config.run.id))
+    limits = Limits(config.transport.record_bytes, config.transport.queue_bytes)
+    topics = of_kind(objects("strimzi"), "KafkaTopic")
+    for name, wanted in kafka_topics.wanted(address, limits).items():
+        told = topics[name]["spec"]
+        assert told["partitions"] == wanted["num_partitions"]
+        assert {key: str(value) for key, value in told["config"].items()} == wanted["configs"]
+    assert len(topics) == 2
+    theirs = {
+        (user, acl["resource"]["type"], acl["resource"].get("name", ""), operation.upper())
+        for user, each in of_kind(objects("strimzi"), "KafkaUser").items()
+        for acl in each["spec"]["authorization"]["acls"]
+        for operation in acl["operations"]
+    }
+    ours = {
+        (
+            acl.principal.removeprefix("User:"),
+            acl.resource_pattern.resource_type.name.lower(),
+            "" if acl.resource_pattern.resource_type == ResourceType.CLUSTER else acl.resource_pattern.resource_name,
+            acl.operation.name.replace("_", ""),
+        )
+        for acl in rights(address, f"headrace-{config.run.id}")
+    }
+    assert theirs == ours

@@ -56,7 +56,7 @@ test-dashboards: .venv/.dev  ## every panel of the dashboard, drawn in headless 
 	$(BIN)/pytest tests/dashboards/test_render.py
 
 test-kubernetes: .venv/.dev  ## k8s/ for real, on a Kubernetes of one node, built from its Go modules
-	$(BIN)/pytest tests/kubernetes -s
+	$(BIN)/pytest tests/kubernetes tests/launch/test_manifests.py -s
 
 kafka-oldest: $(UV)  ## the Kafka contract with the lowest kafka-python that pyproject.toml allows
 	@rm -rf $(OLDEST) && $(UV) venv --quiet --python $(BIN)/python $(OLDEST)

@@ -20,7 +20,7 @@ INSTALL := $(UV) pip install --quiet --python $(BIN)/python -c constraints.txt -
 PACKAGES := $(patsubst %/__init__.py,headrace.%,$(filter-out tests/%,$(wildcard */__init__.py)))
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-runs test-rest test-cluster test-dashboards dashboards kafka-oldest check lint types format proto bench constraints clean
+.PHONY: help demo test test-runs test-rest test-cluster test-kubernetes test-dashboards dashboards manifests kafka-oldest check lint types format proto bench constraints clean
 
 help:  ## these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,7 +46,7 @@ test-runs: .venv/.dev
 
 # A cluster is started by `make test-cluster`, panels are drawn by `make test-dashboards`.
 test-rest: .venv/.dev
-	@$(call by_line,$(BIN)/pytest tests $(addprefix --ignore=,$(RUNS) tests/cluster tests/dashboards/test_render.py))
+	@$(call by_line,$(BIN)/pytest tests $(addprefix --ignore=,$(RUNS) tests/cluster tests/kubernetes tests/dashboards/test_render.py))
 
 test-cluster: .venv/.dev  ## docker compose for real, on an engine of its own where none answers
 	$(BIN)/pytest tests/cluster -s
@@ -54,6 +54,9 @@ test-cluster: .venv/.dev  ## docker compose for real, on an engine of its own wh
 # PICTURE=docs/images/dashboard.png trains LunarLander for some minutes and leaves the docs' picture there.
 test-dashboards: .venv/.dev  ## every panel of the dashboard, drawn in headless Chromium
 	$(BIN)/pytest tests/dashboards/test_render.py
+
+test-kubernetes: .venv/.dev  ## k8s/ for real, on a Kubernetes of one node, built from its Go modules
+	$(BIN)/pytest tests/kubernetes tests/launch/test_manifests.py -s
 
 kafka-oldest: $(UV)  ## the Kafka contract with the lowest kafka-python that pyproject.toml allows
 	@rm -rf $(OLDEST) && $(UV) venv --quiet --python $(BIN)/python $(OLDEST)
@@ -76,6 +79,9 @@ types: .venv/.dev .typing/headrace
 format: .venv/.dev  ## mend what ruff can mend
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+manifests: .venv/.dev  ## what of k8s/ is made from other files
+	$(BIN)/python k8s/build.py
 
 proto: .venv/.dev  ## common/wire/ from proto/
 	$(BIN)/python proto/generate.py

@@ -44,7 +44,7 @@ def add_role_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metrics-port", type=port, default=0, metavar="PORT", help="/metrics and /healthz (0: any)")
     parser.add_argument("--metrics-host", default="127.0.0.1", metavar="HOST", help="address they listen on")
     parser.add_argument("--log-format", choices=("text", "json"), default="text", help="of what the role says")
-    parser.add_argument("--stay", action="store_true", help="at the run's end, wait for its next learner")
+    parser.add_argument("--stay", action="store_true", help="at the run's end, stay and wait for its next learner")
     parser.add_argument("--supervised", type=int, metavar="FD", help=argparse.SUPPRESS)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -64,17 +65,29 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("learner: --run-dir is needed; checkpoints and metrics go there")
     config = role_config(args)
     with only_writer(args):
-        return _run(args, config)
+        stop, pulse = Stop(args.supervised), Pulse(config.run.turn_timeout_s)
+        code = _run(args, config, stop, pulse)
+        if args.stay and resume.finished(args.run_dir, config):
+            _stay(args, stop, pulse)
+        return code
 
 
-def _run(args: argparse.Namespace, config: Config) -> int:
+def _stay(args: argparse.Namespace, stop: Stop, pulse: Pulse) -> None:
+    """Be there after the run's end, until told to stop: for platforms that start again whatever ends."""
+    with announced(args, Metrics("learner"), pulse):
+        while not stop():
+            pulse.beat()
+            time.sleep(_STEP_S)
+
+
+def _run(args: argparse.Namespace, config: Config, stop: Stop, pulse: Pulse) -> int:
     changes = _begin(args, config)
     if args.resume and not args.supervised and (said := resume.finished(args.run_dir, config)):
         print(said)
         return 0
     if not args.supervised:
         print(plan_line(Blueprint(config)), flush=True)
-    stop, metrics, pulse = Stop(args.supervised), Metrics("learner"), Pulse(config.run.turn_timeout_s)
+    metrics = Metrics("learner")
     publisher = GrpcPublisher(
         config.weights.address,
         config.run.id,

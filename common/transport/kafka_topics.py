@@ -69,14 +69,10 @@ def _create(admin: KafkaAdminClient, address: Address, limits: Limits) -> None:
     described = {topic["name"]: topic for topic in admin.describe_topics(list(rights))}
     for name, right in rights.items():
         kafka_rights.check(address, described[name], right)
-    need = message_bytes(limits)
-    wanted = {
-        address.topic: _new(address, address.partitions, need, address.retention_s, address.retention_bytes),
-        address.dead_topic: _new(address, 1, need + OVERHEAD_BYTES, DEAD_RETENTION_S, DEAD_RETENTION_BYTES),
-    }
-    for name in (name for name in wanted if not _found(described[name])):
+    new = wanted(address, limits)
+    for name in (name for name in new if not _found(described[name])):
         try:
-            admin.create_topics({name: wanted[name]})
+            admin.create_topics({name: new[name]})
         except errors.TopicAlreadyExistsError:
             pass  # another rank of the learner was faster
         except errors.InvalidReplicationFactorError as error:
@@ -84,6 +80,15 @@ def _create(admin: KafkaAdminClient, address: Address, limits: Limits) -> None:
         except errors.AuthorizationError:
             unallowed = kafka_rights.missing(address, kafka_rights.CREATE, "topic", name)
             logger.warning("%s; waits up to %.0f s for somebody else to make it", unallowed, TOPIC_TIMEOUT_S)
+
+
+def wanted(address: Address, limits: Limits) -> dict[str, dict[str, Any]]:
+    """What the topics are made with: name -> number of partitions, of copies, and settings."""
+    need = message_bytes(limits)
+    return {
+        address.topic: _new(address, address.partitions, need, address.retention_s, address.retention_bytes),
+        address.dead_topic: _new(address, 1, need + OVERHEAD_BYTES, DEAD_RETENTION_S, DEAD_RETENTION_BYTES),
+    }
 
 
 def _new(address: Address, partitions: int, max_message: int, retention_s: int, retention_bytes: int) -> dict[str, Any]:

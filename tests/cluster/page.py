@@ -8,10 +8,10 @@ from pathlib import Path
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "cluster.md"
 
 
-def sections() -> dict[str, list[str]]:
+def sections(page: Path = PAGE) -> dict[str, list[str]]:
     """Heading -> the commands in its ```sh blocks, in order; a line that ends in a backslash goes on."""
     found: dict[str, list[str]] = {}
-    for part in re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)[1:]:
+    for part in re.split(r"^## ", page.read_text(), flags=re.MULTILINE)[1:]:
         heading, _, text = part.partition("\n")
         blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
         found[heading] = [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line]

@@ -115,6 +115,10 @@ def test_a_finished_run_started_again_says_so_and_a_fresh_start_is_refused(finis
     code, said = finished.end(finished.role("learner", "--resume", "--set", "task.env=Acrobot-v1"))
     assert code == 2
     assert "--init-from RUN" in said
+    staying = finished.role("learner", "--resume", "--stay")
+    finished.wait_until(lambda: finished.pid("learner") == staying.pid, "the learner is there, though it is done")
+    staying.terminate()
+    assert finished.end(staying) == (0, "")
     assert {path: path.read_bytes() for path in before} == before
 
 

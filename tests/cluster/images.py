@@ -23,7 +23,8 @@ from .engine import Engine, Missing
 ROOT = Path(__file__).resolve().parents[2]
 STANDINS = Path(__file__).with_name("standins")
 PYTHON = "python:3.11-slim-bookworm"
-OURS = {"headrace/actor:dev": "actor", "headrace/learner:dev": "learner"}
+#: By target, the largest of the stages too: what has a name stays from run to run.
+OURS = {"headrace/actor:dev": "actor", "headrace/build-torch:dev": "build-torch", "headrace/learner:dev": "learner"}
 #: Where packages come from, as docker-compose.yml hands them on.
 INDEXES = ("INDEX_URL", "TORCH_INDEX")
 _AUTHORITIES = Path("/usr/local/share/ca-certificates")
@@ -49,6 +50,8 @@ def provide(engine: Engine, checkout: Path) -> bool:
     for image, target in OURS.items():
         indexes = [f"--build-arg={key}={engine.environment[key]}" for key in INDEXES if key in engine.environment]
         _build(engine, checkout, "deploy/docker/Dockerfile", image, f"--target={target}", *indexes)
+    if engine.own:
+        engine.docker("image", "prune", "--force", timeout_s=600)  # gigabytes, of every run before
     return _have(engine, named("grafana"))
 
 

@@ -202,4 +202,5 @@ def test_tear_down(cluster: Cluster) -> None:
     for line in sections()["Tear down"]:
         cluster.run(line)
     assert cluster.leftovers() == ""
+    cluster.run("docker image rm mine/actor mine/learner")
     assert Path(cluster.run_dir / "checkpoints").is_dir()

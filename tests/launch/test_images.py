@@ -36,7 +36,7 @@ def test_results_run_without_rights_and_hold_no_tools() -> None:
     assert "USER 10001:10001" in runtime
     assert "pip" not in runtime
     copied = re.findall(r"^COPY --from=build-\S+ (.*)$", DOCKERFILE, re.MULTILINE)
-    assert set(copied) == {"/opt/headrace /opt/headrace"}
+    assert set(copied) == {"/opt/headrace /opt/headrace", "/rest/opt/headrace /opt/headrace"}
 
 
 def test_what_is_left_out_is_one_of_our_dependencies() -> None:

@@ -50,8 +50,8 @@ def test_a_new_one_on_the_same_address_is_filled_again(new_run: Callable[..., Ru
             )  # fmt: skip
         run.wait_for_version(int(newest) + 20)
     assert held(run, "actor", "up_seconds") > 0
-    assert held(run, "learner", "weights_reconnects_total") >= 2
-    # Who was stepping all the while did not notice.
+    # Who had nothing to ask while a server was away did not notice that one.
+    assert held(run, "learner", "weights_reconnects_total") >= 1
     assert sum(held(run, "actor", "weights_reconnects_total", index) for index in range(2)) >= 1
     learner.terminate()
     code, said = run.end(learner)

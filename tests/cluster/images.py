@@ -42,6 +42,8 @@ def named(service: str) -> str:
 
 def provide(engine: Engine, checkout: Path) -> bool:
     """Have every image there, ours built from ``checkout``. Returns whether Grafana's is."""
+    if engine.own:
+        engine.docker("image", "prune", "--force", timeout_s=600)  # what the run before built has no name any more
     if not _have(engine, PYTHON):
         _make_python(engine)
     for service in ("kafka", "prometheus"):
@@ -50,8 +52,6 @@ def provide(engine: Engine, checkout: Path) -> bool:
     for image, target in OURS.items():
         indexes = [f"--build-arg={key}={engine.environment[key]}" for key in INDEXES if key in engine.environment]
         _build(engine, checkout, "deploy/docker/Dockerfile", image, f"--target={target}", *indexes)
-    if engine.own:
-        engine.docker("image", "prune", "--force", timeout_s=600)  # gigabytes, of every run before
     return _have(engine, named("grafana"))
 
 

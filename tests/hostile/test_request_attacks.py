@@ -5,6 +5,7 @@ The attacker has the actors' token unless a test says otherwise, and comes from 
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -88,24 +89,24 @@ def wait_for_leases(
 
     def ask(who: list[int]) -> None:
         got: dict[int, list[int]] = {actor_id: [] for actor_id in who}
-        while time.monotonic() < ends and (waiting := [i for i in who if lies or not got[i]]):
-            for actor_id in waiting:
-                try:
-                    header = client.next(actor_id, held[actor_id], got[actor_id][-16:], wait_ms=500)
-                except grpc.RpcError:
-                    continue
-                if header.granted:
-                    got[actor_id].append(header.lease)
-                    came.put(header.lease)
+        while time.monotonic() < ends:
+            for actor_id in who:
+                with contextlib.suppress(grpc.RpcError):
+                    if lies or not got[actor_id]:
+                        header = client.next(actor_id, held[actor_id], got[actor_id][-16:], wait_ms=500)
+                        if header.granted:
+                            got[actor_id].append(header.lease)
+                            came.put(header.lease)
+                    else:
+                        time.sleep(0.05)
+                    if beats:
+                        client.beat(actor_id, held[actor_id])
 
     numbers = list(held)
     threads = [threading.Thread(target=ask, args=(numbers[i::CREW],)) for i in range(min(CREW, len(numbers)))]
     for thread in threads:
         thread.start()
     while time.monotonic() < ends:
-        if beats:
-            for actor_id, incarnation in held.items():
-                client.beat(actor_id, incarnation)
         yield sum(1 for _ in range(came.qsize()) if came.get() >= 0)
         time.sleep(0.2)
     for thread in threads:

@@ -57,7 +57,9 @@ CPU = Device()
 class Graphed:
     """Records ``step`` per shape of its arguments and replays it (https://docs.pytorch.org/docs/stable/notes/cuda.html,
     "CUDA Graphs"). The first call with a shape runs as it is, the second is recorded, all later ones are replayed;
-    results lie in the graph's own memory, overwritten by its next call."""
+    results lie in the graph's own memory, overwritten by its next call. The first call is laid out in memory as the
+    recorded one will be: torch.compile specialises on strides, and nothing can be compiled while a stream is captured.
+    """
 
     def __init__(self, step: Step) -> None:
         self._step = step
@@ -69,7 +71,7 @@ class Graphed:
         if key not in self._recorded:
             if key not in self._seen or len(self._recorded) >= _GRAPHS:
                 self._remember(key)
-                return self._step(*tensors, **fixed)
+                return self._step(*map(_own, tensors), **fixed)
             self._recorded[key] = self._record(tensors, fixed)
         graph, held, result = self._recorded[key]
         for mine, given in zip(held, tensors, strict=True):
@@ -87,8 +89,14 @@ class Graphed:
     ) -> tuple[torch.cuda.CUDAGraph, list[torch.Tensor], Any]:
         import torch
 
-        held = [t.clone(memory_format=torch.contiguous_format) for t in tensors]
+        held = [_own(t) for t in tensors]
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             result = self._step(*held, **fixed)
         return graph, held, result
+
+
+def _own(t: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return t.clone(memory_format=torch.contiguous_format)

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from headrace.algorithms import dqn, grpo, ppo
 from headrace.algorithms.base import Batch
-from headrace.algorithms.device import CPU, Device
+from headrace.algorithms.device import CPU, Device, Graphed
 from headrace.common.types import Spaces
 
 SPACES = {"discrete": Spaces((5,), n_actions=3), "continuous": Spaces((5,), action_dim=2)}
@@ -118,6 +118,14 @@ def test_a_compiled_step_is_one_graph_and_computes_the_same(case, monkeypatch):
         figures = [algorithm.update(batch_for(case)).metrics for algorithm in (compiled, plain)]
         assert figures[0] == pytest.approx(figures[1], abs=1e-4)
     torch.testing.assert_close(parameters(compiled), parameters(plain), atol=1e-5, rtol=1e-4)
+
+
+def test_what_is_run_before_it_is_recorded_lies_in_memory_as_it_will_then():
+    """Else a compiled step is compiled again, while the stream is captured: an error on every GPU."""
+    strides = []
+    graphed = Graphed(lambda x, size: strides.append(x.stride()))
+    graphed(torch.zeros(3, 8)[:, ::2], size=1)
+    assert strides == [(4, 1)]
 
 
 @needs_cuda

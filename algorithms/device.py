@@ -1,17 +1,18 @@
 """Where a learner computes and how: the options of ``[learner]`` that cost or save time and change no mathematics.
 
     device = Device("cuda", precision="bfloat16", graphs=True)
-    step = device.stepper(self._gradient_step)     # the same function, launched the way the device likes best
-    figures = step(x, data, action, report=True)
+    loss = device.compiled(self._loss)             # the same function, compiled where that is asked for
+    step = device.recorded(self._gradient_step)    # loss, backward, clip and optimiser: recorded once, replayed
 
-What is handed to :meth:`Device.stepper` reads nothing back to the host and takes what changes from call to call as
-tensors; then it can be compiled, and recorded once and replayed. bench/learner_options.py measures what each is worth.
+Neither may read anything back to the host, and what changes from call to call comes in as a tensor.
+bench/learner_options.py measures what each is worth.
 Importing this file costs no torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -41,13 +42,26 @@ class Device:
 
         return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
 
-    def stepper(self, step: Step) -> Step:
-        """``step`` made ready for this device; calls give the same results (to rounding, where it is compiled)."""
-        if self.compile:
-            import torch
+    def compiled(self, loss: Step) -> Step:
+        """``loss`` compiled where that is asked for; calls give the same results, to rounding."""
+        if not self.compile:
+            return loss
+        import torch
 
-            step = torch.compile(step, dynamic=False)
+        return torch.compile(loss, dynamic=False)
+
+    def recorded(self, step: Step) -> Step:
+        """A whole gradient step recorded as a CUDA graph where that is asked for."""
         return Graphed(step) if self.graphs else step
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Matrix products inside are of ``precision``."""
+        if self.precision == "float32":
+            return nullcontext()
+        import torch
+
+        # A cached cast would be left out of a recorded step.
+        return torch.autocast(self.name.partition(":")[0], self.dtype, cache_enabled=False)
 
 
 #: What the serial reference runs on.

@@ -7,7 +7,7 @@
 R, gamma^n and w come with the minibatch (learner/replay.py). Optional: the dueling head (Wang et al. 2016, eq. 9).
 Epsilon is a scalar beside the weights, so the learner's progress drives the exploration of every actor.
 
-Legend: F features, A actions, M minibatch. Gradients are written out beside their formulas, as in ppo.py.
+Legend: F features, A actions, M minibatch.
 Importing this file costs no torch: an actor reads ``Config``, ``schema`` and ``policy`` from it.
 """
 
@@ -28,6 +28,8 @@ from headrace.common.types import Array, Schema, Spaces
 
 if TYPE_CHECKING:
     import torch
+
+    from headrace.algorithms import networks
 
 #: What a gradient step takes besides the observations, and the figures it gives.
 _TRANSITION = ("action", "reward", "discount", "weight")
@@ -124,31 +126,16 @@ def policy(config: Config, spaces: Spaces) -> EpsilonGreedyPolicy:
 
 
 def dueling(out: torch.Tensor) -> torch.Tensor:
-    """Value and advantages [1 + A, M] -> Q [A, M]: Q = V + D - mean D (Wang et al. 2016, eq. 9)."""
-    return out[:1] + out[1:] - out[1:].mean(0)
-
-
-def dueling_grad(d_q: torch.Tensor) -> torch.Tensor:
-    """Chain rule from Q [A, M] to value and advantages [1 + A, M]: dV = sum dQ, dD = dQ - mean dQ."""
-    d_value = d_q.sum(0, keepdim=True)
-    d_out = d_value.repeat(len(d_q) + 1, 1)
-    d_out[1:] = d_q - d_value / len(d_q)
-    return d_out
+    """Value and advantages [M, 1 + A] -> Q [M, A]: Q = V + D - mean D (Wang et al. 2016, eq. 9)."""
+    return out[:, :1] + out[:, 1:] - out[:, 1:].mean(1, keepdim=True)
 
 
 def td_target(
     reward: torch.Tensor, discount: torch.Tensor, chooser: torch.Tensor, valuer: torch.Tensor
 ) -> torch.Tensor:
-    """reward + discount valuer[argmax chooser], [M]. ``chooser`` and ``valuer`` are Q of the next state [A, M] by the
+    """reward + discount valuer[argmax chooser], [M]. ``chooser`` and ``valuer`` are Q of the next state [M, A] by the
     network that picks the action there and by the one that says what it is worth."""
-    return reward + discount * valuer.gather(0, chooser.argmax(0, keepdim=True))[0]
-
-
-def huber(error: torch.Tensor) -> torch.Tensor:
-    """Half the square up to 1, linear beyond (Huber 1964); its derivative is the error clipped to [-1, 1]."""
-    size = error.abs()
-    square = size.clamp(max=1.0)
-    return square * (size - 0.5 * square)
+    return reward + discount * valuer.gather(1, chooser.argmax(1, keepdim=True))[:, 0]
 
 
 # --- the learning half ---------------------------------------------------------------------------------------------
@@ -158,19 +145,16 @@ class DQN:
     """Holds the online and the target network and the optimiser; ``update`` is one gradient step."""
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, device: Device = CPU) -> None:
-        from headrace.algorithms import nets, normalise
+        from headrace.algorithms import flat, networks, normalise
 
         self.config, self.experience, self.schema = config, config.experience, schema(config, spaces)
         layers = widths(config, spaces)
-        shapes = nets.MLP.shapes("q", layers)
         self.device = device
-        self.online, self.target = nets.Flat(shapes, device.name), nets.Flat(shapes, device.name)
-        self.q, self.q_target = nets.MLP(self.online, "q", layers), nets.MLP(self.target, "q", layers)
-        self.q.init_orthogonal(1.0, stream(seed, "init", "q"))
-        self.target.value.copy_(self.online.value)
-        self.adam = nets.Adam(self.online)
+        self.q, self.q_target = (networks.MLP(layers, stream(seed, "init", "q"), 1.0).to(device.name) for _ in range(2))
+        self.online, self.target = flat.Flat({"q": self.q}), flat.Flat({"q": self.q_target})
+        self.adam = flat.Adam(self.online)
         self.obs_norm = normalise.ObsNorm(layers[0], config.normalise_obs, device.name)
-        self._step = device.stepper(self._gradient_step)
+        self._loss, self._step = device.compiled(self._td_loss), device.recorded(self._gradient_step)
         self.progress(0.0)
 
     def progress(self, fraction: float) -> None:
@@ -179,8 +163,8 @@ class DQN:
 
     def update(self, batch: Batch) -> Result:
         """One gradient step; with prioritised replay the priorities are |TD error| [M], else None."""
-        arrays, device = batch.arrays, self.device
-        x, x_next = (self.obs_norm.inputs(arrays[name]).to(device.dtype) for name in ("obs", "next_obs"))
+        arrays = batch.arrays
+        x, x_next = (self.obs_norm.inputs(arrays[name]) for name in ("obs", "next_obs"))
         self.adam.advance(self._learning_rate)
         figures, error = self._step(x, x_next, *map(self._tensor, (arrays[name] for name in _TRANSITION)))
         self.obs_norm.update(arrays["obs"])
@@ -219,23 +203,34 @@ class DQN:
         """The figures [4] and |TD error| [M]."""
         import torch
 
-        config, action = self.config, action[None]
-        valuer = self._head(self.q_target.forward(x_next))
-        chooser = self._head(self.q.forward(x_next)) if config.double else valuer
-        target = td_target(reward, discount, chooser, valuer)
-        q_all = self._head(self.q.forward(x))  # last, because backward needs the activations of this pass
-        q = q_all.gather(0, action)[0]
-        error = q - target
-        d_q = (error.clamp(-1.0, 1.0) * weight).div_(len(error))
-        d_q_all = torch.zeros_like(q_all).scatter_(0, action, d_q[None])
-        self.q.backward(x, dueling_grad(d_q_all) if config.dueling else d_q_all)
-        norm = self.online.clip_grad(config.max_grad_norm)
+        loss, q, size = self._loss(x, x_next, action, reward, discount, weight)
+        self.online.grad.zero_()
+        loss.backward()
+        norm = self.online.clip_grad(self.config.max_grad_norm)
         self.adam.step()
-        self.target.value.lerp_(self.online.value, config.tau)
-        size = error.abs()
-        return torch.stack([(weight * huber(error)).mean(), size.mean(), q.mean(), norm]), size
+        self.target.value.lerp_(self.online.value, self.config.tau)
+        return torch.stack([loss.detach(), size.mean(), q, norm]), size
 
-    def _head(self, out: torch.Tensor) -> torch.Tensor:
+    def _td_loss(
+        self, x: torch.Tensor, x_next: torch.Tensor, action: torch.Tensor, reward: torch.Tensor,
+        discount: torch.Tensor, weight: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
+        """The loss, mean Q(s, a), and |TD error| [M]."""
+        import torch
+
+        with torch.no_grad():
+            valuer = self._values(self.q_target, x_next)
+            chooser = self._values(self.q, x_next) if self.config.double else valuer
+            target = td_target(reward, discount, chooser, valuer)
+        q = self._values(self.q, x).gather(1, action[:, None])[:, 0]
+        loss = (weight * torch.nn.functional.huber_loss(q, target, reduction="none")).mean()
+        return loss, q.detach().mean(), (q.detach() - target).abs()
+
+    def _values(self, net: networks.MLP, x: torch.Tensor) -> torch.Tensor:
+        """Q of all actions [M, A]."""
+        with self.device.autocast():
+            out = net(x)
+        out = out.float()
         return dueling(out) if self.config.dueling else out
 
     def _tensor(self, array: Array) -> torch.Tensor:

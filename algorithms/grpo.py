@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass
 from headrace.algorithms.acting import CategoricalPolicy, GaussianPolicy, require_vector_obs
 from headrace.algorithms.base import Batch, Count, Groups, NotNegative, Policy, Positive, Result, Share, State
 from headrace.algorithms.device import CPU, Device
-from headrace.algorithms.ppo import surrogate_grad
+from headrace.algorithms.ppo import clipped_surrogate
 from headrace.common.seeding import generator_state, restore_generator, stream
 from headrace.common.types import Array, Field, Schema, Spaces
 
@@ -103,11 +103,10 @@ def group_advantage(episode_return: Array, episode_group: Array) -> tuple[Array,
     return np.where(flat[episode_group], 0.0, centred / np.where(flat, 1.0, std)[episode_group]), int(flat.sum())
 
 
-def reference_kl_grad(logp: torch.Tensor, reference_logp: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The estimator k3 = exp(d) - d - 1 with d = reference - logp (eq. 4), and its gradient 1 - exp(d) by logp; [M]."""
+def reference_kl(logp: torch.Tensor, reference_logp: torch.Tensor) -> torch.Tensor:
+    """The estimator k3 = exp(d) - d - 1 with d = reference - logp (eq. 4), mean over M."""
     d = reference_logp - logp
-    ratio = d.exp()
-    return ratio - d - 1.0, 1.0 - ratio
+    return (d.exp() - d - 1.0).mean()
 
 
 # --- the learning half ---------------------------------------------------------------------------------------------
@@ -117,30 +116,21 @@ class GRPO:
     """Holds the policy network, optimiser, normaliser, reference and shuffling RNG; ``update`` is one version."""
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, device: Device = CPU) -> None:
-        from headrace.algorithms import heads, nets, normalise
+        from headrace.algorithms import flat, normalise, policies
 
-        self.config, self.spaces, self.experience, self.schema = (
-            config,
-            spaces,
-            config.experience,
-            schema(config, spaces),
-        )
+        self.config, self.experience, self.schema = config, config.experience, schema(config, spaces)
         features = require_vector_obs(spaces, "GRPO")
-        widths = [features, *config.hidden, spaces.n_actions or spaces.action_dim]
         self.device = device
-        shapes = nets.MLP.shapes("pi", widths) | heads.head_shapes(spaces)
-        self.flat, self.reference = nets.Flat(shapes, device.name), nets.Flat(shapes, device.name)
-        self.pi, self.head = nets.MLP(self.flat, "pi", widths), heads.make_head(spaces, self.flat)
-        self.pi.init_orthogonal(0.01, stream(seed, "init", "pi"))
-        self.reference_pi = nets.MLP(self.reference, "pi", widths)
-        self.reference_head = heads.make_head(spaces, self.reference)
-        self.reference.value.copy_(self.flat.value)
-        self.adam = nets.Adam(self.flat)
+        self.pi, self.reference_pi = (
+            policies.make(spaces, features, config.hidden, stream(seed, "init", "pi")).to(device.name) for _ in range(2)
+        )
+        self.flat, self.reference = flat.Flat({"pi": self.pi}), flat.Flat({"pi": self.reference_pi})
+        self.adam = flat.Adam(self.flat)
         self.obs_norm = normalise.ObsNorm(features, config.normalise_obs, device.name)
         self.rng = stream(seed, "minibatch")
         self.versions = 0
         self._learning_rate = config.learning_rate
-        self._step = device.stepper(self._gradient_step)
+        self._loss, self._step = device.compiled(self._total_loss), device.recorded(self._gradient_step)
 
     def progress(self, fraction: float) -> None:
         start, end = self.config.learning_rate, self.config.learning_rate_end
@@ -161,7 +151,7 @@ class GRPO:
         return Result(metrics | {"flat_groups": float(flat_groups), "learning_rate": self._learning_rate})
 
     def weights(self) -> tuple[dict[str, Array], dict[str, float]]:
-        return self.pi.tensors("pi") | self.head.tensors() | self.obs_norm.acting(), {}
+        return self.pi.acting() | self.obs_norm.acting(), {}
 
     def state(self) -> State:
         tensors = self.flat.tensors() | self.adam.tensors() | self.obs_norm.tensors("obs_norm")
@@ -185,44 +175,52 @@ class GRPO:
         """Gradient steps over shuffled minibatches of the steps that say something."""
         import torch
 
-        config, size, device = self.config, min(self.config.minibatch, len(chosen)), self.device
-        inputs = self.obs_norm.inputs(arrays["obs"])
-        actions = torch.from_numpy(arrays["action"].reshape(len(advantage), -1).T).to(device.name)
+        config, size, device = self.config, min(self.config.minibatch, len(chosen)), self.device.name
+        inputs, actions = self.obs_norm.inputs(arrays["obs"]), torch.from_numpy(arrays["action"]).to(device)
         rows = np.stack([arrays["behaviour_logp"], advantage, self._reference_logp(inputs, actions)])
-        data, inputs = torch.from_numpy(rows).to(device.name), inputs.to(device.dtype)
+        data = torch.from_numpy(rows).to(device)
         for _ in range(config.epochs):
-            order = torch.from_numpy(self.rng.permutation(chosen)).to(device.name)
-            x, d, a = inputs.index_select(1, order), data.index_select(1, order), actions.index_select(1, order)
+            order = torch.from_numpy(self.rng.permutation(chosen)).to(device)
+            x, d, a = inputs.index_select(0, order), data.index_select(1, order), actions.index_select(0, order)
             for start in range(0, len(chosen) - size + 1, size):
                 cut = slice(start, start + size)
                 self.adam.advance(self._learning_rate)
-                figures = self._step(x[:, cut], d[:, cut], a[:, cut], report=start + 2 * size > len(chosen))
+                figures = self._step(x[cut], a[cut], d[:, cut], report=start + 2 * size > len(chosen))
         return {name: float(value) for name, value in figures.items()}
 
     def _reference_logp(self, inputs: torch.Tensor, actions: torch.Tensor) -> Array:
+        import torch
+
         if not self.config.kl_coef:
-            return np.zeros(inputs.shape[1], np.float32)
-        return self.reference_head.evaluate(self.reference_pi.predict(inputs), actions).cpu().numpy()
+            return np.zeros(len(inputs), np.float32)
+        with torch.no_grad():
+            logp: Array = self.reference_pi(inputs).log_prob(actions).cpu().numpy()
+        return logp
 
     def _gradient_step(
-        self, x: torch.Tensor, data: torch.Tensor, action: torch.Tensor, report: bool
+        self, x: torch.Tensor, action: torch.Tensor, data: torch.Tensor, report: bool
     ) -> dict[str, torch.Tensor]:
         """One gradient step; figures only where ``report``."""
-        config, (old_logp, advantage, reference_logp) = self.config, data.unbind()
-        logp = self.head.evaluate(self.pi.forward(x), action)
-        d_logp, log_ratio = surrogate_grad(logp, old_logp, advantage, config.clip)
-        if config.kl_coef:
-            kl, d_kl = reference_kl_grad(logp, reference_logp)
-            d_logp = d_logp.add_(d_kl, alpha=config.kl_coef / len(logp))
-        self.pi.backward(x, self.head.gradient(d_logp, -config.entropy_coef / len(logp)))
-        norm = self.flat.clip_grad(config.max_grad_norm)
+        loss, figures = self._loss(x, action, *data.unbind(), report)
+        self.flat.grad.zero_()
+        loss.backward()
+        norm = self.flat.clip_grad(self.config.max_grad_norm)
         self.adam.step()
-        if not report:
-            return {}
-        clipped = (log_ratio.exp() - 1).abs() > config.clip
-        figures = {"reference_kl": kl.mean()} if config.kl_coef else {}
-        return figures | {
-            "entropy": self.head.entropy(),
-            "clip_fraction": clipped.float().mean(),
-            "grad_norm": norm,
-        }
+        return figures | {"grad_norm": norm} if report else {}
+
+    def _total_loss(
+        self, x: torch.Tensor, action: torch.Tensor, old_logp: torch.Tensor, advantage: torch.Tensor,
+        reference_logp: torch.Tensor, report: bool,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:  # fmt: skip
+        """Eq. 3, negated; [M] but for x [M, F] and action [M, ...]. With the figures where ``report``."""
+        config = self.config
+        with self.device.autocast():
+            pi = self.pi(x)
+        logp, entropy = pi.log_prob(action), pi.entropy().mean()
+        log_ratio = logp - old_logp
+        loss = -clipped_surrogate(log_ratio, advantage, config.clip) - config.entropy_coef * entropy
+        figures = {"entropy": entropy, "clip_fraction": ((log_ratio.exp() - 1).abs() > config.clip).float().mean()}
+        if config.kl_coef:
+            figures["reference_kl"] = reference_kl(logp, reference_logp)
+            loss = loss + config.kl_coef * figures["reference_kl"]
+        return loss, {name: figure.detach() for name, figure in figures.items()} if report else {}

@@ -42,7 +42,7 @@ class RunningNorm:
 
 
 class ObsNorm(RunningNorm):
-    """Observations as the networks take them: normalised as the actors do, feature-major, a row of ones below."""
+    """Observations as the networks take them: normalised as the actors do."""
 
     def __init__(self, features: int, enabled: bool, device: str) -> None:
         super().__init__(features)
@@ -59,10 +59,8 @@ class ObsNorm(RunningNorm):
         return {"obs_mean": self.mean.astype(np.float32), "obs_scale": self.scale.astype(np.float32)}
 
     def inputs(self, obs: Array) -> Tensor:
-        """``obs`` [..., F] -> [F + 1, rows]."""
+        """``obs`` [..., F] -> [rows, F]."""
         rows = obs.reshape(-1, len(self.mean)).astype(np.float32, copy=False)
         if shift := self.acting():
             rows = np.clip((rows - shift["obs_mean"]) * shift["obs_scale"], -OBS_CLIP, OBS_CLIP)
-        inputs = np.ones((rows.shape[1] + 1, len(rows)), np.float32)
-        inputs[:-1] = rows.T
-        return torch.from_numpy(inputs).to(self._device)
+        return torch.from_numpy(np.ascontiguousarray(rows)).to(self._device)

@@ -1,7 +1,6 @@
 """Proximal Policy Optimization (Schulman et al. 2017), discrete and continuous actions.
 
-The losses' gradients by the networks' outputs are written out beside their formulas and tested against autograd; the
-networks take it from there (nets.py). The learner recomputes values, so actors carry no critic.
+The learner recomputes values, so actors carry no critic.
 
 Legend: T steps, B environments, N samples of an update, F features, A actions or action dimensions, M minibatch.
 Importing this file costs no torch: an actor reads ``Config``, ``schema`` and ``policy`` from it.
@@ -95,17 +94,12 @@ def gae(reward: Array, value: Array, next_value: Array, done: Array, gamma: floa
     return advantage
 
 
-def surrogate_grad(
-    logp: torch.Tensor, old_logp: torch.Tensor, advantage: torch.Tensor, clip: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradient of the clipped surrogate loss (eq. 7, negated, mean over M) by ``logp``, and the log ratio; all [M].
+def clipped_surrogate(log_ratio: torch.Tensor, advantage: torch.Tensor, clip: float) -> torch.Tensor:
+    """The objective L^CLIP (Schulman et al. 2017, eq. 7), mean over M. With ``log_ratio`` = log pi - log pi_old [M]."""
+    import torch
 
-    With r = exp(logp - old_logp): d(-r A)/dlogp = -r A, and nothing where the clipped term is the smaller one.
-    """
-    log_ratio = logp - old_logp
     ratio = log_ratio.exp()
-    clipped = (ratio - 1.0) * advantage.sign() > clip
-    return (ratio * advantage).masked_fill_(clipped, 0.0).mul_(-1.0 / len(logp)), log_ratio
+    return torch.min(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage).mean()
 
 
 # --- the learning half ---------------------------------------------------------------------------------------------
@@ -115,29 +109,20 @@ class PPO:
     """Holds networks, optimiser, normalisers and the shuffling RNG; ``update`` is one version."""
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, device: Device = CPU) -> None:
-        from headrace.algorithms import heads, nets, normalise
+        from headrace.algorithms import flat, networks, normalise, policies
 
-        self.config, self.spaces, self.experience, self.schema = (
-            config,
-            spaces,
-            config.experience,
-            schema(config, spaces),
-        )
-        features, actions = require_vector_obs(spaces, "PPO"), spaces.n_actions or spaces.action_dim
-        pi, vf = [features, *config.hidden, actions], [features, *config.hidden, 1]
+        self.config, self.experience, self.schema = config, config.experience, schema(config, spaces)
+        features = require_vector_obs(spaces, "PPO")
         self.device = device
-        shapes = nets.MLP.shapes("pi", pi) | nets.MLP.shapes("vf", vf) | heads.head_shapes(spaces)
-        self.flat = nets.Flat(shapes, device.name)
-        self.pi, self.vf = nets.MLP(self.flat, "pi", pi), nets.MLP(self.flat, "vf", vf)
-        self.head = heads.make_head(spaces, self.flat)
-        self.pi.init_orthogonal(0.01, stream(seed, "init", "pi"))
-        self.vf.init_orthogonal(1.0, stream(seed, "init", "vf"))
-        self.adam = nets.Adam(self.flat)
+        self.pi = policies.make(spaces, features, config.hidden, stream(seed, "init", "pi")).to(device.name)
+        self.vf = networks.MLP([features, *config.hidden, 1], stream(seed, "init", "vf"), 1.0).to(device.name)
+        self.flat = flat.Flat({"pi": self.pi, "vf": self.vf})
+        self.adam = flat.Adam(self.flat)
         self.obs_norm = normalise.ObsNorm(features, config.normalise_obs, device.name)
         self.return_norm = normalise.RunningNorm(1)
         self.rng = stream(seed, "minibatch")
         self._learning_rate = config.learning_rate
-        self._step = device.stepper(self._gradient_step)
+        self._loss, self._step = device.compiled(self._total_loss), device.recorded(self._gradient_step)
 
     def progress(self, fraction: float) -> None:
         start, end = self.config.learning_rate, self.config.learning_rate_end
@@ -151,13 +136,13 @@ class PPO:
         chosen = np.flatnonzero(arrays["valid"]) if "valid" in arrays else np.arange(advantage.size)
         advantage = (advantage - advantage.flat[chosen].mean()) / (advantage.flat[chosen].std() + 1e-8)
         rows = np.stack([arrays["behaviour_logp"].ravel(), advantage.ravel(), target.ravel()])
-        action = arrays["action"].reshape(advantage.size, -1).T
-        metrics = self._epochs(inputs[:, : advantage.size], rows, action, chosen)
+        action = arrays["action"].reshape(advantage.size, *arrays["action"].shape[2:])
+        metrics = self._epochs(inputs[: advantage.size], rows, action, chosen)
         self.obs_norm.update(obs[:-1].reshape(advantage.size, -1)[chosen])
         return Result(metrics | {"explained_variance": explained, "learning_rate": self._learning_rate})
 
     def weights(self) -> tuple[dict[str, Array], dict[str, float]]:
-        return self.pi.tensors("pi") | self.head.tensors() | self.obs_norm.acting(), {}
+        return self.pi.acting() | self.obs_norm.acting(), {}
 
     def state(self) -> State:
         tensors = self.flat.tensors() | self.adam.tensors()
@@ -178,10 +163,10 @@ class PPO:
         """Advantages and value targets [T, B] (targets in the critic's units), and the explained variance."""
         T, B = arrays["reward"].shape
         mean, std = float(self.return_norm.mean[0]), 1.0 / float(self.return_norm.scale[0])
-        values = self.vf.predict(inputs).cpu().numpy().reshape(T + 1, B) * std + mean
+        values = self._values(inputs).reshape(T + 1, B) * std + mean
         next_value = np.where(arrays["terminated"], np.float32(0), values[1:])
         if len(arrays["final_obs"]):
-            final = self.vf.predict(self.obs_norm.inputs(arrays["final_obs"])).cpu().numpy()[0] * std + mean
+            final = self._values(self.obs_norm.inputs(arrays["final_obs"])) * std + mean
             t, b = arrays["final_t"], arrays["final_b"]
             next_value[t, b] = np.where(arrays["terminated"][t, b], np.float32(0), final)
         done = arrays["terminated"] | arrays["truncated"]
@@ -193,46 +178,67 @@ class PPO:
         scale = float(self.return_norm.scale[0])
         return advantage, ((returns - self.return_norm.mean[0]) * scale).astype(np.float32), explained
 
-    def _epochs(self, inputs: torch.Tensor, rows: Array, action: Array, chosen: Array) -> dict[str, float]:
-        """Gradient steps on shuffled minibatches. ``inputs`` [F + 1, N], ``rows`` (logp, advantage, target) [3, N]."""
+    def _values(self, inputs: torch.Tensor) -> Array:
+        """The critic's values of ``inputs`` [N, F], in its units: float32 [N]."""
         import torch
 
-        config, size, device = self.config, min(self.config.minibatch, len(chosen)), self.device
-        data, actions = torch.from_numpy(rows).to(device.name), torch.from_numpy(action).to(device.name)
-        inputs = inputs.to(device.dtype)
+        with torch.no_grad():
+            values: Array = self.vf(inputs)[:, 0].cpu().numpy()
+        return values
+
+    def _epochs(self, inputs: torch.Tensor, rows: Array, action: Array, chosen: Array) -> dict[str, float]:
+        """Gradient steps on shuffled minibatches. ``inputs`` [N, F], ``rows`` (logp, advantage, target) [3, N]."""
+        import torch
+
+        config, size, device = self.config, min(self.config.minibatch, len(chosen)), self.device.name
+        data, actions = torch.from_numpy(rows).to(device), torch.from_numpy(action).to(device)
         metrics: dict[str, float] = {}
         for epoch in range(config.epochs):
-            order = torch.from_numpy(self.rng.permutation(chosen)).to(device.name)
-            x, d, a = inputs.index_select(1, order), data.index_select(1, order), actions.index_select(1, order)
+            order = torch.from_numpy(self.rng.permutation(chosen)).to(device)
+            x, d, a = inputs.index_select(0, order), data.index_select(1, order), actions.index_select(0, order)
             for start in range(0, len(chosen) - size + 1, size):
                 cut = slice(start, start + size)
                 self.adam.advance(self._learning_rate)
-                figures = self._step(x[:, cut], d[:, cut], a[:, cut], report=start + 2 * size > len(chosen))
+                figures = self._step(x[cut], a[cut], d[:, cut], report=start + 2 * size > len(chosen))
             metrics = {name: float(value) for name, value in figures.items()} | {"epochs": float(epoch + 1)}
             if config.target_kl is not None and metrics["kl"] > 1.5 * config.target_kl:
                 break
         return metrics
 
     def _gradient_step(
-        self, x: torch.Tensor, data: torch.Tensor, action: torch.Tensor, report: bool
+        self, x: torch.Tensor, action: torch.Tensor, data: torch.Tensor, report: bool
     ) -> dict[str, torch.Tensor]:
-        """One gradient step; figures only where ``report`` (they would cost a tenth of the step)."""
-        config, (old_logp, advantage, target) = self.config, data.unbind()
-        logp, value = self.head.evaluate(self.pi.forward(x), action), self.vf.forward(x)[0]
-        d_logp, log_ratio = surrogate_grad(logp, old_logp, advantage, config.clip)
-        self.pi.backward(x, self.head.gradient(d_logp, -config.entropy_coef / len(logp)))
-        error = value - target
-        self.vf.backward(x, (error * (2 * config.value_coef / len(error)))[None])
-        norm = self.flat.clip_grad(config.max_grad_norm)
+        """One gradient step; figures only where ``report``."""
+        loss, figures = self._loss(x, action, *data.unbind(), report)
+        self.flat.grad.zero_()
+        loss.backward()
+        norm = self.flat.clip_grad(self.config.max_grad_norm)
         self.adam.step()
-        if not report:
-            return {}
+        return figures | {"grad_norm": norm} if report else {}
+
+    def _total_loss(
+        self, x: torch.Tensor, action: torch.Tensor, old_logp: torch.Tensor, advantage: torch.Tensor,
+        target: torch.Tensor, report: bool,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:  # fmt: skip
+        """Eq. 9, negated; [M] but for x [M, F] and action [M, ...]. With the figures where ``report``."""
+        config = self.config
+        with self.device.autocast():
+            pi, value = self.pi(x), self.vf(x)[:, 0]
+        log_ratio, entropy = pi.log_prob(action) - old_logp, pi.entropy().mean()
+        surrogate = clipped_surrogate(log_ratio, advantage, config.clip)
+        value_loss = (value - target).square().mean()
+        loss = config.value_coef * value_loss - surrogate - config.entropy_coef * entropy
+        return loss, self._figures(surrogate, value_loss, entropy, log_ratio) if report else {}
+
+    def _figures(
+        self, surrogate: torch.Tensor, value_loss: torch.Tensor, entropy: torch.Tensor, log_ratio: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        log_ratio = log_ratio.detach()
         ratio = log_ratio.exp()
         return {
-            "policy_loss": -(ratio * advantage).mean(),
-            "value_loss": error.square().mean(),
-            "entropy": self.head.entropy(),
-            "kl": (ratio - 1 - log_ratio).mean(),
-            "clip_fraction": ((ratio - 1).abs() > config.clip).float().mean(),
-            "grad_norm": norm,
+            "policy_loss": -surrogate.detach(),
+            "value_loss": value_loss.detach(),
+            "entropy": entropy.detach(),
+            "kl": (ratio - 1 - log_ratio).mean(),  # Schulman 2020, "Approximating KL divergence": k3
+            "clip_fraction": ((ratio - 1).abs() > self.config.clip).float().mean(),
         }

@@ -1,7 +1,7 @@
-"""What a PPO minibatch costs: our networks with their backward pass written out, against torch's own tools.
+"""What a PPO minibatch costs: autograd over one flat parameter vector, against torch's own optimiser and clipping.
 
-    ours        algorithms/ppo.py as the learner runs it (nets.py, heads.py)
-    foreach     nn.Sequential, autograd, clip_grad_norm_, torch.optim.Adam(foreach=True)
+    ours        algorithms/ppo.py as the learner runs it (flat.py)
+    foreach     the same networks, clip_grad_norm_, torch.optim.Adam(foreach=True)
     fused       the same with Adam(fused=True)
 
     python bench/kernels.py [--minibatch 256] [--hidden 64 64] [--rounds 40] [--json kernels]
@@ -13,10 +13,10 @@ They all make the same parameters: the largest difference after the first update
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import time
 from statistics import median
-from typing import Any
 
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
 
@@ -37,21 +37,9 @@ class Sequential:
 
     def __init__(self, ours: PPO, **adam: bool) -> None:
         self.config, self.rng = ours.config, stream(0, "minibatch")
-        tensors = ours.pi.tensors("pi") | ours.vf.tensors("vf")
-        self.pi, self.vf = (self._network(tensors, name) for name in ("pi", "vf"))
+        self.pi, self.vf = copy.deepcopy(ours.pi), copy.deepcopy(ours.vf)
         self.parameters = [*self.pi.parameters(), *self.vf.parameters()]
         self.adam = torch.optim.Adam(self.parameters, lr=self.config.learning_rate, eps=1e-5, **adam)
-
-    def _network(self, tensors: dict[str, Any], name: str) -> nn.Sequential:
-        layers: list[nn.Module] = []
-        for i in range(len(self.config.hidden) + 1):
-            weight = torch.from_numpy(tensors[f"{name}.{i}.weight"])
-            layers += [nn.Linear(*weight.shape), nn.Tanh()]
-            layers[-2].weight.data, layers[-2].bias.data = (
-                weight.t().clone(),
-                torch.from_numpy(tensors[f"{name}.{i}.bias"]),
-            )
-        return nn.Sequential(*layers[:-1])
 
     def epochs(self, obs: Tensor, rows: Tensor, action: Tensor) -> None:
         config, size = self.config, self.config.minibatch
@@ -64,8 +52,8 @@ class Sequential:
 
     def _step(self, x: Tensor, action: Tensor, old_logp: Tensor, advantage: Tensor, target: Tensor) -> None:
         config = self.config
-        log_all = torch.log_softmax(self.pi(x), -1)
-        ratio = (log_all.gather(1, action)[:, 0] - old_logp).exp()
+        log_all = torch.log_softmax(self.pi.net(x), -1)
+        ratio = (log_all.gather(1, action[:, None])[:, 0] - old_logp).exp()
         surrogate = torch.min(ratio * advantage, ratio.clamp(1 - config.clip, 1 + config.clip) * advantage).mean()
         entropy = -(log_all.exp() * log_all).sum(-1).mean()
         error = (self.vf(x)[:, 0] - target).square().mean()
@@ -75,9 +63,8 @@ class Sequential:
         self.adam.step()
 
     def vector(self) -> Tensor:
-        """Parameters in the order of :class:`headrace.algorithms.nets.Flat`: a matrix with its bias as last column."""
-        layers = [layer for net in (self.pi, self.vf) for layer in net if isinstance(layer, nn.Linear)]
-        return torch.cat([torch.cat([n.weight, n.bias[:, None]], 1).ravel() for n in layers]).detach()
+        """Parameters in the order of :class:`headrace.algorithms.flat.Flat`."""
+        return torch.cat([parameter.detach().ravel() for parameter in self.parameters])
 
 
 def main() -> None:
@@ -94,15 +81,16 @@ def main() -> None:
         Config(minibatch=args.minibatch, hidden=tuple(args.hidden)), Spaces((FEATURES,), n_actions=ACTIONS), seed=0
     )
     rng = np.random.default_rng(0)
-    obs = rng.standard_normal((FEATURES + 1, SAMPLES)).astype(np.float32)
-    obs[-1] = 1.0
+    obs = torch.from_numpy(rng.standard_normal((SAMPLES, FEATURES)).astype(np.float32))
     rows = rng.standard_normal((3, SAMPLES)).astype(np.float32)
     rows[0] = np.log(1 / ACTIONS) + 0.1 * rows[0]
-    action = rng.integers(ACTIONS, size=(1, SAMPLES))
-    ours, theirs = torch.from_numpy(obs), tuple(map(torch.from_numpy, (obs[:-1].T.copy(), rows, action[0][:, None])))
+    action = rng.integers(ACTIONS, size=SAMPLES)
     others = {"foreach": Sequential(ppo, foreach=True), "fused": Sequential(ppo, fused=True)}
-    runs = {"ours": lambda: ppo._epochs(ours, rows, action, np.arange(SAMPLES))}
-    runs |= {name: lambda other=other: other.epochs(*theirs) for name, other in others.items()}
+    runs = {"ours": lambda: ppo._epochs(obs, rows, action, np.arange(SAMPLES))}
+    runs |= {
+        name: lambda other=other: other.epochs(obs, torch.from_numpy(rows), torch.from_numpy(action))
+        for name, other in others.items()
+    }
     for run in runs.values():
         run()
     differences = {name: float((other.vector() - ppo.flat.value).abs().max()) for name, other in others.items()}

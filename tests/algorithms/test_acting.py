@@ -28,10 +28,11 @@ def learner_and_policy(module, spaces):
 def test_numpy_forward_and_logp_equal_the_learners_to_1e_6(module, spaces):
     learner, policy = learner_and_policy(module, spaces)
     obs = np.random.default_rng(1).normal(1.0, 3.0, (64, 8)).astype(np.float32)
-    out = learner.pi.predict(learner.obs_norm.inputs(obs))
-    np.testing.assert_allclose(policy.mlp(obs), out.numpy().T, atol=1e-6)
     acted = policy.act(obs, None, np.random.default_rng(2), explore=True)
-    logp = learner.head.evaluate(out, torch.from_numpy(acted.action.reshape(64, -1).T))
+    with torch.no_grad():
+        inputs = learner.obs_norm.inputs(obs)
+        np.testing.assert_allclose(policy.mlp(obs), learner.pi.net(inputs).numpy(), atol=1e-6)
+        logp = learner.pi(inputs).log_prob(torch.from_numpy(acted.action))
     np.testing.assert_allclose(acted.extras["behaviour_logp"], logp.numpy(), atol=2e-6)
 
 

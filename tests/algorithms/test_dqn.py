@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -47,31 +48,22 @@ def acting(algorithm: dqn.DQN) -> EpsilonGreedyPolicy:
 
 def test_td_target_equals_the_slow_version() -> None:
     rng = np.random.default_rng(0)
-    chooser, valuer = rng.normal(size=(3, 50)), rng.normal(size=(3, 50))
+    chooser, valuer = rng.normal(size=(50, 3)), rng.normal(size=(50, 3))
     reward, discount = rng.normal(size=50), rng.random(50) * (rng.random(50) < 0.7)
     slow = []
     for m in range(50):
-        best = max(range(3), key=lambda a: chooser[a, m])
-        slow.append(reward[m] + discount[m] * valuer[best, m])
+        best = max(range(3), key=lambda a: chooser[m, a])
+        slow.append(reward[m] + discount[m] * valuer[m, best])
     found = dqn.td_target(*(torch.from_numpy(x) for x in (reward, discount, chooser, valuer)))
     np.testing.assert_allclose(found.numpy(), slow)
-    assert (np.abs(np.array(slow) - (reward + discount * valuer.max(axis=0))) > 0.01).any()  # not single Q-learning
+    assert (np.abs(np.array(slow) - (reward + discount * valuer.max(axis=1))) > 0.01).any()  # not single Q-learning
 
 
-def test_huber_is_torchs() -> None:
-    error = torch.linspace(-4, 4, 81, dtype=torch.float64)
-    expected = torch.nn.functional.huber_loss(error, torch.zeros_like(error), reduction="none")
-    torch.testing.assert_close(dqn.huber(error), expected)
-
-
-def test_dueling_and_its_gradient() -> None:
-    out = torch.randn(4, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+def test_dueling_takes_the_mean_out_of_the_advantages() -> None:
+    out = torch.randn(10, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     q = dqn.dueling(out)
-    torch.testing.assert_close(q.mean(0), out[0])  # the advantages' mean is taken out: the value is Q's mean
-    torch.testing.assert_close(q[1] - q[0], out[2] - out[1])
-    d_q = torch.randn(3, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    (expected,) = torch.autograd.grad(q, out, d_q)
-    torch.testing.assert_close(dqn.dueling_grad(d_q), expected)
+    torch.testing.assert_close(q.mean(1), out[:, 0])
+    torch.testing.assert_close(q[:, 1] - q[:, 0], out[:, 2] - out[:, 1])
 
 
 @pytest.mark.parametrize("dueling", [False, True])
@@ -84,33 +76,34 @@ def test_one_update_equals_autograd_with_torchs_adam_and_the_soft_update(dueling
     algorithm.target.value.add_(
         0.1 * torch.randn(algorithm.target.value.shape, generator=torch.Generator().manual_seed(2))
     )
-    online, target = (flat.value.clone() for flat in (algorithm.online, algorithm.target))
+    online, target = copy.deepcopy(algorithm.q), copy.deepcopy(algorithm.q_target)
     batch = minibatch()
 
-    def q_values(vector: torch.Tensor, obs: np.ndarray) -> torch.Tensor:
-        views = list(algorithm.online.views(vector).values())
-        x = torch.from_numpy(obs).T
-        for i, weight in enumerate(views):
-            x = weight[:, :-1] @ x + weight[:, -1:]
-            x = x.tanh() if i < len(views) - 1 else x
-        return x[:1] + x[1:] - x[1:].mean(0) if dueling else x
+    def q_values(net: torch.nn.Module, obs: np.ndarray) -> torch.Tensor:
+        out = net(torch.from_numpy(obs))
+        return out[:, :1] + out[:, 1:] - out[:, 1:].mean(1, keepdim=True) if dueling else out
 
-    online.requires_grad_()
     reward, discount, weight = (torch.from_numpy(batch.arrays[name]) for name in ("reward", "discount", "weight"))
     with torch.no_grad():
         valuer = q_values(target, batch.arrays["next_obs"])
-        best = (q_values(online, batch.arrays["next_obs"]) if double else valuer).argmax(0)
-        y = reward + discount * valuer[best, torch.arange(16)]
-    q = q_values(online, batch.arrays["obs"])[torch.from_numpy(batch.arrays["action"]), torch.arange(16)]
-    loss = (weight * torch.nn.functional.huber_loss(q, y, reduction="none")).mean()
+        best = (q_values(online, batch.arrays["next_obs"]) if double else valuer).argmax(1)
+        y = reward + discount * valuer[torch.arange(16), best]
+    q = q_values(online, batch.arrays["obs"])[torch.arange(16), torch.from_numpy(batch.arrays["action"])]
+    error = q - y
+    huber = torch.where(error.abs() < 1, 0.5 * error**2, error.abs() - 0.5)
+    loss = (weight * huber).mean()
+    optimiser = torch.optim.Adam(online.parameters(), lr=config.learning_rate, eps=1e-5)
+    optimiser.zero_grad()
     loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_([online], config.max_grad_norm)
+    norm = torch.nn.utils.clip_grad_norm_(online.parameters(), config.max_grad_norm)
     assert norm > config.max_grad_norm
-    torch.optim.Adam([online], lr=config.learning_rate, eps=1e-5).step()
+    optimiser.step()
+    before = algorithm.target.value.clone()
 
     result = algorithm.update(batch)
-    torch.testing.assert_close(algorithm.online.value, online.detach(), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(algorithm.target.value, 0.9 * target + 0.1 * algorithm.online.value)
+    for mine, theirs in zip(algorithm.q.parameters(), online.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(algorithm.target.value, 0.9 * before + 0.1 * algorithm.online.value)
     assert result.metrics["loss"] == pytest.approx(loss.item(), rel=1e-4)
     assert result.metrics["grad_norm"] == pytest.approx(norm.item(), rel=1e-4)
     assert result.priorities is None
@@ -187,8 +180,9 @@ def test_the_numpy_policy_is_the_learners_network(dueling: bool, hidden: tuple[i
     for i in range(20):
         algorithm.update(minibatch(i))
     obs = np.random.default_rng(1).normal(size=(100, 4)).astype(np.float32)
-    out = algorithm.q.predict(algorithm.obs_norm.inputs(obs))
-    expected = (dqn.dueling(out) if dueling else out).T.numpy()
+    with torch.no_grad():
+        out = algorithm.q(algorithm.obs_norm.inputs(obs))
+    expected = (dqn.dueling(out) if dueling else out).numpy()
     np.testing.assert_allclose(acting(algorithm).q_values(obs), expected, rtol=1e-6, atol=1e-6)
 
 

@@ -1,6 +1,7 @@
-"""The mathematics of PPO against slow, obvious versions, and gradients written out against autograd."""
+"""The mathematics of PPO against slow, obvious versions, and a gradient step against torch's own tools."""
 
-import itertools
+import copy
+import math
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.algorithms import heads, nets, normalise, ppo
+from headrace.algorithms import distributions, flat, normalise, ppo
 from headrace.algorithms.base import Batch
 from headrace.common.errors import UsageError
 from headrace.common.types import Spaces
@@ -41,64 +42,72 @@ def test_gae_equals_the_slow_version(T, B, gamma, lam, seed):
     np.testing.assert_allclose(fast, slow_gae(reward, value, next_value, done, gamma, lam), atol=1e-10)
 
 
-@pytest.mark.parametrize("spaces", [DISCRETE, CONTINUOUS], ids=["discrete", "continuous"])
-def test_gradients_written_out_equal_autograd(spaces):
+def test_the_clipped_surrogate_equals_the_slow_version_and_clipped_samples_teach_nothing():
     torch.manual_seed(0)
-    M, clip, entropy_coef = 64, 0.2, 0.03
-    flat = nets.Flat(heads.head_shapes(spaces) or {"none": (1, 1)}, "cpu")
-    flat.value.uniform_(-0.5, 0.5)
-    head, width = heads.make_head(spaces, flat), spaces.n_actions or spaces.action_dim
-    out = torch.randn(width, M, requires_grad=True)
-    action = torch.randint(0, width, (1, M)) if spaces.discrete else torch.randn(width, M)
-    advantage = torch.randn(M)
-    with torch.no_grad():
-        logp = head.evaluate(out, action)
-        old_logp = logp + 0.3 * torch.randn(M)
-        d_logp, _ = ppo.surrogate_grad(logp, old_logp, advantage, clip)
-        d_out = head.gradient(d_logp, -entropy_coef / M)
+    log_ratio, advantage = 0.3 * torch.randn(64), torch.randn(64)
+    log_ratio.requires_grad_()
+    slow, teaches = [], []
+    for log_r, a in zip(log_ratio.tolist(), advantage.tolist(), strict=True):
+        r = math.exp(log_r)
+        slow.append(min(r * a, max(0.8, min(1.2, r)) * a))
+        teaches.append(not ((a > 0 and r > 1.2) or (a < 0 and r < 0.8)))
+    objective = ppo.clipped_surrogate(log_ratio, advantage, 0.2)
+    assert objective.item() == pytest.approx(sum(slow) / 64, abs=1e-6)
+    objective.backward()
+    assert (log_ratio.grad != 0).tolist() == teaches
+    assert not all(teaches)
 
-    log_std = flat.value.clone().view(-1, 1).requires_grad_()
+
+@pytest.mark.parametrize("spaces", [DISCRETE, CONTINUOUS], ids=["discrete", "continuous"])
+def test_distributions_are_torchs(spaces):
+    torch.manual_seed(0)
     if spaces.discrete:
-        distribution = torch.distributions.Categorical(logits=out.T)
-        auto_logp, entropy = distribution.log_prob(action[0]), distribution.entropy()
+        logits, action = torch.randn(64, 3), torch.randint(0, 3, (64,))
+        mine, theirs = distributions.Categorical(logits), torch.distributions.Categorical(logits=logits)
     else:
-        normal = torch.distributions.Normal(out, log_std.exp())
-        auto_logp, entropy = normal.log_prob(action).sum(0), normal.entropy().sum(0)
-    torch.testing.assert_close(logp, auto_logp)
-    ratio = (auto_logp - old_logp).exp()
-    surrogate = torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
-    (-surrogate.mean() - entropy_coef * entropy.mean()).backward()
-    torch.testing.assert_close(d_out, out.grad)
-    if not spaces.discrete:
-        torch.testing.assert_close(flat.grad.view(-1, 1), log_std.grad)
+        mean, log_std, action = torch.randn(64, 2), torch.tensor([-0.7, 0.4]), torch.randn(64, 2)
+        mine = distributions.Gaussian(mean, log_std)
+        theirs = torch.distributions.Independent(torch.distributions.Normal(mean, log_std.exp()), 1)
+    torch.testing.assert_close(mine.log_prob(action), theirs.log_prob(action))
+    torch.testing.assert_close(mine.entropy(), theirs.entropy())
 
 
-def test_mlp_and_adam_equal_torch():
-    widths, flat = [5, 16, 8, 3], None
-    flat = nets.Flat(nets.MLP.shapes("pi", widths), "cpu")
-    net = nets.MLP(flat, "pi", widths)
-    net.init_orthogonal(1.0, np.random.default_rng(0))
-    layers = [torch.nn.Linear(a, b) for a, b in itertools.pairwise(widths)]
-    for layer, weight in zip(layers, net.weights, strict=True):
-        layer.weight.data, layer.bias.data = weight[:, :-1].clone(), weight[:, -1].clone()
-    reference = torch.nn.Sequential(layers[0], torch.nn.Tanh(), layers[1], torch.nn.Tanh(), layers[2])
-    optimiser, adam = torch.optim.Adam(reference.parameters(), lr=0.01, eps=1e-5), nets.Adam(flat)
-    for _ in range(5):
-        x, target = torch.randn(32, 5), torch.randn(32, 3)
-        x_FB = torch.cat([x.T, torch.ones(1, 32)])
-        out = net.forward(x_FB)
-        torch.testing.assert_close(out.T, reference(x), atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(net.predict(x_FB), out)
-        net.backward(x_FB, 2 * (out - target.T))
-        norm = flat.clip_grad(0.5)
-        adam.advance(0.01)
-        adam.step()
-        optimiser.zero_grad()
-        (reference(x) - target).square().sum().backward()
-        torch.testing.assert_close(torch.nn.utils.clip_grad_norm_(reference.parameters(), 0.5), norm)
-        optimiser.step()
-    for layer, weight in zip(layers, net.weights, strict=True):
-        torch.testing.assert_close(layer.weight, weight[:, :-1], atol=1e-5, rtol=1e-4)
+@pytest.mark.parametrize("spaces", [DISCRETE, CONTINUOUS], ids=["discrete", "continuous"])
+def test_one_gradient_step_equals_torchs_own_tools(spaces):
+    """torch.distributions, clip_grad_norm_ and torch.optim.Adam, on copies of the networks."""
+    config = ppo.Config(epochs=1, minibatch=24, normalise_obs=False, normalise_returns=False, max_grad_norm=0.1)
+    algorithm, batch = ppo.PPO(config, spaces, seed=0), fragment_batch(spaces)
+    pi, vf = copy.deepcopy(algorithm.pi), copy.deepcopy(algorithm.vf)
+    x = torch.from_numpy(batch.arrays["obs"][:-1].reshape(24, 5))
+    advantage, target, _ = algorithm._estimate(algorithm.obs_norm.inputs(batch.arrays["obs"]), batch.arrays)
+    advantage = torch.from_numpy((advantage - advantage.mean()) / (advantage.std() + 1e-8)).ravel()
+    action, old_logp = (torch.from_numpy(batch.arrays[name]).flatten(0, 1) for name in ("action", "behaviour_logp"))
+    if spaces.discrete:
+        distribution = torch.distributions.Categorical(logits=pi.net(x))
+    else:
+        distribution = torch.distributions.Independent(torch.distributions.Normal(pi.net(x), pi.log_std.exp()), 1)
+    ratio = (distribution.log_prob(action) - old_logp).exp()
+    surrogate = torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage).mean()
+    value_loss = torch.nn.functional.mse_loss(vf(x)[:, 0], torch.from_numpy(target).ravel())
+    parameters = [*pi.parameters(), *vf.parameters()]
+    optimiser = torch.optim.Adam(parameters, lr=config.learning_rate, eps=1e-5)
+    optimiser.zero_grad()
+    (0.5 * value_loss - surrogate - 0.01 * distribution.entropy().mean()).backward()
+    norm = torch.nn.utils.clip_grad_norm_(parameters, 0.1)
+    optimiser.step()
+    metrics = algorithm.update(batch).metrics
+    assert metrics["grad_norm"] == pytest.approx(norm.item(), rel=1e-4)
+    assert norm > 0.1
+    for mine, theirs in zip([*algorithm.pi.parameters(), *algorithm.vf.parameters()], parameters, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing():
+    layer = torch.nn.Linear(2, 1)
+    one = flat.Flat({"layer": layer})
+    one.grad.copy_(torch.tensor([1.0, math.inf, math.nan]))
+    assert not torch.isfinite(one.clip_grad(1.0))
+    assert torch.isfinite(one.grad).all()
 
 
 def test_running_norm_equals_the_moments_of_everything_seen():
@@ -139,7 +148,7 @@ def test_truncation_bootstraps_from_the_final_observation_and_termination_does_n
     advantage, target, _ = algorithm._estimate(algorithm.obs_norm.inputs(arrays["obs"]), arrays)
 
     def value(obs):
-        return algorithm.vf.predict(algorithm.obs_norm.inputs(obs)).numpy()[0]
+        return algorithm._values(algorithm.obs_norm.inputs(obs))
 
     for t, b in np.ndindex(arrays["reward"].shape):
         if arrays["terminated"][t, b]:

@@ -1,0 +1,59 @@
+"""The learning half of policies: a network and the distribution that its output is the parameters of.
+
+    pi = make(spaces, widths, rng)
+    pi(x).log_prob(action)      # x [B, F]
+    pi.acting()                 # what the actors' half (acting.py) needs of it
+
+Legend: B batch, F features, D action dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from headrace.algorithms.distributions import Categorical, Gaussian
+from headrace.algorithms.networks import MLP
+from headrace.common.types import Array, Spaces
+
+#: A first policy that hardly prefers anything explores (Andrychowicz et al. 2021, section 3.2).
+_HEAD_GAIN = 0.01
+
+
+class CategoricalPolicy(nn.Module):
+    """``net``: [B, F] -> logits."""
+
+    def __init__(self, net: MLP) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Categorical:
+        return Categorical(self.net(x).float())
+
+    def acting(self) -> dict[str, Array]:
+        return self.net.tensors("pi")
+
+
+class GaussianPolicy(nn.Module):
+    """``net``: [B, F] -> means; the logarithms of the standard deviations [D] do not depend on the observation."""
+
+    def __init__(self, net: MLP, dimensions: int) -> None:
+        super().__init__()
+        self.net, self.log_std = net, nn.Parameter(torch.zeros(dimensions))
+
+    def forward(self, x: Tensor) -> Gaussian:
+        return Gaussian(self.net(x).float(), self.log_std)
+
+    def acting(self) -> dict[str, Array]:
+        return self.net.tensors("pi") | {"log_std": self.log_std.detach().cpu().numpy().copy()}
+
+
+def make(
+    spaces: Spaces, features: int, hidden: Sequence[int], rng: np.random.Generator
+) -> CategoricalPolicy | GaussianPolicy:
+    """The policy that ``spaces.action`` asks for."""
+    net = MLP([features, *hidden, spaces.n_actions or spaces.action_dim], rng, _HEAD_GAIN)
+    return CategoricalPolicy(net) if spaces.discrete else GaussianPolicy(net, spaces.action_dim)

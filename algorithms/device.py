@@ -16,6 +16,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from headrace.common.types import Array
+
 if TYPE_CHECKING:
     import torch
 
@@ -41,6 +43,12 @@ class Device:
         import torch
 
         return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+
+    def tensor(self, array: Array) -> torch.Tensor:
+        """``array`` on this device (on the CPU it is the same memory)."""
+        import torch
+
+        return torch.from_numpy(array).to(self.name)
 
     def compiled(self, loss: Step) -> Step:
         """``loss`` compiled where that is asked for; calls give the same results, to rounding."""

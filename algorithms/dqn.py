@@ -15,13 +15,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 from annotated_types import Ge, Le
 from pydantic.dataclasses import dataclass
 
 from headrace.algorithms.acting import EpsilonGreedyPolicy, env_schema, require_vector_obs
 from headrace.algorithms.base import Batch, Count, NotNegative, Positive, Replay, Result, Share, State
 from headrace.algorithms.device import CPU, Device
+from headrace.algorithms.minibatches import linear
+from headrace.algorithms.saving import Stateful
 from headrace.common.errors import UsageError
 from headrace.common.seeding import stream
 from headrace.common.types import Array, Schema, Spaces
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 
     from headrace.algorithms import networks
 
-#: What a gradient step takes besides the observations, and the figures it gives.
-_TRANSITION = ("action", "reward", "discount", "weight")
+#: What a gradient step takes, and the figures it gives.
+_TRANSITION = ("obs", "next_obs", "action", "reward", "discount", "weight")
 _FIGURES = ("loss", "td_error", "q", "grad_norm")
 
 
@@ -141,75 +142,53 @@ def td_target(
 # --- the learning half ---------------------------------------------------------------------------------------------
 
 
-class DQN:
-    """Holds the online and the target network and the optimiser; ``update`` is one gradient step."""
+class DQN(Stateful):
+    """The online and the target network, optimiser and normaliser; ``update`` is one gradient step."""
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, device: Device = CPU) -> None:
-        from headrace.algorithms import flat, networks, normalise
+        from headrace.algorithms import networks, normalise, optimise
 
         self.config, self.experience, self.schema = config, config.experience, schema(config, spaces)
-        layers = widths(config, spaces)
         self.device = device
-        self.q, self.q_target = (networks.MLP(layers, stream(seed, "init", "q"), 1.0).to(device.name) for _ in range(2))
-        self.online, self.target = flat.Flat({"q": self.q}), flat.Flat({"q": self.q_target})
-        self.adam = flat.Adam(self.online)
-        self.obs_norm = normalise.ObsNorm(layers[0], config.normalise_obs, device.name)
+        layers = widths(config, spaces)
+        self.q, self.target = (networks.MLP(layers, stream(seed, "init", "q")).to(device.name) for _ in range(2))
+        self._online, self._target = optimise.Flat(self.q), optimise.Flat(self.target)
+        self.adam = optimise.Adam(self._online)
+        self.obs_norm = normalise.ObsNorm(layers[0], config.normalise_obs).to(device.name)
         self._loss, self._step = device.compiled(self._td_loss), device.recorded(self._gradient_step)
         self.progress(0.0)
 
     def progress(self, fraction: float) -> None:
-        start, end = self.config.learning_rate, self.config.learning_rate_end
-        self._fraction, self._learning_rate = fraction, start + (end - start) * fraction
+        self.fraction = fraction
+        self._learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, fraction)
 
     def update(self, batch: Batch) -> Result:
         """One gradient step; with prioritised replay the priorities are |TD error| [M], else None."""
-        arrays = batch.arrays
-        x, x_next = (self.obs_norm.inputs(arrays[name]) for name in ("obs", "next_obs"))
+        obs, next_obs, *rest = (self.device.tensor(batch.arrays[name]) for name in _TRANSITION)
+        obs = obs.flatten(1)
         self.adam.advance(self._learning_rate)
-        figures, error = self._step(x, x_next, *map(self._tensor, (arrays[name] for name in _TRANSITION)))
-        self.obs_norm.update(arrays["obs"])
+        figures, error = self._step(self.obs_norm(obs), self.obs_norm(next_obs.flatten(1)), *rest)
+        self.obs_norm.update(obs)
         metrics = dict(zip(_FIGURES, figures.tolist(), strict=True)) | {"learning_rate": self._learning_rate}
         return Result(metrics, error.cpu().numpy() if self.config.priority_alpha > 0 else None)
 
     def weights(self) -> tuple[dict[str, Array], dict[str, float]]:
-        return self.q.tensors("q") | self.obs_norm.acting(), {"epsilon": self.config.epsilon(self._fraction)}
-
-    def state(self) -> State:
-        tensors = self.online.tensors() | self.adam.tensors() | self.obs_norm.tensors("obs_norm")
-        tensors["target"] = self.target.value.cpu().numpy().copy()
-        return State(tensors, {"adam_steps": self.adam.steps, "fraction": self._fraction})
+        return self.q.tensors("q") | self.obs_norm.acting(), {"epsilon": self.config.epsilon(self.fraction)}
 
     def restore(self, state: State) -> None:
-        """Raises :class:`UsageError` when the state is of another architecture."""
-        import torch
-
-        self.online.restore(state.tensors)
-        self.adam.restore(state.tensors, state.values["adam_steps"])
-        self.obs_norm.restore("obs_norm", state.tensors)
-        self.target.value.copy_(torch.from_numpy(np.array(state.tensors["target"])))
-        self.progress(state.values["fraction"])
+        super().restore(state)
+        self.progress(self.fraction)
 
     # --- inside an update ------------------------------------------------------------------------------------------
 
-    def _gradient_step(
-        self,
-        x: torch.Tensor,
-        x_next: torch.Tensor,
-        action: torch.Tensor,
-        reward: torch.Tensor,
-        discount: torch.Tensor,
-        weight: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _gradient_step(self, *minibatch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The figures [4] and |TD error| [M]."""
         import torch
 
-        loss, q, size = self._loss(x, x_next, action, reward, discount, weight)
-        self.online.grad.zero_()
-        loss.backward()
-        norm = self.online.clip_grad(self.config.max_grad_norm)
-        self.adam.step()
-        self.target.value.lerp_(self.online.value, self.config.tau)
-        return torch.stack([loss.detach(), size.mean(), q, norm]), size
+        loss, q, error = self._loss(*minibatch)
+        norm = self.adam.minimise(loss, self.config.max_grad_norm)
+        self._target.value.lerp_(self._online.value, self.config.tau)
+        return torch.stack([loss.detach(), error.mean(), q, norm]), error
 
     def _td_loss(
         self, x: torch.Tensor, x_next: torch.Tensor, action: torch.Tensor, reward: torch.Tensor,
@@ -219,7 +198,7 @@ class DQN:
         import torch
 
         with torch.no_grad():
-            valuer = self._values(self.q_target, x_next)
+            valuer = self._values(self.target, x_next)
             chooser = self._values(self.q, x_next) if self.config.double else valuer
             target = td_target(reward, discount, chooser, valuer)
         q = self._values(self.q, x).gather(1, action[:, None])[:, 0]
@@ -232,8 +211,3 @@ class DQN:
             out = net(x)
         out = out.float()
         return dueling(out) if self.config.dueling else out
-
-    def _tensor(self, array: Array) -> torch.Tensor:
-        import torch
-
-        return torch.from_numpy(array).to(self.device.name)

@@ -16,10 +16,12 @@ import numpy as np
 from pydantic.dataclasses import dataclass
 
 from headrace.algorithms.acting import CategoricalPolicy, GaussianPolicy, require_vector_obs
-from headrace.algorithms.base import Batch, Count, Groups, NotNegative, Policy, Positive, Result, Share, State
+from headrace.algorithms.base import Batch, Count, Groups, NotNegative, Policy, Positive, Result, Share
 from headrace.algorithms.device import CPU, Device
+from headrace.algorithms.minibatches import linear, shuffled
 from headrace.algorithms.ppo import clipped_surrogate
-from headrace.common.seeding import generator_state, restore_generator, stream
+from headrace.algorithms.saving import Stateful
+from headrace.common.seeding import stream
 from headrace.common.types import Array, Field, Schema, Spaces
 
 if TYPE_CHECKING:
@@ -112,107 +114,80 @@ def reference_kl(logp: torch.Tensor, reference_logp: torch.Tensor) -> torch.Tens
 # --- the learning half ---------------------------------------------------------------------------------------------
 
 
-class GRPO:
-    """Holds the policy network, optimiser, normaliser, reference and shuffling RNG; ``update`` is one version."""
+class GRPO(Stateful):
+    """Policy, reference policy, optimiser, normaliser and shuffling RNG; ``update`` is one version."""
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, device: Device = CPU) -> None:
-        from headrace.algorithms import flat, normalise, policies
+        from headrace.algorithms import normalise, optimise, policy_nets
 
         self.config, self.experience, self.schema = config, config.experience, schema(config, spaces)
-        features = require_vector_obs(spaces, "GRPO")
         self.device = device
-        self.pi, self.reference_pi = (
-            policies.make(spaces, features, config.hidden, stream(seed, "init", "pi")).to(device.name) for _ in range(2)
+        features = require_vector_obs(spaces, "GRPO")
+        self.pi, self.reference = (
+            policy_nets.make(spaces, features, config.hidden, stream(seed, "init", "pi")).to(device.name)
+            for _ in range(2)
         )
-        self.flat, self.reference = flat.Flat({"pi": self.pi}), flat.Flat({"pi": self.reference_pi})
-        self.adam = flat.Adam(self.flat)
-        self.obs_norm = normalise.ObsNorm(features, config.normalise_obs, device.name)
+        self.adam = optimise.Adam(optimise.Flat(self.pi))
+        self.obs_norm = normalise.ObsNorm(features, config.normalise_obs).to(device.name)
         self.rng = stream(seed, "minibatch")
         self.versions = 0
         self._learning_rate = config.learning_rate
         self._loss, self._step = device.compiled(self._total_loss), device.recorded(self._gradient_step)
 
     def progress(self, fraction: float) -> None:
-        start, end = self.config.learning_rate, self.config.learning_rate_end
-        self._learning_rate = start + (end - start) * fraction
+        self._learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, fraction)
 
     def update(self, batch: Batch) -> Result:
         arrays, config = batch.arrays, self.config
         advantage, flat_groups = group_advantage(arrays["episode_return"], arrays["episode_group"])
         per_step = advantage[arrays["episode"]].astype(np.float32)
         chosen = np.flatnonzero(per_step)
-        metrics: dict[str, float] = {}
-        if len(chosen):
-            metrics = self._epochs(arrays, per_step, chosen)
-        self.obs_norm.update(arrays["obs"].reshape(len(per_step), -1))
+        obs = self.device.tensor(arrays["obs"]).flatten(1)
+        metrics = self._epochs(obs, arrays, per_step, chosen) if len(chosen) else {}
+        self.obs_norm.update(obs)
         self.versions += 1
         if config.reference_every and self.versions % config.reference_every == 0:
-            self.reference.value.copy_(self.flat.value)
+            self.reference.load_state_dict(self.pi.state_dict())
         return Result(metrics | {"flat_groups": float(flat_groups), "learning_rate": self._learning_rate})
 
     def weights(self) -> tuple[dict[str, Array], dict[str, float]]:
         return self.pi.acting() | self.obs_norm.acting(), {}
 
-    def state(self) -> State:
-        tensors = self.flat.tensors() | self.adam.tensors() | self.obs_norm.tensors("obs_norm")
-        tensors["reference"] = self.reference.value.cpu().numpy().copy()
-        values = {"adam_steps": self.adam.steps, "versions": self.versions, "rng": generator_state(self.rng)}
-        return State(tensors, values)
-
-    def restore(self, state: State) -> None:
-        """Raises :class:`UsageError` when the state is of another architecture."""
-        import torch
-
-        self.flat.restore(state.tensors)
-        self.adam.restore(state.tensors, state.values["adam_steps"])
-        self.obs_norm.restore("obs_norm", state.tensors)
-        self.reference.value.copy_(torch.from_numpy(np.array(state.tensors["reference"])))
-        self.versions, self.rng = state.values["versions"], restore_generator(state.values["rng"])
-
     # --- inside an update ------------------------------------------------------------------------------------------
 
-    def _epochs(self, arrays: Mapping[str, Array], advantage: Array, chosen: Array) -> dict[str, float]:
+    def _epochs(
+        self, obs: torch.Tensor, arrays: Mapping[str, Array], advantage: Array, chosen: Array
+    ) -> dict[str, float]:
         """Gradient steps over shuffled minibatches of the steps that say something."""
-        import torch
-
-        config, size, device = self.config, min(self.config.minibatch, len(chosen)), self.device.name
-        inputs, actions = self.obs_norm.inputs(arrays["obs"]), torch.from_numpy(arrays["action"]).to(device)
-        rows = np.stack([arrays["behaviour_logp"], advantage, self._reference_logp(inputs, actions)])
-        data = torch.from_numpy(rows).to(device)
-        for _ in range(config.epochs):
-            order = torch.from_numpy(self.rng.permutation(chosen)).to(device)
-            x, d, a = inputs.index_select(0, order), data.index_select(1, order), actions.index_select(0, order)
-            for start in range(0, len(chosen) - size + 1, size):
-                cut = slice(start, start + size)
+        x, action = self.obs_norm(obs), self.device.tensor(arrays["action"])
+        old_logp, advantages = self.device.tensor(arrays["behaviour_logp"]), self.device.tensor(advantage)
+        steps = (x, action, old_logp, advantages, self._reference_logp(x, action))
+        for _ in range(self.config.epochs):
+            for minibatch, last in shuffled(self.rng, chosen, self.config.minibatch, steps):
                 self.adam.advance(self._learning_rate)
-                figures = self._step(x[cut], a[cut], d[:, cut], report=start + 2 * size > len(chosen))
+                figures = self._step(*minibatch, report=last)
         return {name: float(value) for name, value in figures.items()}
 
-    def _reference_logp(self, inputs: torch.Tensor, actions: torch.Tensor) -> Array:
+    def _reference_logp(self, x: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
         import torch
 
         if not self.config.kl_coef:
-            return np.zeros(len(inputs), np.float32)
+            return x.new_zeros(len(x))
         with torch.no_grad():
-            logp: Array = self.reference_pi(inputs).log_prob(actions).cpu().numpy()
+            logp: torch.Tensor = self.reference(x).log_prob(action)
         return logp
 
-    def _gradient_step(
-        self, x: torch.Tensor, action: torch.Tensor, data: torch.Tensor, report: bool
-    ) -> dict[str, torch.Tensor]:
+    def _gradient_step(self, *minibatch: torch.Tensor, report: bool) -> dict[str, torch.Tensor]:
         """One gradient step; figures only where ``report``."""
-        loss, figures = self._loss(x, action, *data.unbind(), report)
-        self.flat.grad.zero_()
-        loss.backward()
-        norm = self.flat.clip_grad(self.config.max_grad_norm)
-        self.adam.step()
+        loss, figures = self._loss(*minibatch, report=report)
+        norm = self.adam.minimise(loss, self.config.max_grad_norm)
         return figures | {"grad_norm": norm} if report else {}
 
     def _total_loss(
         self, x: torch.Tensor, action: torch.Tensor, old_logp: torch.Tensor, advantage: torch.Tensor,
         reference_logp: torch.Tensor, report: bool,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:  # fmt: skip
-        """Eq. 3, negated; [M] but for x [M, F] and action [M, ...]. With the figures where ``report``."""
+        """Eq. 3, negated; all [M], but for x [M, F] and action [M, ...]. With the figures where ``report``."""
         config = self.config
         with self.device.autocast():
             pi = self.pi(x)

@@ -22,7 +22,7 @@ class MLP(nn.Module):
     """Linear layers with ``activation`` between them: [B, F] -> [B, widths[-1]]."""
 
     def __init__(
-        self, widths: Sequence[int], rng: np.random.Generator, head_gain: float, activation: str = "tanh"
+        self, widths: Sequence[int], rng: np.random.Generator, head_gain: float = 1.0, activation: str = "tanh"
     ) -> None:
         super().__init__()
         linears = [nn.Linear(into, out) for into, out in itertools.pairwise(widths)]

@@ -1,66 +1,70 @@
-"""Running normalisers of observations and returns: buffers of the policy, so they travel and are saved with it."""
+"""Running normalisers of observations and returns: modules whose buffers are saved, and travel, with the policy."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from headrace.algorithms.acting import OBS_CLIP
 from headrace.common.types import Array
 
 
-class RunningNorm:
-    """Running mean and variance per feature (Chan et al. 1979, parallel update), in float64."""
+class RunningNorm(nn.Module):
+    """Mean and variance per feature of everything it was shown (Chan et al. 1979, parallel update), in float64; what
+    they come to, ``shift`` and ``scale``, in float32. A feature that never moved is not scaled."""
+
+    mean: Tensor
+    var: Tensor
+    count: Tensor
+    shift: Tensor
+    scale: Tensor
 
     def __init__(self, features: int) -> None:
-        self.mean = np.zeros(features)
-        self.var = np.ones(features)
-        self.count = 0.0
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features, dtype=torch.float64))
+        self.register_buffer("var", torch.ones(features, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros(1, dtype=torch.float64))
+        self.register_buffer("shift", torch.zeros(features))
+        self.register_buffer("scale", torch.ones(features))
 
-    def update(self, rows: Array) -> None:
+    @torch.no_grad()
+    def update(self, rows: Tensor) -> None:
         """Fold in ``rows`` [N, features]."""
-        mean, var, n = rows.mean(axis=0, dtype=np.float64), rows.var(axis=0, dtype=np.float64), len(rows)
-        delta, total = mean - self.mean, self.count + n
-        self.var = (self.var * self.count + var * n + delta**2 * self.count * n / total) / total
-        self.mean = self.mean + delta * n / total
-        self.count = total
+        var, mean = torch.var_mean(rows.double(), dim=0, unbiased=False)
+        delta, total = mean - self.mean, self.count + len(rows)
+        spread = self.var * self.count + var * len(rows) + delta**2 * self.count * len(rows) / total
+        self.var.copy_(spread / total)
+        self.mean.add_(delta * len(rows) / total)
+        self.count.copy_(total)
+        self.shift.copy_(self.mean)
+        self.scale.copy_(torch.where(self.var < 1e-8, 1.0, self.var).rsqrt())
 
-    @property
-    def scale(self) -> Array:
-        """1 / standard deviation, float64 [features]; 1 for features that never moved."""
-        return 1.0 / np.sqrt(np.where(self.var < 1e-8, 1.0, self.var))
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised ``x`` [..., features]."""
+        return (x - self.shift) * self.scale
 
-    def tensors(self, name: str) -> dict[str, Array]:
-        return {f"{name}.mean": self.mean, f"{name}.var": self.var, f"{name}.count": np.array([self.count])}
-
-    def restore(self, name: str, tensors: Mapping[str, Array]) -> None:
-        self.mean, self.var = tensors[f"{name}.mean"].copy(), tensors[f"{name}.var"].copy()
-        self.count = float(tensors[f"{name}.count"][0])
+    def inverse(self, x: Tensor) -> Tensor:
+        """The opposite of :meth:`forward`."""
+        return x / self.scale + self.shift
 
 
 class ObsNorm(RunningNorm):
-    """Observations as the networks take them: normalised as the actors do."""
+    """Of observations, as the actors do it (acting.py): cut off beyond OBS_CLIP. Off: it changes nothing."""
 
-    def __init__(self, features: int, enabled: bool, device: str) -> None:
+    def __init__(self, features: int, enabled: bool) -> None:
         super().__init__(features)
-        self._enabled, self._device = enabled, device
+        self._enabled = enabled
 
-    def update(self, rows: Array) -> None:
+    def update(self, rows: Tensor) -> None:
         if self._enabled:
             super().update(rows)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).clamp(-OBS_CLIP, OBS_CLIP) if self._enabled else x
 
     def acting(self) -> dict[str, Array]:
         """The tensors an actor normalises with; none where it is switched off."""
         if not self._enabled:
             return {}
-        return {"obs_mean": self.mean.astype(np.float32), "obs_scale": self.scale.astype(np.float32)}
-
-    def inputs(self, obs: Array) -> Tensor:
-        """``obs`` [..., F] -> [rows, F]."""
-        rows = obs.reshape(-1, len(self.mean)).astype(np.float32, copy=False)
-        if shift := self.acting():
-            rows = np.clip((rows - shift["obs_mean"]) * shift["obs_scale"], -OBS_CLIP, OBS_CLIP)
-        return torch.from_numpy(np.ascontiguousarray(rows)).to(self._device)
+        tensors = {"obs_mean": self.shift, "obs_scale": self.scale}
+        return {name: tensor.cpu().numpy().copy() for name, tensor in tensors.items()}

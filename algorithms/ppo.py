@@ -15,9 +15,11 @@ import numpy as np
 from pydantic.dataclasses import dataclass
 
 from headrace.algorithms.acting import CategoricalPolicy, GaussianPolicy, env_schema, require_vector_obs
-from headrace.algorithms.base import Batch, Count, NotNegative, OnPolicy, Policy, Positive, Result, Share, State
+from headrace.algorithms.base import Batch, Count, NotNegative, OnPolicy, Policy, Positive, Result, Share
 from headrace.algorithms.device import CPU, Device
-from headrace.common.seeding import generator_state, restore_generator, stream
+from headrace.algorithms.minibatches import linear, shuffled
+from headrace.algorithms.saving import Stateful
+from headrace.common.seeding import stream
 from headrace.common.types import Array, Field, Schema, Spaces
 
 if TYPE_CHECKING:
@@ -105,122 +107,91 @@ def clipped_surrogate(log_ratio: torch.Tensor, advantage: torch.Tensor, clip: fl
 # --- the learning half ---------------------------------------------------------------------------------------------
 
 
-class PPO:
-    """Holds networks, optimiser, normalisers and the shuffling RNG; ``update`` is one version."""
+class PPO(Stateful):
+    """Networks, optimiser, normalisers and the shuffling RNG; ``update`` is one version."""
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, device: Device = CPU) -> None:
-        from headrace.algorithms import flat, networks, normalise, policies
+        from headrace.algorithms import networks, normalise, optimise, policy_nets
 
         self.config, self.experience, self.schema = config, config.experience, schema(config, spaces)
-        features = require_vector_obs(spaces, "PPO")
         self.device = device
-        self.pi = policies.make(spaces, features, config.hidden, stream(seed, "init", "pi")).to(device.name)
-        self.vf = networks.MLP([features, *config.hidden, 1], stream(seed, "init", "vf"), 1.0).to(device.name)
-        self.flat = flat.Flat({"pi": self.pi, "vf": self.vf})
-        self.adam = flat.Adam(self.flat)
-        self.obs_norm = normalise.ObsNorm(features, config.normalise_obs, device.name)
-        self.return_norm = normalise.RunningNorm(1)
+        features = require_vector_obs(spaces, "PPO")
+        self.pi = policy_nets.make(spaces, features, config.hidden, stream(seed, "init", "pi")).to(device.name)
+        self.vf = networks.MLP([features, *config.hidden, 1], stream(seed, "init", "vf")).to(device.name)
+        self.adam = optimise.Adam(optimise.Flat(self.pi, self.vf))
+        self.obs_norm = normalise.ObsNorm(features, config.normalise_obs).to(device.name)
+        self.return_norm = normalise.RunningNorm(1).to(device.name)
         self.rng = stream(seed, "minibatch")
         self._learning_rate = config.learning_rate
         self._loss, self._step = device.compiled(self._total_loss), device.recorded(self._gradient_step)
 
     def progress(self, fraction: float) -> None:
-        start, end = self.config.learning_rate, self.config.learning_rate_end
-        self._learning_rate = start + (end - start) * fraction
+        self._learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, fraction)
 
     def update(self, batch: Batch) -> Result:
         arrays = batch.arrays
-        obs = arrays["obs"].reshape(*arrays["obs"].shape[:2], -1)
-        inputs = self.obs_norm.inputs(obs)
-        advantage, target, explained = self._estimate(inputs, arrays)
+        obs = self.device.tensor(arrays["obs"]).flatten(2)
+        advantage, target, explained = self._estimate(obs, arrays)
         chosen = np.flatnonzero(arrays["valid"]) if "valid" in arrays else np.arange(advantage.size)
         advantage = (advantage - advantage.flat[chosen].mean()) / (advantage.flat[chosen].std() + 1e-8)
-        rows = np.stack([arrays["behaviour_logp"].ravel(), advantage.ravel(), target.ravel()])
-        action = arrays["action"].reshape(advantage.size, *arrays["action"].shape[2:])
-        metrics = self._epochs(inputs[: advantage.size], rows, action, chosen)
-        self.obs_norm.update(obs[:-1].reshape(advantage.size, -1)[chosen])
+        steps = (arrays["action"], arrays["behaviour_logp"], advantage, target)
+        seen = obs[:-1].flatten(0, 1)
+        metrics = self._epochs((self.obs_norm(seen), *(self.device.tensor(x).flatten(0, 1) for x in steps)), chosen)
+        self.obs_norm.update(seen[self.device.tensor(chosen)])
         return Result(metrics | {"explained_variance": explained, "learning_rate": self._learning_rate})
 
     def weights(self) -> tuple[dict[str, Array], dict[str, float]]:
         return self.pi.acting() | self.obs_norm.acting(), {}
 
-    def state(self) -> State:
-        tensors = self.flat.tensors() | self.adam.tensors()
-        tensors |= self.obs_norm.tensors("obs_norm") | self.return_norm.tensors("return_norm")
-        return State(tensors, {"adam_steps": self.adam.steps, "rng": generator_state(self.rng)})
-
-    def restore(self, state: State) -> None:
-        """Raises :class:`UsageError` when the state is of another architecture."""
-        self.flat.restore(state.tensors)
-        self.adam.restore(state.tensors, state.values["adam_steps"])
-        self.obs_norm.restore("obs_norm", state.tensors)
-        self.return_norm.restore("return_norm", state.tensors)
-        self.rng = restore_generator(state.values["rng"])
-
     # --- inside an update ------------------------------------------------------------------------------------------
 
-    def _estimate(self, inputs: torch.Tensor, arrays: Mapping[str, Array]) -> tuple[Array, Array, float]:
+    def _estimate(self, obs: torch.Tensor, arrays: Mapping[str, Array]) -> tuple[Array, Array, float]:
         """Advantages and value targets [T, B] (targets in the critic's units), and the explained variance."""
-        T, B = arrays["reward"].shape
-        mean, std = float(self.return_norm.mean[0]), 1.0 / float(self.return_norm.scale[0])
-        values = self._values(inputs).reshape(T + 1, B) * std + mean
+        values = self._values(obs)
         next_value = np.where(arrays["terminated"], np.float32(0), values[1:])
         if len(arrays["final_obs"]):
-            final = self._values(self.obs_norm.inputs(arrays["final_obs"])) * std + mean
             t, b = arrays["final_t"], arrays["final_b"]
+            final = self._values(self.device.tensor(arrays["final_obs"]).flatten(1))
             next_value[t, b] = np.where(arrays["terminated"][t, b], np.float32(0), final)
         done = arrays["terminated"] | arrays["truncated"]
         advantage = gae(arrays["reward"], values[:-1], next_value, done, self.config.gamma, self.config.gae_lambda)
         returns = advantage + values[:-1]
         explained = 1.0 - float(advantage.var() / (returns.var() + 1e-8))
         if self.config.normalise_returns:
-            self.return_norm.update(returns.reshape(-1, 1))
-        scale = float(self.return_norm.scale[0])
-        return advantage, ((returns - self.return_norm.mean[0]) * scale).astype(np.float32), explained
+            self.return_norm.update(self.device.tensor(returns.reshape(-1, 1)))
+        return advantage, self.return_norm(self.device.tensor(returns)).cpu().numpy(), explained
 
-    def _values(self, inputs: torch.Tensor) -> Array:
-        """The critic's values of ``inputs`` [N, F], in its units: float32 [N]."""
+    def _values(self, obs: torch.Tensor) -> Array:
+        """What the critic expects after ``obs`` [..., F]: returns, float32 [...]."""
         import torch
 
         with torch.no_grad():
-            values: Array = self.vf(inputs)[:, 0].cpu().numpy()
+            values: Array = self.return_norm.inverse(self.vf(self.obs_norm(obs))[..., 0]).cpu().numpy()
         return values
 
-    def _epochs(self, inputs: torch.Tensor, rows: Array, action: Array, chosen: Array) -> dict[str, float]:
-        """Gradient steps on shuffled minibatches. ``inputs`` [N, F], ``rows`` (logp, advantage, target) [3, N]."""
-        import torch
-
-        config, size, device = self.config, min(self.config.minibatch, len(chosen)), self.device.name
-        data, actions = torch.from_numpy(rows).to(device), torch.from_numpy(action).to(device)
-        metrics: dict[str, float] = {}
+    def _epochs(self, steps: tuple[torch.Tensor, ...], chosen: Array) -> dict[str, float]:
+        """Gradient steps on shuffled minibatches of ``steps``: what :meth:`_total_loss` takes, [N, ...] each."""
+        config, metrics = self.config, dict[str, float]()
         for epoch in range(config.epochs):
-            order = torch.from_numpy(self.rng.permutation(chosen)).to(device)
-            x, d, a = inputs.index_select(0, order), data.index_select(1, order), actions.index_select(0, order)
-            for start in range(0, len(chosen) - size + 1, size):
-                cut = slice(start, start + size)
+            for minibatch, last in shuffled(self.rng, chosen, config.minibatch, steps):
                 self.adam.advance(self._learning_rate)
-                figures = self._step(x[cut], a[cut], d[:, cut], report=start + 2 * size > len(chosen))
+                figures = self._step(*minibatch, report=last)
             metrics = {name: float(value) for name, value in figures.items()} | {"epochs": float(epoch + 1)}
             if config.target_kl is not None and metrics["kl"] > 1.5 * config.target_kl:
                 break
         return metrics
 
-    def _gradient_step(
-        self, x: torch.Tensor, action: torch.Tensor, data: torch.Tensor, report: bool
-    ) -> dict[str, torch.Tensor]:
+    def _gradient_step(self, *minibatch: torch.Tensor, report: bool) -> dict[str, torch.Tensor]:
         """One gradient step; figures only where ``report``."""
-        loss, figures = self._loss(x, action, *data.unbind(), report)
-        self.flat.grad.zero_()
-        loss.backward()
-        norm = self.flat.clip_grad(self.config.max_grad_norm)
-        self.adam.step()
+        loss, figures = self._loss(*minibatch, report=report)
+        norm = self.adam.minimise(loss, self.config.max_grad_norm)
         return figures | {"grad_norm": norm} if report else {}
 
     def _total_loss(
         self, x: torch.Tensor, action: torch.Tensor, old_logp: torch.Tensor, advantage: torch.Tensor,
         target: torch.Tensor, report: bool,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:  # fmt: skip
-        """Eq. 9, negated; [M] but for x [M, F] and action [M, ...]. With the figures where ``report``."""
+        """Eq. 9, negated; all [M], but for x [M, F] and action [M, ...]. With the figures where ``report``."""
         config = self.config
         with self.device.autocast():
             pi, value = self.pi(x), self.vf(x)[:, 0]
@@ -228,17 +199,14 @@ class PPO:
         surrogate = clipped_surrogate(log_ratio, advantage, config.clip)
         value_loss = (value - target).square().mean()
         loss = config.value_coef * value_loss - surrogate - config.entropy_coef * entropy
-        return loss, self._figures(surrogate, value_loss, entropy, log_ratio) if report else {}
-
-    def _figures(
-        self, surrogate: torch.Tensor, value_loss: torch.Tensor, entropy: torch.Tensor, log_ratio: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
+        if not report:
+            return loss, {}
         log_ratio = log_ratio.detach()
         ratio = log_ratio.exp()
-        return {
+        return loss, {
             "policy_loss": -surrogate.detach(),
             "value_loss": value_loss.detach(),
             "entropy": entropy.detach(),
-            "kl": (ratio - 1 - log_ratio).mean(),  # Schulman 2020, "Approximating KL divergence": k3
-            "clip_fraction": ((ratio - 1).abs() > self.config.clip).float().mean(),
+            "kl": (ratio - 1 - log_ratio).mean(),
+            "clip_fraction": ((ratio - 1).abs() > config.clip).float().mean(),
         }

@@ -1,6 +1,6 @@
 """What a PPO minibatch costs: autograd over one flat parameter vector, against torch's own optimiser and clipping.
 
-    ours        algorithms/ppo.py as the learner runs it (flat.py)
+    ours        algorithms/ppo.py as the learner runs it (optimise.py)
     foreach     the same networks, clip_grad_norm_, torch.optim.Adam(foreach=True)
     fused       the same with Adam(fused=True)
 
@@ -63,7 +63,7 @@ class Sequential:
         self.adam.step()
 
     def vector(self) -> Tensor:
-        """Parameters in the order of :class:`headrace.algorithms.flat.Flat`."""
+        """Parameters in the order of :class:`headrace.algorithms.optimise.Flat`."""
         return torch.cat([parameter.detach().ravel() for parameter in self.parameters])
 
 
@@ -86,14 +86,14 @@ def main() -> None:
     rows[0] = np.log(1 / ACTIONS) + 0.1 * rows[0]
     action = rng.integers(ACTIONS, size=SAMPLES)
     others = {"foreach": Sequential(ppo, foreach=True), "fused": Sequential(ppo, fused=True)}
-    runs = {"ours": lambda: ppo._epochs(obs, rows, action, np.arange(SAMPLES))}
+    runs = {"ours": lambda: ppo._epochs((obs, torch.from_numpy(action), *torch.from_numpy(rows)), np.arange(SAMPLES))}
     runs |= {
         name: lambda other=other: other.epochs(obs, torch.from_numpy(rows), torch.from_numpy(action))
         for name, other in others.items()
     }
     for run in runs.values():
         run()
-    differences = {name: float((other.vector() - ppo.flat.value).abs().max()) for name, other in others.items()}
+    differences = {name: float((other.vector() - ppo.adam._flat.value).abs().max()) for name, other in others.items()}
     updates = ppo.config.epochs * (SAMPLES // args.minibatch)
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(args.rounds):

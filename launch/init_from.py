@@ -18,7 +18,7 @@ from headrace.learner import checkpoint_reader
 
 #: What decides about the shapes of the parameters.
 _NETWORK = ("name", "hidden", "dueling")
-#: How the optimiser's tensors begin in a checkpoint (algorithms/flat.py: Adam).
+#: How the optimiser's tensors begin in a checkpoint (algorithms/optimise.py: Adam).
 _OPTIMISER = "adam."
 
 

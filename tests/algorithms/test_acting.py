@@ -16,8 +16,9 @@ DISCRETE, CONTINUOUS = Spaces((8,), n_actions=4), Spaces((8,), action_dim=2)
 
 def learner_and_policy(module, spaces):
     learner = getattr(module, module.__name__.rsplit(".", 1)[1].upper())(module.Config(), spaces, seed=3)
-    learner.flat.value.add_(0.1 * torch.randn_like(learner.flat.value))
-    learner.obs_norm.update(np.random.default_rng(0).normal(1.0, 3.0, (500, 8)))
+    for parameter in learner.pi.parameters():
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    learner.obs_norm.update(torch.from_numpy(np.random.default_rng(0).normal(1.0, 3.0, (500, 8))))
     policy = module.policy(module.Config(), spaces)
     policy.load(Weights("run", 1, 1, *learner.weights()))
     return learner, policy
@@ -30,7 +31,7 @@ def test_numpy_forward_and_logp_equal_the_learners_to_1e_6(module, spaces):
     obs = np.random.default_rng(1).normal(1.0, 3.0, (64, 8)).astype(np.float32)
     acted = policy.act(obs, None, np.random.default_rng(2), explore=True)
     with torch.no_grad():
-        inputs = learner.obs_norm.inputs(obs)
+        inputs = learner.obs_norm(torch.from_numpy(obs))
         np.testing.assert_allclose(policy.mlp(obs), learner.pi.net(inputs).numpy(), atol=1e-6)
         logp = learner.pi(inputs).log_prob(torch.from_numpy(acted.action))
     np.testing.assert_allclose(acted.extras["behaviour_logp"], logp.numpy(), atol=2e-6)

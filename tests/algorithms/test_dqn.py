@@ -73,10 +73,9 @@ def test_one_update_equals_autograd_with_torchs_adam_and_the_soft_update(dueling
         hidden=(8, 8), dueling=dueling, double=double, max_grad_norm=0.1, tau=0.1, learning_rate=0.01, minibatch=16
     )
     algorithm = dqn.DQN(config, SPACES, seed=0)
-    algorithm.target.value.add_(
-        0.1 * torch.randn(algorithm.target.value.shape, generator=torch.Generator().manual_seed(2))
-    )
-    online, target = copy.deepcopy(algorithm.q), copy.deepcopy(algorithm.q_target)
+    target_value = algorithm._target.value
+    target_value.add_(0.1 * torch.randn(target_value.shape, generator=torch.Generator().manual_seed(2)))
+    online, target = copy.deepcopy(algorithm.q), copy.deepcopy(algorithm.target)
     batch = minibatch()
 
     def q_values(net: torch.nn.Module, obs: np.ndarray) -> torch.Tensor:
@@ -98,12 +97,12 @@ def test_one_update_equals_autograd_with_torchs_adam_and_the_soft_update(dueling
     norm = torch.nn.utils.clip_grad_norm_(online.parameters(), config.max_grad_norm)
     assert norm > config.max_grad_norm
     optimiser.step()
-    before = algorithm.target.value.clone()
+    before = target_value.clone()
 
     result = algorithm.update(batch)
     for mine, theirs in zip(algorithm.q.parameters(), online.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(algorithm.target.value, 0.9 * before + 0.1 * algorithm.online.value)
+    torch.testing.assert_close(target_value, 0.9 * before + 0.1 * algorithm._online.value)
     assert result.metrics["loss"] == pytest.approx(loss.item(), rel=1e-4)
     assert result.metrics["grad_norm"] == pytest.approx(norm.item(), rel=1e-4)
     assert result.priorities is None
@@ -117,7 +116,7 @@ def test_transitions_of_weight_zero_teach_nothing() -> None:
     )
     one, two = dqn.DQN(dqn.Config(), SPACES, 0), dqn.DQN(dqn.Config(), SPACES, 0)
     one.update(batch), two.update(other)
-    assert torch.equal(one.online.value, two.online.value)
+    assert torch.equal(one._online.value, two._online.value)
 
 
 def test_prioritised_replay_gets_the_size_of_the_td_errors() -> None:
@@ -181,7 +180,7 @@ def test_the_numpy_policy_is_the_learners_network(dueling: bool, hidden: tuple[i
         algorithm.update(minibatch(i))
     obs = np.random.default_rng(1).normal(size=(100, 4)).astype(np.float32)
     with torch.no_grad():
-        out = algorithm.q(algorithm.obs_norm.inputs(obs))
+        out = algorithm.q(algorithm.obs_norm(torch.from_numpy(obs)))
     expected = (dqn.dueling(out) if dueling else out).numpy()
     np.testing.assert_allclose(acting(algorithm).q_values(obs), expected, rtol=1e-6, atol=1e-6)
 

@@ -309,11 +309,12 @@ def test_a_new_run_starts_from_what_another_one_learnt(finished, tmp_path):
     train("cartpole-ppo", run_dir, one, "--init-from", str(finished), "--episodes", "0")
     after, learnt = newest(run_dir), source.parts["algorithm"]
     tensors = after.parts["algorithm"].tensors
-    same = [name for name in tensors if np.array_equal(tensors[name], learnt.tensors[name])]
-    assert [n for n in same if n.startswith("parameters.")] == [n for n in tensors if n.startswith("parameters.")]
+    networks = [name for name in tensors if name.startswith(("pi.", "vf."))]
+    assert len(networks) == 12
+    assert all(np.array_equal(tensors[name], learnt.tensors[name]) for name in networks)
     assert tensors["obs_norm.count"] > learnt.tensors["obs_norm.count"] > 0, "the normaliser goes on"
     assert after.info["counters"]["version"] == 1
-    assert after.parts["algorithm"].values["adam_steps"] < learnt.values["adam_steps"], "the optimiser begins afresh"
+    assert 0 < tensors["adam.steps"] < learnt.tensors["adam.steps"], "the optimiser begins afresh"
     assert after.info["run_id"] != source.info["run_id"]
     assert stored(run_dir, "run.init_from") == str(finished)
 
@@ -326,8 +327,8 @@ def test_networks_and_normalisers_are_taken_and_nothing_else(finished):
     for name, tensor in begun.tensors.items():
         source = fresh if name.startswith("adam.") else learnt
         assert np.array_equal(tensor, source.tensors[name]), name
-        assert name in ("adam.first", "adam.second") or not np.array_equal(tensor, fresh.tensors[name])
-    assert begun.values == fresh.values, "steps of the optimiser, random numbers"
+        assert name.startswith("adam.") or not np.array_equal(tensor, fresh.tensors[name])
+    assert begun.values == fresh.values, "random numbers"
 
 
 @pytest.mark.parametrize(

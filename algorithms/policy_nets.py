@@ -23,7 +23,7 @@ from headrace.common.types import Array, Spaces
 _HEAD_GAIN = 0.01
 
 
-class CategoricalPolicy(nn.Module):
+class CategoricalNet(nn.Module):
     """``net``: [B, F] -> logits."""
 
     def __init__(self, net: MLP) -> None:
@@ -37,7 +37,7 @@ class CategoricalPolicy(nn.Module):
         return self.net.tensors("pi")
 
 
-class GaussianPolicy(nn.Module):
+class GaussianNet(nn.Module):
     """``net``: [B, F] -> means; the logarithms of the standard deviations [D] do not depend on the observation."""
 
     def __init__(self, net: MLP, dimensions: int) -> None:
@@ -53,7 +53,7 @@ class GaussianPolicy(nn.Module):
 
 def make(
     spaces: Spaces, features: int, hidden: Sequence[int], rng: np.random.Generator
-) -> CategoricalPolicy | GaussianPolicy:
+) -> CategoricalNet | GaussianNet:
     """The policy that ``spaces.action`` asks for."""
     net = MLP([features, *hidden, spaces.n_actions or spaces.action_dim], rng, _HEAD_GAIN)
-    return CategoricalPolicy(net) if spaces.discrete else GaussianPolicy(net, spaces.action_dim)
+    return CategoricalNet(net) if spaces.discrete else GaussianNet(net, spaces.action_dim)

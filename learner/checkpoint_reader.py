@@ -31,7 +31,7 @@ from headrace.algorithms.base import State
 from headrace.common.errors import UsageError
 
 #: 2: leases that were spent take the place of de-duplication marks.
-FORMAT = 2
+FORMAT = 3
 _NAME = re.compile(r"ckpt-(\d{12})(?:-(\d+))?")
 _log = logging.getLogger("headrace.checkpoint")
 

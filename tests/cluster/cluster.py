@@ -128,19 +128,19 @@ class Cluster:
     def standstill_of_a_kill(self, service: str, timeout_s: float) -> float:
         """Kill it; the longest time without a new version until its next life is healthy and more versions have come.
         (The first ones come from what was under way.)"""
-        former = self._inspect(service, "{{.State.StartedAt}}")
+        former, last = self._inspect(service, "{{.State.StartedAt}}"), _made(self.rows)
         self.kill(service)
         killed_s = changed_s = time.monotonic()
-        seen, enough, longest_s = len(self.rows), None, 0.0
-        while enough is None or seen < enough:
+        well, longest_s = None, 0.0
+        while well is None or last <= well:
             now_s = time.monotonic()
             assert now_s - killed_s < timeout_s, f"not well {timeout_s:g} s after {service} was killed\n{self.state()}"
             longest_s = max(longest_s, now_s - changed_s)
-            if len(self.rows) > seen:
-                seen, changed_s = len(self.rows), now_s
-            if enough is None:
+            if _made(self.rows) > last:
+                last, changed_s = _made(self.rows), now_s
+            if well is None:
                 started, health = self._inspect(service, "{{.State.StartedAt}} {{.State.Health.Status}}").split()
-                enough = seen + 5 if started != former and health == "healthy" else None
+                well = last if started != former and health == "healthy" else None
             time.sleep(0.1)
         return longest_s
 
@@ -154,6 +154,11 @@ class Cluster:
             return last is not None and (last["learner_epoch"] > epoch or last["version"] > version + 3)
 
         return self.wait(going_on, "new versions", timeout_s)
+
+
+def _made(rows: list[Row]) -> tuple[int, int]:
+    """The newest version that a row tells of. (A learner that waits writes rows as well.)"""
+    return max((row["learner_epoch"], row["version"]) for row in rows)
 
 
 def _tracked() -> list[str]:

@@ -75,7 +75,7 @@ def serve() -> Iterator[Engine]:
     if os.getuid() != 0:
         raise Missing("no Docker engine answers, and only root can start one")
     if not (cache() / "docker").exists():
-        room(30, "images")
+        room(35, "images")
     environment = _with_compose(os.environ)
     with (cache() / "engine.lock").open("w") as lock, tempfile.TemporaryDirectory(prefix="headrace-engine-") as folder:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one engine a data root

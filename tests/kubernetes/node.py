@@ -149,7 +149,7 @@ def serve(folder: Path) -> Iterator[Node]:
             raise Missing(f"no {tool} on the path; on Debian and Ubuntu: apt-get install {package}")
     _plugins()
     if not _root().exists():
-        room(25, "programs and images")
+        room(30, "programs and images")
     built = programs.provide()
     environment = os.environ | {
         "PATH": os.pathsep.join((str(built), str(Path(sys.executable).parent), search)),

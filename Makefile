@@ -32,7 +32,8 @@ demo: .venv/.run  ## train LunarLander on this machine: live table, learning cur
 by_line = bash -o pipefail -c '$(1) 2>&1 | sed -u ""'
 
 # Two halves side by side, as long as each other: tests of runs wait more than they compute.
-RUNS := tests/faults tests/launch tests/observe tests/learner tests/learning tests/algorithms
+RUNS := tests/faults tests/launch tests/observe tests/learner tests/learning tests/algorithms tests/dashboards
+DRAWN := tests/dashboards/test_render.py
 
 test: .venv/.dev  ## every test
 ifeq ($(TESTS),)
@@ -42,18 +43,18 @@ else
 endif
 
 test-runs: .venv/.dev
-	@$(call by_line,$(BIN)/pytest $(RUNS))
+	@$(call by_line,$(BIN)/pytest $(RUNS) --ignore=$(DRAWN))
 
 # A cluster is started by `make test-cluster`, panels are drawn by `make test-dashboards`.
 test-rest: .venv/.dev
-	@$(call by_line,$(BIN)/pytest tests $(addprefix --ignore=,$(RUNS) tests/cluster tests/kubernetes tests/dashboards/test_render.py))
+	@$(call by_line,$(BIN)/pytest tests $(addprefix --ignore=,$(RUNS) tests/cluster tests/kubernetes))
 
 test-cluster: .venv/.dev  ## docker compose for real, on an engine of its own where none answers
 	$(BIN)/pytest tests/cluster -s
 
 # PICTURE=docs/images/dashboard.png trains LunarLander for some minutes and leaves the docs' picture there.
 test-dashboards: .venv/.dev  ## every panel of the dashboard, drawn in headless Chromium
-	$(BIN)/pytest tests/dashboards/test_render.py
+	$(BIN)/pytest $(DRAWN)
 
 test-kubernetes: .venv/.dev  ## k8s/ for real, on a Kubernetes of one node, built from its Go modules
 	$(BIN)/pytest tests/kubernetes tests/launch/test_manifests.py -s

@@ -116,7 +116,7 @@ def _workers(
 ) -> Iterator[list[RolloutWorker]]:
     """The rollout workers of this process, and their sink behind them."""
     blueprint, secret = Blueprint(config), token(config, SUBSCRIBE)
-    sink = open_sink(config.transport.url, limits=blueprint.limits, metrics=metrics, key=f"{incarnation:x}")
+    sink = open_sink(config.transport.url, limits=blueprint.limits, metrics=metrics, key=f"{incarnation:x}", stop=stop)
     workers: list[RolloutWorker] = []
     watchdog = Watchdog(lambda: [worker.envs for worker in workers], config.actors.step_timeout_s, pulse.beat)
     try:

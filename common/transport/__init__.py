@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -54,16 +55,19 @@ def patience_s(url: str) -> float:
     raise _unknown(url)
 
 
-def open_sink(url: str, *, limits: Limits, metrics: Metrics, key: str) -> Sink:
+def open_sink(
+    url: str, *, limits: Limits, metrics: Metrics, key: str, stop: Callable[[], bool] = lambda: False
+) -> Sink:
     """The writing half behind ``url``. ``key`` names the writer (records of one key keep their order).
 
-    Raises :class:`UsageError` for an unknown scheme or a carrier that is not there.
+    Raises :class:`UsageError` for an unknown scheme or a carrier that is not there, and :class:`Closed` when ``stop()``
+    comes true while a reader is waited for.
     """
     match urlsplit(url).scheme:
         case "local":
             from headrace.common.transport.local import LocalSink
 
-            return LocalSink(url, limits, metrics, key)
+            return LocalSink(url, limits, metrics, key, stop=stop)
         case "kafka":
             from headrace.common.transport.kafka_sink import KafkaSink
 

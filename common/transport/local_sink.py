@@ -14,7 +14,7 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from headrace.common import codec
@@ -45,9 +45,18 @@ class _Pending:
 
 
 class LocalSink:
-    """The writing half, for one thread. Raises :class:`NoAnswer` when no learner listens within ``reconnect_s``."""
+    """The writing half, for one thread. Raises :class:`NoAnswer` when no learner listens within ``reconnect_s``, and
+    :class:`Closed` when ``stop()`` comes true before one does."""
 
-    def __init__(self, url: str, limits: Limits, metrics: Metrics, key: str, reconnect_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        limits: Limits,
+        metrics: Metrics,
+        key: str,
+        reconnect_s: float = 30.0,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._path = socket_path(url)
         self._limits = limits
         self._metrics = metrics
@@ -61,7 +70,9 @@ class LocalSink:
         self._connected_at_s = self._lost_at_s = time.monotonic()
         self._pause_s = 0.0  # before the next connect
         try:
-            self._connect(self._lost_at_s + reconnect_s)
+            self._connect(self._lost_at_s + reconnect_s, stop=stop)
+        except Closed:
+            raise
         except TransportError as e:
             raise NoAnswer(f"carrier {url!r}: no learner listens there ({key} waited {reconnect_s:g} s)") from e
 
@@ -216,7 +227,7 @@ class LocalSink:
         self._metrics.inc("transport_errors_total", kind="reconnected")
         self._hand_over()
 
-    def _connect(self, until: float, again: bool = False) -> None:
+    def _connect(self, until: float, again: bool = False, stop: Callable[[], bool] = lambda: False) -> None:
         """Raises :class:`TransportError` when nobody listens by ``until``. Tries at least once, but not ``again``."""
         why: OSError | str = "a learner drops every connection"
         word_due_s = time.monotonic() + FIRST_WORD_S
@@ -235,6 +246,8 @@ class LocalSink:
                 if time.monotonic() >= word_due_s:
                     word_due_s = float("inf")
                     _log.warning("carrier local://%s: waits for a learner to listen there: %s", self._path, e)
+                if stop():
+                    raise Closed(f"carrier local://{self._path}: told to stop before a learner listened there") from e
                 continue
             self._link, self._connected_at_s = link, time.monotonic()
             return

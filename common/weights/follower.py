@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 from headrace.common.errors import Finished
-from headrace.common.metrics import Metrics
 from headrace.common.types import Weights
-from headrace.common.waiting import Waiting
 from headrace.common.weights.reader import Reader
-from headrace.common.weights.tls import Tls
-from headrace.common.weights.tokens import Token
 from headrace.common.wire import paramserver_pb2 as pb
 
 
 class GrpcFollower(Reader):
     """Every newest version, as it comes."""
-
-    def __init__(
-        self,
-        address: str,
-        run_id: str,
-        token: str | Token,
-        metrics: Metrics,
-        *,
-        tls: Tls | None = None,
-        max_weights_bytes: int = 2 << 30,
-        away: Waiting | None = None,
-    ) -> None:
-        super().__init__(address, run_id, token, metrics, tls, max_weights_bytes, away)
 
     def newest(self, have_version: int, timeout_s: float) -> Weights | None:
         """The newest version after ``have_version`` (-1: none yet), as soon as there is one; None at the timeout."""

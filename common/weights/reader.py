@@ -43,8 +43,8 @@ class Reader:
     """Makes one call after another until one gives something or time is up."""
 
     def __init__(
-        self, address: str, run_id: str, token: str | Token, metrics: Metrics, tls: Tls | None,
-        max_weights_bytes: int, away: Waiting | None,
+        self, address: str, run_id: str, token: str | Token, metrics: Metrics, *, tls: Tls | None = None,
+        max_weights_bytes: int = 2 << 30, away: Waiting | None = None,
     ) -> None:  # fmt: skip
         self._client, self._run_id, self._cap_bytes = Client(address, token, tls), run_id, max_weights_bytes
         self._metrics, self._away = metrics, away or Waiting("", math.inf, say=lambda line: None)

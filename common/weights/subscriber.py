@@ -32,7 +32,7 @@ class GrpcSubscriber(Reader):
         max_weights_bytes: int = 2 << 30,
         away: Waiting | None = None,
     ) -> None:
-        super().__init__(address, run_id, token, metrics, tls, max_weights_bytes, away)
+        super().__init__(address, run_id, token, metrics, tls=tls, max_weights_bytes=max_weights_bytes, away=away)
         self._actor_id, self._incarnation = actor_id, incarnation
         self._received: deque[int] = deque(maxlen=REPORTED_LEASES)
         self._heart = Heart(self._client, run_id, actor_id, incarnation)

@@ -65,9 +65,11 @@ class Cluster:
     def kill(self, service: str) -> None:
         """SIGKILL from outside to what runs in the service's container: a death that its restart policy sees. (After a
         `docker kill` the engine starts nothing again.)"""
+        os.kill(int(self._inspect(service, "{{.State.Pid}}")), signal.SIGKILL)
+
+    def _inspect(self, service: str, what: str) -> str:
         (container,) = self.containers(service)
-        pid = int(self.engine.docker("inspect", "--format", "{{.State.Pid}}", container["ID"]))
-        os.kill(pid, signal.SIGKILL)
+        return self.engine.docker("inspect", "--format", what, container["ID"]).strip()
 
     def state(self) -> str:
         """For a test that fails: every container, and the end of what it said."""
@@ -123,6 +125,25 @@ class Cluster:
             time.sleep(0.2)
         return time.monotonic() - began_s
 
+    def standstill_of_a_kill(self, service: str, timeout_s: float) -> float:
+        """Kill it; the longest time without a new version until its next life is healthy and more versions have come.
+        (The first ones come from what was under way.)"""
+        former, last = self._inspect(service, "{{.State.StartedAt}}"), _made(self.rows)
+        self.kill(service)
+        killed_s = changed_s = time.monotonic()
+        well, longest_s = None, 0.0
+        while well is None or last <= well:
+            now_s = time.monotonic()
+            assert now_s - killed_s < timeout_s, f"not well {timeout_s:g} s after {service} was killed\n{self.state()}"
+            longest_s = max(longest_s, now_s - changed_s)
+            if _made(self.rows) > last:
+                last, changed_s = _made(self.rows), now_s
+            if well is None:
+                started, health = self._inspect(service, "{{.State.StartedAt}} {{.State.Health.Status}}").split()
+                well = last if started != former and health == "healthy" else None
+            time.sleep(0.1)
+        return longest_s
+
     def seconds_to_new_versions(self, timeout_s: float) -> float:
         """How long from now until versions are made again: a few, for the first may have been under way."""
         before = len(self.rows)
@@ -133,6 +154,11 @@ class Cluster:
             return last is not None and (last["learner_epoch"] > epoch or last["version"] > version + 3)
 
         return self.wait(going_on, "new versions", timeout_s)
+
+
+def _made(rows: list[Row]) -> tuple[int, int]:
+    """The newest version that a row tells of. (A learner that waits writes rows as well.)"""
+    return max((row["learner_epoch"], row["version"]) for row in rows)
 
 
 def _tracked() -> list[str]:

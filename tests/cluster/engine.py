@@ -54,6 +54,13 @@ def cache() -> Path:
     return folder
 
 
+def room(needed_gb: int, what: str) -> None:
+    """Raises :class:`Missing` where the cache folder's disk has less free than they will take."""
+    free_gb = shutil.disk_usage(cache()).free / 1e9
+    if free_gb < needed_gb:
+        raise Missing(f"{what} take {needed_gb} GB in {cache()}, and {free_gb:.0f} GB are free")
+
+
 @contextlib.contextmanager
 def serve() -> Iterator[Engine]:
     """Raises :class:`Missing`."""
@@ -67,6 +74,8 @@ def serve() -> Iterator[Engine]:
         raise Missing("no Docker engine answers, and there is no dockerd to start one; apt-get install docker.io")
     if os.getuid() != 0:
         raise Missing("no Docker engine answers, and only root can start one")
+    if not (cache() / "docker").exists():
+        room(35, "images")
     environment = _with_compose(os.environ)
     with (cache() / "engine.lock").open("w") as lock, tempfile.TemporaryDirectory(prefix="headrace-engine-") as folder:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one engine a data root

@@ -186,6 +186,14 @@ def test_an_actor_may_start_before_its_learner(place: Place) -> None:
     assert got(made[0]) == 3
 
 
+def test_who_waits_for_a_learner_can_be_told_to_stop(place: Place) -> None:
+    """An actor that comes up as its run ends: it is given some seconds to go, and killed after them."""
+    until_s = time.monotonic() + 0.3
+    with pytest.raises(Closed, match="told to stop before a learner listened"):
+        LocalSink(place.url, LIMITS, place.metrics, "0", stop=lambda: time.monotonic() > until_s)
+    assert time.monotonic() - until_s < 2
+
+
 def test_nobody_listening_is_one_clear_line(place: Place) -> None:
     with pytest.raises(UsageError, match="no learner listens") as caught:
         place.sink(reconnect_s=0.1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,15 @@ def test_what_is_wrong_at_the_start_is_raised(tmp_path: Path) -> None:
 
 
 def test_many_threads_see_one_thing(file: Path) -> None:
-    made = Reloaded((file,), lambda: [file.read_text()])
+    """Whoever asks while it is made waits for it."""
+    makes: list[list[str]] = []
+
+    def make() -> list[str]:
+        time.sleep(0.02)  # long enough for every thread to come by
+        makes.append([file.read_text()])
+        return makes[-1]
+
+    made = Reloaded((file,), make)
     seen: list[list[str]] = []
 
     def look() -> None:
@@ -92,13 +101,14 @@ def test_many_threads_see_one_thing(file: Path) -> None:
             seen.append(made.now())
 
     threads = [threading.Thread(target=look) for _ in range(4)]
-    for thread in threads:
-        thread.start()
     replace(file, "second")
     for thread in threads:
+        thread.start()
+    for thread in threads:
         thread.join(30)
-    assert len({id(found) for found in seen}) <= 2
-    assert made.now() == ["second"]
+    assert seen == [["second"]] * 800
+    assert len(makes) == 2
+    assert made.now() is makes[-1]
 
 
 def test_a_client_shows_the_first_token_of_its_file(file: Path) -> None:

@@ -69,6 +69,7 @@ def test_records_are_counted_on_both_sides(carrier: Carrier) -> None:
     for seq in range(4):
         sink.put(trajectory(seq), timeout_s=5)
     nbytes = sum(r.nbytes for r in receive(source, 4))
+    wait_for(lambda: carrier.sink_metrics.value("transport_records_total", direction="put") == 4)  # its acknowledgement
     for metrics, direction in ((carrier.sink_metrics, "put"), (carrier.source_metrics, "got")):
         assert metrics.value("transport_records_total", direction=direction) == 4
         assert metrics.value("transport_bytes_total", direction=direction) == nbytes

@@ -25,7 +25,7 @@ PICTURE, PICTURE_S = os.environ.get("PICTURE"), float(os.environ.get("PICTURE_S"
 #: A run worth a look: the preset lunarlander-ppo by single roles.
 LUNARLANDER = ("task.env=LunarLander-v3", "algorithm.gamma=0.999", "algorithm.gae_lambda=0.98",
                "algorithm.hidden=[64, 64]", "algorithm.epochs=10", "algorithm.minibatch=256", "actors.envs=8",
-               "actors.fragment_steps=128", "run.checkpoint_every_s=30", "run.total_steps=6_000_000")  # fmt: skip
+               "actors.fragment_steps=128", "run.checkpoint_every_s=30", "run.total_steps=12_000_000")  # fmt: skip
 #: Down to the first panels of the second row.
 PICTURE_ROWS = 22
 

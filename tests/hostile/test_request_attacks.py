@@ -55,6 +55,19 @@ def test_a_hundred_thousand_numbers_received(run: Run, client: Client, name: str
     run.goes_on(f"{name}.received was {BOMB} times {number}", versions=2)
 
 
+@pytest.mark.parametrize("first", [10**6, 2**62], ids=str)
+@pytest.mark.parametrize("name", ["Next", "Heartbeat"])
+def test_hundreds_of_invented_leases_that_were_put(run: Run, client: Client, name: str, first: int) -> None:
+    """16 others in every call: each would make the run wait for a fragment that nobody has."""
+    message = pp.NextRequest if name == "Next" else pp.HeartbeatRequest
+    for i in range(40):
+        incarnation, received = life(), range(first + 16 * i, first + 16 * (i + 1))
+        client.join(incarnation)
+        client.try_call(name, message(run_id=run.id, actor_id=72, incarnation=incarnation, received=received))
+        client.leave(72, incarnation)
+    run.goes_on(f"{name}.received were 640 numbers from {first} on", versions=8)
+
+
 @pytest.fixture(params=["127.0.0.2", "127.0.0.1"], ids=["another machine", "the same machine"])
 def neighbour(request: pytest.FixtureRequest, run: Run) -> Iterator[Client]:
     """Somebody on another machine, and on that of the honest actors."""

@@ -60,7 +60,18 @@ class Deployed:
         return len(self.query("increase(headrace_actor_env_steps_total[20s]) > 0"))
 
     def version(self) -> int:
-        return int(self.value("headrace_learner_policy_version") or 0)
+        return int(self.value("max(headrace_learner_policy_version)") or 0)
+
+    def epoch(self) -> int:
+        """Which of the learner's lives it is."""
+        return int(self.value("max(headrace_learner_epoch)") or 0)
+
+    def seconds_to_next_life(self, epoch: int, version: int, timeout_s: float) -> float:
+        """How long until a learner after ``epoch`` has gone beyond ``version``. (The one before may still have made
+        versions while it was told to end.)"""
+        return self.node.wait(
+            lambda: self.epoch() > epoch and self.version() > version, "versions of the learner's next life", timeout_s
+        )
 
     def seconds_to_new_versions(self, timeout_s: float) -> float:
         before = self.version()

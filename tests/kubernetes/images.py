@@ -24,7 +24,8 @@ def make(docker: Engine, folder: Path) -> list[str]:
     (folder / "pause" / "pause").chmod(0o755)
     (folder / "pause" / "Dockerfile").write_text(_PAUSE_FILE)
     docker.docker("build", "--quiet", f"--tag={PAUSE}", str(folder / "pause"))
-    return [*cluster.OURS, *(cluster.named(service) for service in ("kafka", "prometheus")), PAUSE]
+    ours = [name for name, target in cluster.OURS.items() if not target.startswith("build-")]
+    return [*ours, *(cluster.named(service) for service in ("kafka", "prometheus")), PAUSE]
 
 
 def hand_over(docker: Engine, names: list[str], ctr: list[str]) -> None:

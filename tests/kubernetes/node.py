@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from tests.cluster import engine
-from tests.cluster.engine import Missing, cache
+from tests.cluster.engine import Missing, cache, room
 from tests.cluster.images import ROOT
 
 from . import images, parts, programs
@@ -148,6 +148,8 @@ def serve(folder: Path) -> Iterator[Node]:
         if shutil.which(tool, path=search) is None:
             raise Missing(f"no {tool} on the path; on Debian and Ubuntu: apt-get install {package}")
     _plugins()
+    if not _root().exists():
+        room(30, "programs and images")
     built = programs.provide()
     environment = os.environ | {
         "PATH": os.pathsep.join((str(built), str(Path(sys.executable).parent), search)),

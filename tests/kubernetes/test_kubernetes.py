@@ -96,14 +96,12 @@ def test_scale(node: Node, run: Deployed, commands: dict[str, list[str]]) -> Non
 
 
 def test_a_learner_pod_that_is_deleted_goes_on_from_its_volume(node: Node, run: Deployed) -> None:
-    before, epoch = run.version(), run.value("headrace_learner_epoch")
+    before, epoch = run.version(), run.epoch()
     (old,) = run.pods("learner")
     run.kubectl("delete pod learner-0")
     (new,) = run.pods("learner")
     assert new["metadata"]["uid"] != old["metadata"]["uid"]
-    took_s = node.wait(
-        lambda: run.value("headrace_learner_epoch") != epoch and run.version() > before, "its next life", 120
-    )
+    took_s = run.seconds_to_next_life(epoch, before, 120)
     print(f"learner deleted: new versions after {took_s:.1f} s")
     said = run.kubectl("exec learner-0 -- cat /runs/run/metrics.jsonl")
     rows = [json.loads(line) for line in said.splitlines()]
@@ -112,29 +110,30 @@ def test_a_learner_pod_that_is_deleted_goes_on_from_its_volume(node: Node, run: 
 
 
 def test_a_learner_that_is_killed_comes_back(node: Node, run: Deployed) -> None:
+    before, epoch = run.version(), run.epoch()
     run.kubectl("exec learner-0 -- python -c 'import os, signal; os.kill(1, signal.SIGTERM)'")
-    took_s = run.seconds_to_new_versions(120)
+    took_s = run.seconds_to_next_life(epoch, before, 120)
     print(f"learner ended: new versions after {took_s:.1f} s")
     (pod,) = run.pods("learner")
     assert pod["status"]["containerStatuses"][0]["restartCount"] == 1
 
 
 def test_upgrade(node: Node, run: Deployed, commands: dict[str, list[str]]) -> None:
-    before = run.version()
+    before, epoch = run.version(), run.epoch()
     for line in commands["Upgrade"]:
         node.run(line, timeout_s=320)
     run.kubectl("scale deployment grafana --replicas 0")
     node.wait(lambda: run.all_ready(_WITHOUT_GRAFANA), "every pod ready", READY_S)
-    node.wait(lambda: run.version() > before, "new versions", 120)
+    run.seconds_to_next_life(epoch, before, 120)
 
 
 def test_stop_and_go_on(node: Node, run: Deployed, commands: dict[str, list[str]]) -> None:
-    before = run.version()
+    before, epoch = run.version(), run.epoch()
     stop, start = commands["Stop and go on"]
     node.run(stop)
     node.wait(lambda: not run.pods("learner"), "no learner", 120)
     node.run(start)
-    node.wait(lambda: run.version() > before, "new versions", 120)
+    run.seconds_to_next_life(epoch, before, 120)
 
 
 def test_back_up(node: Node, run: Deployed, commands: dict[str, list[str]]) -> None:
@@ -234,7 +233,7 @@ def test_kafka_with_three_nodes_bears_the_loss_of_one(node: Node, run: Deployed)
     run.kubectl("scale deployment actor --replicas 2")  # as much as two cores are asked for
     node.wait(lambda: run.all_ready(_WITHOUT_GRAFANA) and len(run.pods("kafka")) == 3, "every pod ready", READY_S)
     node.wait(lambda: run.version() > 3, "versions", 180)
-    run.kubectl("delete pod kafka-1 --wait=false")
+    run.kubectl("delete pod kafka-1")
     took_s = run.seconds_to_new_versions(NEXT_VERSION_S)
     print(f"one of three Kafka nodes deleted: new versions after {took_s:.1f} s")
     node.wait(lambda: run.all_ready(_WITHOUT_GRAFANA), "every pod ready again", READY_S)

@@ -56,11 +56,11 @@ class EnvRollout:
                 arrays[name][t] = extra
             if result.valid is not None:
                 arrays["valid"][t] = result.valid
-            self._returns += result.reward
+            self._returns += result.reward if result.own is None else result.own.reward
             self._lengths += 1 if result.valid is None else result.valid
             if result.final_obs is not None:
                 finals.append(result.final_obs)
-                episodes += self._finish(result.terminated | result.truncated)
+                episodes += self._finish(result.own.ended if result.own else result.terminated | result.truncated)
             self._obs = result.obs
         arrays["obs"][self._steps] = self._obs
         arrays["final_obs"] = np.concatenate(finals) if finals else self._no_finals()

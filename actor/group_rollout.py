@@ -32,6 +32,7 @@ class GroupRollout:
         obs = self.envs.reset(reset_seeds(self._seed, "group", lease, n=1) * size)
         alive = np.arange(size)
         rows: list[dict[str, Array]] = []
+        returns = np.zeros(size, np.float64)
         while len(alive) and len(rows) < self._max_steps:
             acting = time.perf_counter()
             output = self.policy.act(obs[alive], None, self._rng, explore=True)
@@ -45,12 +46,13 @@ class GroupRollout:
             ):
                 obs[i], row["reward"][i] = shown, reward
                 row["terminated"][i], row["truncated"][i] = terminated, truncated
+                returns[i] += self.envs.own_reward(int(i), reward)
             rows.append(row)
             alive = alive[~(row["terminated"] | row["truncated"])[alive]]
         arrays = {name: np.stack([row[name] for row in rows]) for name in self._schema.fields}
         timings.add("policy", acting_s)
         timings.add("env", time.perf_counter() - began - acting_s)
-        return Fragment(len(rows), size, arrays, self._episodes(arrays))
+        return Fragment(len(rows), size, arrays, self._episodes(returns, arrays["valid"].sum(axis=0)))
 
     def close(self) -> None:
         self.envs.close()
@@ -59,6 +61,5 @@ class GroupRollout:
         return {name: np.zeros((size, *field.shape), field.dtype) for name, field in self._schema.fields.items()}
 
     @staticmethod
-    def _episodes(arrays: dict[str, Array]) -> tuple[Episode, ...]:
-        returns, lengths = arrays["reward"].sum(axis=0, dtype=np.float64), arrays["valid"].sum(axis=0)
+    def _episodes(returns: Array, lengths: Array) -> tuple[Episode, ...]:
         return tuple(Episode(float(r), int(n)) for r, n in zip(returns, lengths, strict=True))

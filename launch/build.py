@@ -7,13 +7,12 @@ import secrets
 import sys
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
 from typing import Any
 
 from headrace.actor.env_rollout import EnvRollout
 from headrace.actor.group_rollout import GroupRollout
 from headrace.actor.rollout_worker import Identity, Rollout, RolloutWorker
-from headrace.algorithms import ALGORITHMS
+from headrace.algorithms import learner_of
 from headrace.algorithms.base import Algorithm, Experience, Groups
 from headrace.common.errors import UsageError
 from headrace.common.metrics import Metrics
@@ -57,7 +56,8 @@ class Blueprint:
     @cached_property
     def spaces(self) -> Spaces:
         """Of one environment made for the purpose. Raises :class:`UsageError` for an unknown or unfit one."""
-        batch = make_batch(self.config.task.env, 1, backend=self.config.task.backend, kwargs=self.config.task.kwargs)
+        task = self.config.task
+        batch = make_batch(task.env, 1, backend=task.backend, kwargs=task.kwargs, wrappers=task.wrappers)
         batch.close()
         return batch.spaces
 
@@ -119,8 +119,7 @@ class Blueprint:
 
     def algorithm(self) -> Algorithm:
         """The learning half; torch arrives here."""
-        module, name = ALGORITHMS[self.config.algorithm["name"]]
-        make = getattr(import_module(f"headrace.algorithms.{module}"), name)
+        make = learner_of(self.config.algorithm["name"])
         algorithm: Algorithm = make(
             self.algorithm_config, self.spaces, seed=self.config.run.seed, device=resolve(self.config.learner)
         )
@@ -129,14 +128,14 @@ class Blueprint:
     def rollout(self, worker_id: int, incarnation: int) -> Rollout:
         """Environments and policy of a rollout worker. In lockstep, numbers depend on the worker alone; else each life
         of an actor draws its own, or a restarted one would repeat itself."""
-        config, seed = self.config, self.config.run.seed
+        config, task, seed = self.config, self.config.task, self.config.run.seed
         life = 0 if self.lockstep_workers else incarnation
         policy, rng, n = self.policy(), stream(seed, "act", worker_id, life), self.envs_per_worker
         if isinstance(self.experience, Groups):
-            envs = GymnasiumBatch(config.task.env, n, dict(config.task.kwargs))
+            envs = GymnasiumBatch(task.env, n, dict(task.kwargs), task.wrappers)
             return GroupRollout(envs, policy, self.schema, self.experience.max_steps, seed, rng)
         seeds = reset_seeds(seed, "env", worker_id, life, n=n)
-        batch = make_batch(config.task.env, n, backend=config.task.backend, kwargs=config.task.kwargs, seed=seeds[0])
+        batch = make_batch(task.env, n, backend=task.backend, kwargs=task.kwargs, seed=seeds[0], wrappers=task.wrappers)
         return EnvRollout(batch, policy, self.schema, config.actors.fragment_steps, seeds, rng)
 
     def rollout_worker(
@@ -199,7 +198,7 @@ def plan_line(blueprint: Blueprint) -> str:
     """The plan as a person is told it."""
     planned, config = plan(blueprint), blueprint.config
     return (
-        f"{config.algorithm['name']} on {config.task.env}: {config.run.total_steps:,} steps, "
+        f"{config.algorithm_label} on {config.task.env}: {config.run.total_steps:,} steps, "
         f"{planned['environments']} environments in {config.actors.processes} actor processes "
         f"(up to {planned['workers_busy_at_most']} workers can be busy), "
         f"{planned['steps_per_version_at_most']:,} steps a version, at most {config.learner.max_staleness} stale, "

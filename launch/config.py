@@ -5,7 +5,6 @@ it from a preset or a file and checks it in whole.
 from __future__ import annotations
 
 import re
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -13,7 +12,7 @@ from urllib.parse import urlsplit
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
 
-from headrace.algorithms import ALGORITHMS
+from headrace.algorithms import module_of
 from headrace.algorithms.base import Groups
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -57,11 +56,15 @@ class Task(BaseModel):
 
     model_config = _STRICT
     env: str = "CartPole-v1"
-    """A Gymnasium id."""
+    """A Gymnasium id; "package.module:Id-v0" for one that a module registers; "package.module:make_env" for a class or
+    function that makes one (docs/your-own.md)."""
     backend: Literal["gymnasium", "envpool"] = "gymnasium"
     """envpool: the same environments in C++, for the ids it has (an extra)."""
     kwargs: dict[str, Any] = {}
     """Handed to the environment's constructor."""
+    wrappers: tuple[str | dict[str, Any], ...] = ()
+    """Around each environment, the first one innermost: names of gymnasium.wrappers, your own as "package.module:Class",
+    or tables of ``name`` and arguments. Returns that are shown and evaluated are those beneath them."""
     solved: float | None = None
     """The return at which the task counts as solved (default: what Gymnasium has registered for it, if anything)."""
 
@@ -169,13 +172,19 @@ class Config(BaseModel):
     actors: Actors = Actors()
     learner: Learner = Learner()
     algorithm: dict[str, Any] = {"name": "ppo"}
-    """``name`` picks the file in algorithms/; the other keys are that file's Config."""
+    """``name`` picks the file, one of algorithms/ or of your own ("package.module:Class"); the other keys are that
+    file's Config."""
     transport: Transport = Transport()
     weights: Weights = Weights()
 
     def algorithm_module(self) -> Any:
         """The algorithm's module (its Config, schema and policy; importing it costs no torch)."""
-        return import_module(f"headrace.algorithms.{ALGORITHMS[self.algorithm['name']][0]}")
+        return module_of(self.algorithm["name"])
+
+    @property
+    def algorithm_label(self) -> str:
+        """Its name, without the place where it stands."""
+        return str(self.algorithm["name"]).rpartition(":")[2]
 
     def algorithm_config(self) -> Any:
         """The algorithm's own frozen Config."""

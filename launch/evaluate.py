@@ -19,14 +19,15 @@ import safetensors
 
 from headrace.algorithms.base import Policy
 from headrace.common.errors import EnvironmentFailed, HeadraceError, UsageError
+from headrace.common.own_code import cause
 from headrace.common.seeding import evaluation_seeds
 from headrace.common.types import Array, Weights
 from headrace.launch.build import Blueprint
 from headrace.launch.config import Config
 from headrace.launch.roles import place
 from headrace.launch.run_files import stored_config
-from headrace.tasks.base import cause
-from headrace.tasks.gymnasium_batch import GymnasiumBatch, make_env
+from headrace.tasks.gymnasium_batch import GymnasiumBatch
+from headrace.tasks.gymnasium_env import make_env
 
 #: Episodes stepped side by side, with one batched forward.
 _SIDE_BY_SIDE = 20
@@ -139,7 +140,8 @@ def play(
     config: Config, policy: Policy, seeds: Sequence[int], stepped: Callable[[], None] = lambda: None
 ) -> list[float]:
     """The undiscounted return of one greedy episode per seed. ``stepped`` is called after every step."""
-    envs = GymnasiumBatch(config.task.env, min(_SIDE_BY_SIDE, len(seeds)), dict(config.task.kwargs))
+    task, side_by_side = config.task, min(_SIDE_BY_SIDE, len(seeds))
+    envs = GymnasiumBatch(task.env, side_by_side, dict(task.kwargs), task.wrappers)
     try:
         returns: list[float] = []
         for start in range(0, len(seeds), len(envs)):
@@ -163,9 +165,10 @@ def _play_side_by_side(
         for i, (shown, reward, terminated, truncated) in zip(
             alive, envs.step_some(action, alive.tolist()), strict=True
         ):
-            obs[i] = shown
-            returns[i] += reward
-            if not (terminated or truncated):
+            returns[i] += envs.own_reward(int(i), reward)
+            after = envs.goes_on(int(i)) if terminated or truncated else shown
+            if after is not None:
+                obs[i] = after
                 going_on.append(i)
         alive = np.array(going_on, np.int64)
         stepped()
@@ -177,7 +180,7 @@ def write_gif(config: Config, policy: Policy, path: Path, max_frames: int = 400)
     environment that cannot be drawn."""
 
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws without looking for a screen
-    env = make_env(config.task.env, dict(config.task.kwargs), render_mode="rgb_array")
+    env = make_env(config.task.env, dict(config.task.kwargs), "rgb_array", config.task.wrappers)
     batch = GymnasiumBatch.of([env], config.task.env)
     obs, frames, rng = batch.reset(evaluation_seeds(1)), [], np.random.default_rng(0)
     for step in range(2 * max_frames):

@@ -20,7 +20,7 @@ from headrace.learner import checkpoint_reader
 from headrace.learner.checkpoint_writer import CheckpointWriter
 from headrace.observe import plot
 from headrace.observe.rows import Row, read_rows
-from headrace.tasks.gymnasium_batch import find_spec
+from headrace.tasks.gymnasium_env import reward_threshold
 
 
 def finish(config: Config, run_dir: Path, episodes: int, gif: bool) -> None:
@@ -49,8 +49,7 @@ def solved_at(config: Config) -> float | None:
     """The return at which the task counts as solved: the config's word, else Gymnasium's, else None."""
     if config.task.solved is not None:
         return config.task.solved
-    threshold = find_spec(config.task.env).reward_threshold
-    return None if threshold is None else float(threshold)
+    return reward_threshold(config.task.env)
 
 
 def _mark_best(run_dir: Path, score: float) -> None:
@@ -79,7 +78,7 @@ def _draw(
         low, high = found.mean - found.interval, found.mean + found.interval
         marks = [plot.Evaluation(found.env_steps or 0, found.mean, low, high)]
     speed = rows[-1]["env_steps"] / max(rows[-1]["time_s"], 1e-9) if rows else 0.0
-    title = f"{config.algorithm['name'].upper()} on {config.task.env}, {speed:,.0f} steps/s"
+    title = f"{config.algorithm_label.upper()} on {config.task.env}, {speed:,.0f} steps/s"
     plot.plot_returns(rows, path, title=title, threshold=threshold, evaluations=marks)
     print(f"curve: {path}")
 

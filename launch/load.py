@@ -4,7 +4,6 @@ before anything starts. An unknown key names its nearest.
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import tomllib
@@ -15,7 +14,7 @@ from typing import Any
 
 import pydantic
 
-from headrace.algorithms import ALGORITHMS
+from headrace.algorithms import ALGORITHMS, learner_of, nearest
 from headrace.common.errors import UsageError
 from headrace.launch.config import Config
 
@@ -42,17 +41,22 @@ def load(name_or_file: str, overrides: Sequence[str] = ()) -> Config:
 def check(table: Mapping[str, Any], where: str) -> Config:
     """A table to a checked :class:`Config`, the algorithm's own keys included."""
     name = table.get("algorithm", {}).get("name", "ppo")
-    if name not in ALGORITHMS:
-        raise UsageError(f"{where}: algorithm.name {name!r} is unknown{_nearest(str(name), ALGORITHMS)}")
+    if not isinstance(name, str):
+        raise UsageError(f"{where}: algorithm.name {name!r} is unknown{nearest(str(name), ALGORITHMS)}")
+    try:
+        learner_of(name)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
     try:
         config = Config.model_validate({**table, "algorithm": {"name": name, **table.get("algorithm", {})}})
     except pydantic.ValidationError as error:
         raise UsageError(f"{where}: {_one_line(error, Config, '')}") from error
-    if (found := _not_finite(config.task.kwargs, "task.kwargs")) is not None:
+    own = {"kwargs": config.task.kwargs, "wrappers": list(config.task.wrappers)}
+    if (found := _not_finite(own, "task")) is not None:
         raise UsageError(f"{where}: {found} is not a finite number, and a run's config.toml must hold what it was")
     known = {"name", *_keys(config.algorithm_module().Config, ())}
     for key in config.algorithm.keys() - known:
-        raise UsageError(f"{where}: unknown key algorithm.{key}{_nearest(key, known)}")
+        raise UsageError(f"{where}: unknown key algorithm.{key}{nearest(key, known)}")
     try:
         return config.in_full()
     except pydantic.ValidationError as error:
@@ -63,7 +67,7 @@ def _read(name_or_file: str) -> dict[str, Any]:
     known = presets()
     path = known.get(name_or_file, Path(name_or_file))
     if not os.path.isfile(path):  # False as well for what is too long to be a name
-        raise UsageError(f"{name_or_file!r} is neither a preset nor a file{_nearest(name_or_file, known)}")
+        raise UsageError(f"{name_or_file!r} is neither a preset nor a file{nearest(name_or_file, known)}")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -91,7 +95,7 @@ def _one_line(error: pydantic.ValidationError, model: Any, prefix: str) -> str:
     found = error.errors()[0]
     where = prefix + ".".join(str(part) for part in found["loc"])
     if found["type"] == "extra_forbidden":
-        return f"unknown key {where}{_nearest(str(found['loc'][-1]), _keys(model, found['loc'][:-1]))}"
+        return f"unknown key {where}{nearest(str(found['loc'][-1]), _keys(model, found['loc'][:-1]))}"
     shown, says = repr(found["input"]), found["msg"].removeprefix("Value error, ")
     if len(shown) > _SHOWN_CHARS:
         shown = f"{shown[:_SHOWN_CHARS]}..."
@@ -112,9 +116,3 @@ def _keys(model: Any, path: Sequence[Any]) -> list[str]:
     for part in path:
         model = model.model_fields[part].annotation
     return list(getattr(model, "model_fields", None) or model.__dataclass_fields__)
-
-
-def _nearest(name: str, known: Any) -> str:
-    names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names)}"

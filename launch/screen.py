@@ -18,7 +18,7 @@ class Screen:
     def __init__(self, config: Config, run_dir: Path) -> None:
         self._tail, self._total_steps = Tail(run_dir / "metrics.jsonl"), config.run.total_steps
         self._rows: list[Row] = []
-        self._display = open_display(f"{config.algorithm['name']} on {config.task.env}", sys.stdout)
+        self._display = open_display(f"{config.algorithm_label} on {config.task.env}", sys.stdout)
         self._watch = Watch(run_dir)
         self._version = 0
         #: Whether the last row is the last of the run.

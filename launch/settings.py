@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib import import_module
 
-from headrace.algorithms import ALGORITHMS
+from headrace.algorithms import ALGORITHMS, module_of
 from headrace.launch.config import Config
 
 
@@ -19,5 +18,5 @@ def named(name: str) -> list[str]:
 def _keys(section: str) -> Iterable[str]:
     if section != "algorithm":
         return getattr(Config.model_fields[section].annotation, "model_fields", {})
-    modules = [import_module(f"headrace.algorithms.{module}") for module, _ in ALGORITHMS.values()]
+    modules = [module_of(name) for name in ALGORITHMS]
     return sorted({"name", *(key for module in modules for key in module.Config.__dataclass_fields__)})

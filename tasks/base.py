@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from traceback import extract_tb
 from typing import Protocol
 
 from headrace.common.types import Array, Spaces
-
-_CAUSE_CHARS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +16,7 @@ class StepResult:
 
     ``obs`` [B, ...], ``reward`` float32 [B], ``terminated``/``truncated`` bool [B], ``final_obs`` [K, ...] for the K
     ended columns in order (None: nothing ended), ``valid`` bool [B] where some columns spent the step on their reset.
+    ``own`` where wrappers stand between: what the environments themselves say.
     """
 
     obs: Array
@@ -28,6 +25,16 @@ class StepResult:
     truncated: Array
     final_obs: Array | None = None
     valid: Array | None = None
+    own: Own | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """Beneath wrappers that change rewards or end episodes early: the environments' own ``reward`` (float64 [B]) and
+    where an episode of theirs is over (``ended``, bool [B])."""
+
+    reward: Array
+    ended: Array
 
 
 @dataclass(slots=True)
@@ -59,11 +66,3 @@ class EnvBatch(Protocol):
         """Take ``action`` ([B] int64, or [B, action_dim] float32 in [-1, 1])."""
 
     def close(self) -> None: ...
-
-
-def cause(error: BaseException) -> str:
-    """What a foreign exception says and where it was raised, in one line."""
-    frames = extract_tb(error.__traceback__)
-    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno}, in {frames[-1].name})" if frames else ""
-    text = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")
-    return f"{text[:_CAUSE_CHARS]}{where}"

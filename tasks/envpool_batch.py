@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from headrace.common.errors import EnvironmentFailed, UsageError
+from headrace.common.own_code import cause
 from headrace.common.types import Array
-from headrace.tasks.base import Call, StepResult, cause
-from headrace.tasks.gymnasium_batch import spaces_of
+from headrace.tasks.base import Call, StepResult
+from headrace.tasks.gymnasium_env import spaces_of
 
 
 class EnvPoolBatch:

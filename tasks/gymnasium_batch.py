@@ -6,76 +6,19 @@ no copies of observations nobody keeps, no info dictionaries merged. Many cores 
 
 from __future__ import annotations
 
-import contextlib
-import copy
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any
 
 import gymnasium
 import numpy as np
 from numpy import ndarray
 
-from headrace.common.errors import EnvironmentFailed, UsageError
-from headrace.common.types import DTYPES, Array, Spaces
-from headrace.tasks.base import Call, StepResult, cause
-
-
-def make_env(env_id: str, kwargs: dict[str, Any], render_mode: str | None = None) -> gymnasium.Env[Any, Any]:
-    """One environment. Training never passes a render mode: with one set, LunarLander keeps a particle per engine burst
-    until ``render()`` is called, and steps get slower and slower."""
-    spec = copy.deepcopy(find_spec(env_id))
-    spec.order_enforce = False  # our loops reset before they step; one Python call a step saved
-    if render_mode is not None:
-        kwargs = {**kwargs, "render_mode": render_mode}
-    try:
-        env = gymnasium.make(spec, disable_env_checker=True, **kwargs)
-    except (Exception, SystemExit) as error:  # a constructor of others: whatever it raises, the config named it
-        raise UsageError(f"task.env {env_id!r} with task.kwargs {kwargs} cannot be made: {cause(error)}") from error
-    own = env.unwrapped.action_space  # a wrapper of its constructor may offer others
-    if type(own) is gymnasium.spaces.Discrete:
-        with contextlib.suppress(AttributeError):  # a property of its class: its check stays what it is
-            env.unwrapped.action_space = _OwnActions(own.n, start=own.start)
-    return env
-
-
-class _OwnActions(gymnasium.spaces.Discrete):  # type: ignore[misc]  # Gymnasium is untyped to mypy
-    """Environments assert that an action is in their space; Gymnasium's check of an int costs a sixth of a LunarLander
-    step. Our policies' actions are ints, so comparing is enough."""
-
-    def contains(self, x: Any) -> bool:
-        return bool(self.start <= x < self.start + self.n)
-
-
-def find_spec(env_id: str) -> Any:
-    """What Gymnasium has registered; of ``module:Id-v0`` the module is imported first, which registers it."""
-    module, colon, name = env_id.rpartition(":")
-    try:
-        if colon:
-            import_module(module)
-        return gymnasium.spec(name)
-    except gymnasium.error.Error as error:
-        raise UsageError(f"task.env {env_id!r}: {error}") from error
-    except (Exception, SystemExit) as error:
-        raise UsageError(f"task.env {env_id!r}: {module} cannot be imported (PYTHONPATH?): {cause(error)}") from error
-
-
-def spaces_of(env: gymnasium.Env[Any, Any], env_id: str) -> Spaces:
-    """What algorithms must know of the environment. Raises :class:`UsageError` for spaces nobody here can serve."""
-    obs, action = env.observation_space, env.action_space
-    if not isinstance(obs, gymnasium.spaces.Box) or str(obs.dtype) not in DTYPES:
-        raise UsageError(
-            f"task.env {env_id!r}: observation space {obs} is not supported; a Box of {', '.join(DTYPES)} is"
-        )
-    shape, dtype = tuple(int(n) for n in obs.shape), str(obs.dtype)
-    dtype = "float32" if dtype == "float64" else dtype  # nobody learns from the other 29 bits
-    if isinstance(action, gymnasium.spaces.Discrete):
-        return Spaces(shape, dtype, n_actions=int(action.n))
-    if isinstance(action, gymnasium.spaces.Box) and len(action.shape) == 1 and action.is_bounded():
-        return Spaces(shape, dtype, action_dim=int(action.shape[0]))
-    raise UsageError(
-        f"task.env {env_id!r}: action space {action} is not supported; Discrete and a bounded Box of one dimension are"
-    )
+from headrace.common.errors import EnvironmentFailed
+from headrace.common.own_code import cause
+from headrace.common.types import Array
+from headrace.tasks.base import Call, Own, StepResult
+from headrace.tasks.gymnasium_env import make_env, spaces_of
+from headrace.tasks.wrappers import Wrapping, own_returns
 
 
 class _Unfit(Exception):
@@ -102,8 +45,8 @@ class _Called:
 class GymnasiumBatch:
     """B environments behind :class:`EnvBatch`, reset in the same step."""
 
-    def __init__(self, env_id: str, n: int, kwargs: dict[str, Any]) -> None:
-        self._take([make_env(env_id, kwargs) for _ in range(n)], env_id)
+    def __init__(self, env_id: str, n: int, kwargs: dict[str, Any], wrappers: Sequence[Wrapping] = ()) -> None:
+        self._take([make_env(env_id, kwargs, wrappers=wrappers) for _ in range(n)], env_id)
 
     @classmethod
     def of(cls, envs: list[gymnasium.Env[Any, Any]], env_id: str) -> GymnasiumBatch:
@@ -115,6 +58,7 @@ class GymnasiumBatch:
     def _take(self, envs: list[gymnasium.Env[Any, Any]], env_id: str) -> None:
         self.env_id, self.envs, self.spaces, self.call = env_id, envs, spaces_of(envs[0], env_id), Call()
         self._called = _Called(env_id, self.call)
+        self._owns = [own for env in envs if (own := own_returns(env)) is not None]
         self._dtype = np.dtype(self.spaces.obs_dtype)  # the one seen last that was fit
         action = self.envs[0].action_space
         self._start = int(action.start) if isinstance(action, gymnasium.spaces.Discrete) else 0
@@ -130,6 +74,8 @@ class GymnasiumBatch:
             for i, (env, seed) in enumerate(zip(self.envs, seeds, strict=True)):
                 self.call.index = i
                 first.append(self._fit(env.reset(seed=seed)[0]))
+        for own in self._owns:
+            own.take_reset()
         return self._stack(first)
 
     def step(self, action: Array) -> StepResult:
@@ -137,10 +83,13 @@ class GymnasiumBatch:
         obs, reward = np.empty((n, *shape), self.spaces.obs_dtype), np.empty(n, np.float32)
         terminated, truncated = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
         final: list[Any] = []
+        owns, own_reward = self._owns, np.zeros(n if self._owns else 0)
         with self._called:
             for i, env_action in enumerate(self._env_actions(action)):
                 call.index = i
                 shown, reward[i], ended, cut, _ = self.envs[i].step(env_action)
+                if owns:
+                    own_reward[i] = owns[i].take_reward()
                 if ended or cut:
                     terminated[i], truncated[i] = ended, cut and not ended
                     final.append(self._fit(shown))
@@ -148,7 +97,8 @@ class GymnasiumBatch:
                 if type(shown) is not ndarray or shown.shape != shape or shown.dtype is not dtype:
                     shown = self._fit(shown)  # not called at every step: it would cost
                 obs[i] = shown
-        return StepResult(obs, reward, terminated, truncated, self._stack(final) if final else None)
+        own = Own(own_reward, np.array([own.take_reset() for own in owns])) if owns else None
+        return StepResult(obs, reward, terminated, truncated, self._stack(final) if final else None, own=own)
 
     def step_some(self, action: Array, columns: Sequence[int]) -> list[tuple[Array, float, bool, bool]]:
         """Step only ``columns`` and reset nothing: (obs, reward, terminated, truncated) each, for whole episodes."""
@@ -162,6 +112,20 @@ class GymnasiumBatch:
                     shown = self._fit(shown)
                 results.append((shown, float(reward), bool(ended), bool(cut and not ended)))
         return results
+
+    def own_reward(self, column: int, reward: float) -> float:
+        """What the environment itself rewarded in the step of ``step_some`` that returned ``reward``."""
+        return self._owns[column].take_reward() if self._owns else reward
+
+    def goes_on(self, column: int) -> Array | None:
+        """After the end of an episode: the observation in which the environment's own episode goes on, if it was a
+        wrapper that ended it."""
+        if not self._owns:
+            return None
+        with self._called:
+            self.call.index = column
+            shown = self._fit(self.envs[column].reset()[0])
+        return None if self._owns[column].take_reset() else shown
 
     def close(self) -> None:
         with self._called:

@@ -146,3 +146,55 @@ def test_envpool_marks_the_step_it_spends_on_a_reset():
 def test_envpool_says_what_it_does_not_have():
     with pytest.raises(UsageError, match="EnvPool does not have it"):
         make_batch("NoSuchEnv-v0", 1, backend="envpool")
+
+
+# --- one's own, and wrappers ---------------------------------------------------------------------------------------
+
+
+class Lives(gymnasium.Wrapper):
+    """Ends an episode after every other step; goes on in its middle at the next reset."""
+
+    def reset(self, *, seed=None, options=None):
+        self.taken = 0
+        if seed is None and not self.over:
+            return np.array([-1.0], np.float32), {}
+        self.over = False
+        return self.env.reset(seed=seed)
+
+    def step(self, action):
+        self.taken += 1
+        shown, reward, self.over, truncated, info = self.env.step(action)
+        return shown, -reward, self.over or self.taken == 2, truncated, info
+
+    def __init__(self, env):
+        super().__init__(env)
+        self.over = True
+
+
+def test_beneath_wrappers_the_environments_own_rewards_and_episodes_are_told():
+    batch = make_batch(f"{__name__}:Counting", 1, kwargs={"ends_at": 3}, wrappers=[f"{__name__}:Lives"])
+    batch.reset([1])
+    told = [batch.step(np.array([0])) for _ in range(6)]
+    assert [(r.reward[0], bool(r.terminated[0])) for r in told] == [(-1.0, bool(end)) for end in (0, 1, 1, 0, 1, 1)]
+    assert [(r.own.reward[0], bool(r.own.ended[0])) for r in told] == [(1.0, bool(end)) for end in (0, 0, 1, 0, 0, 1)]
+
+
+def test_without_wrappers_nothing_is_kept_beside():
+    batch = make_batch(f"{__name__}:Counting", 1)
+    batch.reset([1])
+    assert batch.step(np.array([0])).own is None
+
+
+def scale(reward: float) -> float:
+    return 3 * reward
+
+
+def test_gymnasiums_wrappers_are_found_by_name_with_arguments_and_functions():
+    wrappers = ["FlattenObservation", {"name": "TransformReward", "func": f"{__name__}:scale"}]
+    batch = make_batch(f"{__name__}:Counting", 1, wrappers=wrappers)
+    batch.reset([1])
+    assert batch.step(np.array([0])).reward.tolist() == [3.0]
+    with pytest.raises(UsageError, match=r"task\.wrappers\[0\] = .*needs a name, as in"):
+        make_batch("CartPole-v1", 1, wrappers=[{"max_reward": 1}])
+    with pytest.raises(UsageError, match="EnvPool's environments take none"):
+        make_batch("CartPole-v1", 1, backend="envpool", wrappers=wrappers)

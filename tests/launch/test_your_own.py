@@ -1,0 +1,118 @@
+"""docs/your-own.md, typed as it stands, in an empty folder outside the repository; and what can be wrong in it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "your-own.md"
+#: The installed command, as people type it: Python does not put their folder on the path for it.
+HEADRACE = str(Path(sys.executable).with_name("headrace"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """What the page has written: its files by the names in their first lines."""
+    for name, text in re.findall(r"^```(?:python|toml)\n# (\S+)\n(.*?)^```", PAGE.read_text(), re.M | re.S):
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def typed() -> list[list[str]]:
+    (console,) = re.findall(r"^```console\n(.*?)^```", PAGE.read_text(), re.M | re.S)
+    return [shlex.split(line.removeprefix("$ ")) for line in console.splitlines()]
+
+
+def headrace(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([HEADRACE, *words], cwd=folder, capture_output=True, text=True, timeout=110)
+
+
+def refused(folder: Path, *words: str) -> str:
+    """The one line with which a training does not begin."""
+    done = headrace(folder, "train", "own.toml", *words)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert not (folder / "runs").exists()
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+def test_what_the_page_says_is_done_as_it_stands(folder: Path) -> None:
+    assert {path.name for path in folder.iterdir()} == {"my_env.py", "reinforce.py", "own.toml"}
+    train, evaluate, resume = (words[1:] for words in typed())
+    done = headrace(folder, *train)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Reinforce on my_env:Catch" in done.stdout
+    done = headrace(folder, *evaluate)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["mean"] > 0.8, "of 1: it learned, and what is told is the environment's return, not the wrapper's half"
+    done = headrace(folder, *resume)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((folder / "caught" / "result.json").read_text())["env_steps"] >= 90_000
+
+
+@pytest.mark.parametrize(
+    ("file", "instead_of", "there_is", "says"),
+    [
+        ("reinforce.py", "class Reinforce(Stateful)", "class Reinforce", r"reinforce\.py, line \d+: no state\(\);"),
+        ("reinforce.py", "def schema", "def shema", r"reinforce\.py: no schema\(\); an algorithm has Config, schema"),
+        (
+            "reinforce.py",
+            "import numpy",
+            "import nunpy",
+            r"reinforce cannot be imported .*'nunpy' \(reinforce\.py",
+        ),
+        ("reinforce.py", "class Reinforce(", "class Other(", r"reinforce\.py has no 'Reinforce'"),
+        (
+            "reinforce.py",
+            "def experience",
+            "def experiences",
+            r"reinforce\.py, line \d+: Config must be a ",
+        ),
+        ("my_env.py", "class Catch", "class Caught", r"task\.env 'my_env:Catch': .*my_env has nothing of"),
+        ("my_env.py", "size: int = 6", "sides: int = 6", r"task\.env 'my_env:Catch' .* cannot be made: TypeError"),
+        ("my_env.py", "class Catch(gymnasium.Env)", "class Catch", r"my_env:Catch' returned Catch, no gymnasium\.Env"),
+        (
+            "my_env.py",
+            "factor: float",
+            "times: float",
+            r"task\.wrappers\[0\] 'my_env:Scaled' with .* wraps nothing",
+        ),
+        (
+            "own.toml",
+            "my_env:Scaled",
+            "NormalizeReward",
+            r"task\.wrappers\[0\] 'NormalizeReward' keeps running",
+        ),
+        ("own.toml", "my_env:Scaled", "Scald", r"task\.wrappers\[0\] 'Scald': gymnasium\.wrappers has none"),
+        ("own.toml", "hidden = 32", "clip = 0.2", r"unknown key algorithm\.clip; known: fragments, gamma, hidden, "),
+    ],
+)
+def test_what_is_wrong_in_ones_own_is_one_line(
+    folder: Path, file: str, instead_of: str, there_is: str, says: str
+) -> None:
+    text = (folder / file).read_text()
+    assert instead_of in text
+    (folder / file).write_text(text.replace(instead_of, there_is))
+    assert re.search(says, refused(folder))
+
+
+def test_an_installed_package_offers_its_algorithm_by_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    about = folder / "own-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: own\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[headrace.algorithms]\nreinforce = reinforce:Reinforce\n")
+    says = "algorithm.name 'reinforce' is unknown; known: dqn, grpo, ppo"
+    assert says in refused(folder, "--set", "algorithm.name=reinforce"), "its folder is not on the path yet"
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    named = ["--set", "algorithm.name=reinforce", "--set", "run.total_steps=1024", "--run-dir", "r"]
+    done = headrace(folder, "train", "own.toml", *named)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert 'name = "reinforce"' in (folder / "r" / "config.toml").read_text()
+    assert "did you mean 'reinforce'" in refused(folder, "--set", "algorithm.name=reinforcd")

@@ -63,7 +63,7 @@ class Task(BaseModel):
     kwargs: dict[str, Any] = {}
     """Handed to the environment's constructor."""
     wrappers: tuple[str | dict[str, Any], ...] = ()
-    """Around each environment, the first one innermost: names of gymnasium.wrappers, your own as "package.module:Class",
+    """Around each environment, the first one innermost: names of gymnasium.wrappers, your own "package.module:Class",
     or tables of ``name`` and arguments. Returns that are shown and evaluated are those beneath them."""
     solved: float | None = None
     """The return at which the task counts as solved (default: what Gymnasium has registered for it, if anything)."""

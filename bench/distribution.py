@@ -3,7 +3,7 @@
     python bench/distribution.py lunarlander-ppo --name lunarlander-old-new --seeds 20 --first 1000 \\
         --side old OLD/.venv/bin/headrace --side new .venv/bin/headrace algorithm.minibatch=512
 
-Each seed runs on every side in turn, nothing else running. Snapshots are evaluated after the run by the rule of greedy.py;
+Each seed runs on every side in turn, nothing else running. Snapshots are evaluated after the run, by greedy.py;
 `last` is the newest checkpoint's evaluation over 100 greedy episodes.
 """
 

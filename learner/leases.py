@@ -61,6 +61,8 @@ class Leases:
         number, epoch = trajectory.lease, trajectory.learner_epoch
         if epoch > self._epoch:
             raise Rejected("range", f"of learner epoch {epoch}; this is epoch {self._epoch}")
+        if number < 0:
+            raise Rejected("range", f"lease {number}; they begin at 0")
         if number in self.spent:
             raise Rejected("duplicate", f"the fragment of lease {number} came before")
         holder = self._holders.get(number)

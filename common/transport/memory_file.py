@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import os
 import socket
-import stat
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,13 +67,13 @@ def _write(fd: int, parts: Sequence[Buffer]) -> None:
 
 
 def is_memory_file(fd: int) -> bool:
-    """Whether reading ``fd`` can wait for nobody. Sealing is asked for first: only memory files know it, and the kernel
-    answers by itself, where even a file's size may have to be fetched (FUSE, a network)."""
+    """Whether reading ``fd`` can wait for nobody. Only memory files know of seals, and the kernel answers by
+    itself, where even a file's size may have to be fetched (FUSE, a network)."""
     try:
         fcntl.fcntl(fd, fcntl.F_GET_SEALS)
-        return stat.S_ISREG(os.fstat(fd).st_mode)
     except OSError:
         return False
+    return True
 
 
 def read(fd: int, nbytes: int, cap_bytes: int, buffers: Buffers) -> memoryview:

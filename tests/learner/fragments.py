@@ -11,7 +11,7 @@ SCHEMA = ppo.schema(ppo.Config(), SPACES)
 
 def fragment(lease=0, *, actor=0, incarnation=1, seq=0, version=0, T=4, B=2, run="run", seed=None, **overrides):
     """A valid PPO fragment; ``overrides`` replace arrays."""
-    rng = np.random.default_rng(lease if seed is None else seed)
+    rng = np.random.default_rng(lease % 2**63 if seed is None else seed)
     ended = rng.random((T, B)) < 0.3
     terminated = ended & (rng.random((T, B)) < 0.5)
     arrays = {

@@ -13,7 +13,7 @@ from headrace.common.weights.base import LedgerState
 from headrace.learner.leases import LEAP, SETTLE_S, Leases
 from tests.learner.fragments import fragment
 
-EXTREMES = [2**31, 2**62, 2**63 - 1]
+EXTREMES = [-(2**63), -1, 2**31, 2**62, 2**63 - 1]
 
 
 class Clock:

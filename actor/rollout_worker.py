@@ -131,6 +131,8 @@ class RolloutWorker:
         self._metrics.inc("actor_episodes_total", len(trajectory.episodes))
         for episode in trajectory.episodes:
             self._metrics.observe("actor_episode_steps", episode.length)
+        for term, mean in self._rollout.envs.reward_terms().items():
+            self._metrics.set("actor_reward_mean", mean, term=term)
         self._metrics.set("actor_policy_version", self._version)
         return True
 

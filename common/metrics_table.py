@@ -47,6 +47,7 @@ TABLE: tuple[Metric, ...] = (
     Metric("actor_fragments_total", "counter", "Fragments handed to the carrier"),
     Metric("actor_phase_seconds_total", "counter", "Time spent, by phase", ("phase",), values=ACTOR_PHASES),
     Metric("actor_env_rebuilds_total", "counter", "Times a worker whose environment failed made all of them anew"),
+    Metric("actor_reward_mean", "gauge", "Reward a step in the last fragment, by term of its shaping", ("term",)),
     Metric("actor_policy_version", "gauge", "Version of the weights the actor acts with"),
     Metric("actor_episode_steps", "histogram", "Environment steps of finished episodes", (), STEPS),
     Metric("actor_lease_wait_seconds", "histogram", "Time a worker waited for a lease that came", (), LATENCY_S),

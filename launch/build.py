@@ -28,6 +28,7 @@ from headrace.launch.device import check_options, resolve
 from headrace.launch.socket_dir import socket_dir
 from headrace.tasks import make_batch
 from headrace.tasks.gymnasium_batch import GymnasiumBatch
+from headrace.tasks.shaping import check_gamma
 
 #: Asks for a place of this machine's own choice.
 _ANY_LOCAL = ("local://", "local:")
@@ -103,6 +104,7 @@ class Blueprint:
         if self.config.transport.url not in _ANY_LOCAL:
             check_url(self.config.transport.url)
         check_options(self.config.learner)
+        check_gamma(self.config.task.wrappers, getattr(self.algorithm_config, "gamma", None))
         self.check_collecting()
 
     def check_collecting(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -64,5 +64,8 @@ class EnvBatch(Protocol):
 
     def step(self, action: Array) -> StepResult:
         """Take ``action`` ([B] int64, or [B, action_dim] float32 in [-1, 1])."""
+
+    def reward_terms(self) -> Mapping[str, float]:
+        """Reward a step since the last call, by term; empty where rewards are not shaped (shaping.py)."""
 
     def close(self) -> None: ...

@@ -6,7 +6,7 @@ of the next episode. Such steps are marked invalid, so that nobody trains on the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,9 @@ class EnvPoolBatch:
         self._resetting = terminated | truncated
         final = obs[self._resetting] if self._resetting.any() else None
         return StepResult(obs, reward.astype(np.float32), terminated, truncated, final, valid)
+
+    def reward_terms(self) -> Mapping[str, float]:
+        return {}
 
     def close(self) -> None:
         self.env.close()

@@ -6,7 +6,8 @@ no copies of observations nobody keeps, no info dictionaries merged. Many cores 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -18,6 +19,7 @@ from headrace.common.own_code import cause
 from headrace.common.types import Array
 from headrace.tasks.base import Call, Own, StepResult
 from headrace.tasks.gymnasium_env import make_env, spaces_of
+from headrace.tasks.shaping import shaped
 from headrace.tasks.wrappers import Wrapping, own_returns
 
 
@@ -58,6 +60,7 @@ class GymnasiumBatch:
     def _take(self, envs: list[gymnasium.Env[Any, Any]], env_id: str) -> None:
         self.env_id, self.envs, self.spaces, self.call = env_id, envs, spaces_of(envs[0], env_id), Call()
         self._called = _Called(env_id, self.call)
+        self._shaped = [shaping for env in envs if (shaping := shaped(env)) is not None]
         self._owns = [own for env in envs if (own := own_returns(env)) is not None]
         self._dtype = np.dtype(self.spaces.obs_dtype)  # the one seen last that was fit
         action = self.envs[0].action_space
@@ -126,6 +129,15 @@ class GymnasiumBatch:
             self.call.index = column
             shown = self._fit(self.envs[column].reset()[0])
         return None if self._owns[column].take_reset() else shown
+
+    def reward_terms(self) -> Mapping[str, float]:
+        sums: Counter[str] = Counter()
+        steps = 0
+        for shaping in self._shaped:
+            terms, taken = shaping.take_terms()
+            sums.update(terms)
+            steps += taken
+        return {name: total / steps for name, total in sums.items()} if steps else {}
 
     def close(self) -> None:
         with self._called:

@@ -84,3 +84,10 @@ def test_commands_are_found():
 def test_a_wrong_command_is_noticed(line):
     with pytest.raises((AssertionError, SystemExit, UsageError)):
         check(line.split())
+
+
+def test_exactness_is_not_promised_together_with_kills():
+    """The state of its environments dies with an actor: both pages that promise either say so beside it."""
+    for page, says in (("README.md", "Exact to the bit is a run in which nothing dies"),
+                       ("docs/architecture.md", '"Bit for bit" holds for a run in which nothing dies')):  # fmt: skip
+        assert says in " ".join((ROOT / page).read_text().split())

@@ -16,14 +16,23 @@ from typing import Any
 from headrace.common.errors import UsageError
 
 _CAUSE_CHARS = 300
+
+
+def _begun_in() -> str:
+    try:
+        return str(Path.cwd())
+    except OSError:  # the folder was removed meanwhile
+        return ""
+
+
 #: Where the process began: an environment may change the working directory later.
-_HERE = str(Path.cwd())
+_HERE = _begun_in()
 
 
 def load_module(name: str, setting: str) -> ModuleType:
     """The module ``name`` (dotted), from what is installed, PYTHONPATH, or the folder that the process began in. Raises
     :class:`UsageError` in one line that names ``setting`` when it cannot be imported, whatever it raised."""
-    if _HERE not in sys.path:
+    if _HERE and _HERE not in sys.path:
         sys.path.append(_HERE)  # last: a file of the user's must not stand in for one of Python's
     try:
         return import_module(name)

@@ -207,7 +207,7 @@ class LocalSource(WithoutLog):
         except Rejected as e:
             self._metrics.inc("learner_rejected_total", reason=e.reason)
             self._undecodable.add(e.reason)
-            self._dead_letters.keep(e.reason, str(e), data or beginning(fd, _LETTER_BYTES), nbytes)
+            self._dead_letters.keep(e.reason, str(e), data or beginning(fd, min(nbytes, _LETTER_BYTES)), nbytes)
             return None
 
     def _queued(self, received: Received) -> bool:

@@ -131,6 +131,16 @@ def test_only_memory_files_are_read(place: Place, make: Callable[[bytes], int]) 
     assert "no memory file" in line
 
 
+def test_an_empty_record_is_kept_empty(place: Place) -> None:
+    """Files are used again: behind what was announced lies what another record has left."""
+    source, sink = place.source(), place.sink()
+    for record in (b"junk" * 100, b""):
+        sink.put_frame([record], timeout_s=5)
+        sink.flush(timeout_s=5)
+    assert source.get(timeout_s=0.1) is None
+    assert [(place.folder / "dead" / f"malformed-{n}.bin").read_bytes() for n in range(2)] == [b"junk" * 100, b""]
+
+
 def test_what_is_too_large_is_kept_cut(place: Place) -> None:
     place.source()
     with peer(place) as bad:

@@ -80,8 +80,9 @@ def test_watch(node: Node, run: Deployed, commands: dict[str, list[str]]) -> Non
     assert all(json.loads(line)["role"] for line in node.run(logs).splitlines())
     with node.meanwhile(forward.removesuffix("&")):
         node.wait(lambda: node.holds("curl -s http://127.0.0.1:9090/-/ready"), "the forwarded port", 30)
+        # Prometheus looks at each pod in its turn: one that has just come up it has not seen yet.
+        node.wait(lambda: node.run(status).count("actor-") == 4, "4 actors in the status", 60)
         said = node.run(status)
-    assert said.count("actor-") == 4
     assert {f"{role}-0" for role in ROLES} <= set(said.split())
     assert "up to 16 workers can be busy" in run.kubectl("logs statefulset/learner")
 

@@ -57,7 +57,7 @@ def progress(message: pb.Progress) -> Progress:
 
 def ledger_state(message: pb.LedgerState) -> LedgerState:
     out = tuple((lease.number, lease.actor_id, lease.incarnation) for lease in message.out)
-    return LedgerState(message.next_lease, message.begun, message.admit_until, out)
+    return LedgerState(message.next_lease, message.begun, message.limit, out, message.workers)
 
 
 def state(current: Version[Any] | None, ledger: LedgerState) -> bytes:
@@ -66,7 +66,8 @@ def state(current: Version[Any] | None, ledger: LedgerState) -> bytes:
     told = pb.LedgerState(
         next_lease=ledger.next_lease,
         begun=ledger.begun,
-        admit_until=ledger.admit_until,
+        limit=ledger.limit,
         out=[pb.Lease(number=n, actor_id=a, incarnation=i) for n, a, i in ledger.out],
+        workers=ledger.workers,
     )
     return pb.ServerState(learner_epoch=epoch, version=number, ledger=told).SerializeToString()

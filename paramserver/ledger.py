@@ -108,7 +108,9 @@ class Ledger:
         out = sorted(self.out, key=lambda lease: lease.number)
         news = [x for x in out if x.number >= heard_lease or self._unheard.covers(x.number)]
         told = ((x.number, x.worker.actor_id, x.worker.incarnation) for x in news)
-        return LedgerState(self.next_lease, self.begun, self.admit_until, tuple(told))
+        known = self.begun - self._unheard.held_back
+        workers = max(self.workers.alive, self._unheard.workers)
+        return LedgerState(self.next_lease, known, self._limit, tuple(told), workers)
 
     # --- the actors' side ------------------------------------------------------------------------------------------
 
@@ -144,6 +146,7 @@ class Ledger:
         """
         worker, former = self.workers.meet(actor_id, incarnation, now_s, peer)
         self._replace(former)
+        self._unheard.called(actor_id)
         held = self._held_by(worker)
         if held is not None and held.number not in received:
             self.out.hold_anew(held, self.admit_until)
@@ -193,8 +196,8 @@ class Ledger:
     @property
     def _limit(self) -> int:
         """admit_until, or what it was when the oldest fragment in the making that others wait for was begun."""
-        bound = self.out.bound
-        return self.admit_until if bound is None else min(self.admit_until, bound)
+        bounds = (self.admit_until, self.out.bound, self._unheard.bound)
+        return min(bound for bound in bounds if bound is not None)
 
     def _choose(self, worker: Worker, received: Sequence[int], now_s: float) -> int | None:
         if not self.room:
@@ -252,12 +255,12 @@ class Ledger:
             self._give_up(oldest)
 
     def _succeed(self, known: LedgerState, progress: Progress, skipped: range, now_s: float) -> None:
-        self._unheard = Unheard(max(0, known.admit_until - known.begun), skipped, now_s + self._settle_s)
+        self._unheard = Unheard(known, progress.admit_until, skipped, now_s + self._settle_s)
         self.workers.join_from(now_s + self._settle_s)
         spent = LeaseSet(progress.spent)
         for number, actor_id, incarnation in known.out:
             if number not in spent:
                 worker = self.workers.recall(actor_id, incarnation, now_s)
                 worker.lease, lease = number, self._lease(number, worker, now_s)
-                lease.limit = known.admit_until
+                lease.limit = known.limit
                 self.out.hold(lease)

@@ -1,18 +1,46 @@
 """Leases that a former parameter server may have handed out after the learner last heard of it. Pure.
 
-Nobody knows which, only how many there can be and which numbers they can have. Until ``until_s`` all of them count as
-begun; a worker that names one is believed, as often as there can be any.
+Nobody knows which, only how many there can be, which numbers they can have, and how many workers can hold one. Until
+each of those has called, or ``until_s``, there may be such fragments in the making: all there can be count as begun,
+and nothing is begun beyond what their own server let begin. A worker that names one is believed, as often as there can
+be any.
 """
 
 from __future__ import annotations
 
+from headrace.common.weights.base import LedgerState
+
 
 class Unheard:
-    """``held_back``: how many count as begun though nobody named them yet."""
+    """``known``: how the former server stood when it was last heard; ``told_until``: admit_until, as it may have been
+    told since. ``held_back``: how many leases count as begun though nobody named them yet."""
 
-    def __init__(self, most: int = 0, numbers: range = range(0), until_s: float = 0.0) -> None:
-        self.held_back = self._left = most
+    def __init__(
+        self, known: LedgerState | None = None, told_until: int = 0, numbers: range = range(0), until_s: float = 0.0
+    ) -> None:
+        known = known or LedgerState()
+        self.held_back = max(0, known.limit - known.begun)
+        self._left = max(0, told_until - known.begun)
+        self._limit, self._workers, self._silent = known.limit, known.workers, known.workers
+        self._called: set[int] = set()
         self._numbers, self._until_s = numbers, until_s
+
+    @property
+    def workers(self) -> int:
+        """How many there are, if some of them did not call yet."""
+        return self._workers if self._silent else 0
+
+    @property
+    def bound(self) -> int | None:
+        """As of a fragment in the making that others wait for."""
+        return self._limit if self._left and self._silent else None
+
+    def called(self, actor_id: int) -> None:
+        """A worker asks for a lease, so nothing of it is in the making, and what it put it names."""
+        if self._silent and actor_id not in self._called:
+            self._called.add(actor_id)
+            self._silent -= 1
+            self.held_back *= self._silent > 0
 
     def turns_up(self, number: int) -> bool:
         """A worker names a number as its own: whether it can be. From now on it counts by itself."""
@@ -27,6 +55,7 @@ class Unheard:
 
     def settle(self, now_s: float) -> int:
         """How many are given up now: their workers would have called by now."""
-        given_up = self.held_back if now_s >= self._until_s else 0
-        self.held_back -= given_up
+        if now_s < self._until_s:
+            return 0
+        given_up, self.held_back, self._silent = self.held_back, 0, 0
         return given_up

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from headrace.common.errors import Fenced, HeadraceError, UsageError
 
@@ -50,6 +51,12 @@ class Workers:
 
     def __len__(self) -> int:
         return len(self._known)
+
+    @property
+    def alive(self) -> int:
+        """How many were heard of about when the last one was."""
+        newest_s = next(reversed(self._known.values())).heard_s if self._known else 0.0
+        return sum(1 for _ in takewhile(lambda w: not self.is_lost(w, newest_s), reversed(self._known.values())))
 
     def meet(self, actor_id: int, incarnation: int, now_s: float, peer: str) -> tuple[Worker, Worker | None]:
         """The worker that calls, and the life it replaces, if this is the first call of a new one.

@@ -43,13 +43,16 @@ class Progress:
 class LedgerState:
     """Where the pacing ledger (paramserver/ledger.py) stands; what a learner knows of it when a server is started anew.
 
-    ``out``: the leases whose fragments did not come yet, by number, each with its actor_id and incarnation.
+    ``begun``: of the leases known to be handed out. ``limit``: up to where they may be, those of fragments in the
+    making considered. ``workers``: how many are alive (0: not known). ``out``: the leases whose fragments did not come
+    yet, by number, each with its actor_id and incarnation.
     """
 
     next_lease: int = 0
     begun: int = 0
-    admit_until: int = 0
+    limit: int = 0
     out: tuple[tuple[int, int, int], ...] = ()
+    workers: int = 0
 
 
 class Publisher(Protocol):

@@ -29,16 +29,16 @@ class KnownLedger:
         self._out |= {lease.number: lease for lease in state.out}
         self._drop_spent(progress)
         out = tuple((lease.number, lease.actor_id, lease.incarnation) for lease in state.out)
-        return LedgerState(state.next_lease, state.begun, state.admit_until, out)
+        return LedgerState(state.next_lease, state.begun, state.limit, out, state.workers)
 
     def to_wire(self, progress: Progress) -> pb.LedgerState | None:
         """All that was heard, for a server that holds nothing; None before the first answer."""
         if self._state is None:
             return None
         self._drop_spent(progress)
-        told = pb.LedgerState(
-            next_lease=self._state.next_lease, begun=self._state.begun, admit_until=self._state.admit_until
-        )
+        told = pb.LedgerState()
+        told.CopyFrom(self._state)
+        del told.out[:]
         told.out.extend(self._out.values())
         return told
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&headrace/common/wire/paramserver.proto\x12\x0bheadrace.v1\"h\n\x07\x43ontent\x12\x15\n\rlearner_epoch\x18\x01 \x01(\x03\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x04\x12\x10\n\x08n_chunks\x18\x04 \x01(\r\x12\x0e\n\x06\x64igest\x18\x05 \x01(\x0c\"&\n\x08LeaseRun\x12\r\n\x05\x66irst\x18\x01 \x01(\x03\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x03\"\xa6\x01\n\x08Progress\x12\x13\n\x0b\x61\x64mit_until\x18\x01 \x01(\x03\x12\x12\n\nnext_lease\x18\x02 \x01(\x03\x12\x0f\n\x07\x62\x61\x63klog\x18\x04 \x01(\x03\x12\x10\n\x08\x63omplete\x18\x05 \x01(\x08\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x06 \x01(\x03\x12$\n\x05spent\x18\x07 \x03(\x0b\x32\x15.headrace.v1.LeaseRun\x12\x10\n\x08\x66inished\x18\x08 \x01(\x08J\x04\x08\x03\x10\x04\"f\n\x0bLedgerState\x12\x12\n\nnext_lease\x18\x01 \x01(\x03\x12\r\n\x05\x62\x65gun\x18\x02 \x01(\x03\x12\x13\n\x0b\x61\x64mit_until\x18\x03 \x01(\x03\x12\x1f\n\x03out\x18\x04 \x03(\x0b\x32\x12.headrace.v1.Lease\">\n\x05Lease\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x10\n\x08\x61\x63tor_id\x18\x02 \x01(\x03\x12\x13\n\x0bincarnation\x18\x03 \x01(\x03\"\xbe\x01\n\rPublishHeader\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06writer\x18\x02 \x01(\x03\x12%\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x14.headrace.v1.Content\x12\'\n\x08progress\x18\x04 \x01(\x0b\x32\x15.headrace.v1.Progress\x12(\n\x06ledger\x18\x05 \x01(\x0b\x32\x18.headrace.v1.LedgerState\x12\x13\n\x0bheard_lease\x18\x06 \x01(\x03\"V\n\x0cPublishPiece\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1a.headrace.v1.PublishHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x07\n\x05piece\"\x83\x01\n\x0c\x41\x64mitRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06writer\x18\x02 \x01(\x03\x12\x15\n\rlearner_epoch\x18\x03 \x01(\x03\x12\'\n\x08progress\x18\x04 \x01(\x0b\x32\x15.headrace.v1.Progress\x12\x13\n\x0bheard_lease\x18\x05 \x01(\x03\"_\n\x0bServerState\x12\x15\n\rlearner_epoch\x18\x01 \x01(\x03\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12(\n\x06ledger\x18\x03 \x01(\x0b\x32\x18.headrace.v1.LedgerState\"C\n\x0bJoinRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x03\x12\x0f\n\x07workers\x18\x03 \x01(\r\"C\n\tJoinReply\x12\x10\n\x08\x61\x63tor_id\x18\x01 \x03(\x03\x12\x12\n\nof_workers\x18\x02 \x01(\r\x12\x10\n\x08\x66inished\x18\x03 \x01(\x08\"l\n\x10HeartbeatRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63tor_id\x18\x02 \x01(\x03\x12\x13\n\x0bincarnation\x18\x03 \x01(\x03\x12\x10\n\x08received\x18\x04 \x03(\x03\x12\x0f\n\x07leaving\x18\x05 \x01(\x08\"\x10\n\x0eHeartbeatReply\"\x94\x01\n\x0bNextRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63tor_id\x18\x02 \x01(\x03\x12\x13\n\x0bincarnation\x18\x03 \x01(\x03\x12\x10\n\x08received\x18\x04 \x03(\x03\x12\x12\n\nhave_epoch\x18\x05 \x01(\x03\x12\x14\n\x0chave_version\x18\x06 \x01(\x03\x12\x12\n\ntimeout_ms\x18\x07 \x01(\r\"L\n\x10SubscribeRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x12\n\nhave_epoch\x18\x02 \x01(\x03\x12\x14\n\x0chave_version\x18\x03 \x01(\x03\"x\n\x06Header\x12\x0f\n\x07granted\x18\x01 \x01(\x08\x12\r\n\x05lease\x18\x02 \x01(\x03\x12\x15\n\rlearner_epoch\x18\x03 \x01(\x03\x12%\n\x07\x63ontent\x18\x04 \x01(\x0b\x32\x14.headrace.v1.Content\x12\x10\n\x08\x66inished\x18\x05 \x01(\x08\"H\n\x05Piece\x12%\n\x06header\x18\x01 \x01(\x0b\x32\x13.headrace.v1.HeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x07\n\x05piece2\x8a\x03\n\x0bParamServer\x12@\n\x07Publish\x12\x19.headrace.v1.PublishPiece\x1a\x18.headrace.v1.ServerState(\x01\x12<\n\x05\x41\x64mit\x12\x19.headrace.v1.AdmitRequest\x1a\x18.headrace.v1.ServerState\x12\x38\n\x04Join\x12\x18.headrace.v1.JoinRequest\x1a\x16.headrace.v1.JoinReply\x12\x36\n\x04Next\x12\x18.headrace.v1.NextRequest\x1a\x12.headrace.v1.Piece0\x01\x12G\n\tHeartbeat\x12\x1d.headrace.v1.HeartbeatRequest\x1a\x1b.headrace.v1.HeartbeatReply\x12@\n\tSubscribe\x12\x1d.headrace.v1.SubscribeRequest\x1a\x12.headrace.v1.Piece0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&headrace/common/wire/paramserver.proto\x12\x0bheadrace.v1\"h\n\x07\x43ontent\x12\x15\n\rlearner_epoch\x18\x01 \x01(\x03\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x04\x12\x10\n\x08n_chunks\x18\x04 \x01(\r\x12\x0e\n\x06\x64igest\x18\x05 \x01(\x0c\"&\n\x08LeaseRun\x12\r\n\x05\x66irst\x18\x01 \x01(\x03\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x03\"\xa6\x01\n\x08Progress\x12\x13\n\x0b\x61\x64mit_until\x18\x01 \x01(\x03\x12\x12\n\nnext_lease\x18\x02 \x01(\x03\x12\x0f\n\x07\x62\x61\x63klog\x18\x04 \x01(\x03\x12\x10\n\x08\x63omplete\x18\x05 \x01(\x08\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x06 \x01(\x03\x12$\n\x05spent\x18\x07 \x03(\x0b\x32\x15.headrace.v1.LeaseRun\x12\x10\n\x08\x66inished\x18\x08 \x01(\x08J\x04\x08\x03\x10\x04\"q\n\x0bLedgerState\x12\x12\n\nnext_lease\x18\x01 \x01(\x03\x12\r\n\x05\x62\x65gun\x18\x02 \x01(\x03\x12\r\n\x05limit\x18\x03 \x01(\x03\x12\x1f\n\x03out\x18\x04 \x03(\x0b\x32\x12.headrace.v1.Lease\x12\x0f\n\x07workers\x18\x05 \x01(\x03\">\n\x05Lease\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x10\n\x08\x61\x63tor_id\x18\x02 \x01(\x03\x12\x13\n\x0bincarnation\x18\x03 \x01(\x03\"\xbe\x01\n\rPublishHeader\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06writer\x18\x02 \x01(\x03\x12%\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x14.headrace.v1.Content\x12\'\n\x08progress\x18\x04 \x01(\x0b\x32\x15.headrace.v1.Progress\x12(\n\x06ledger\x18\x05 \x01(\x0b\x32\x18.headrace.v1.LedgerState\x12\x13\n\x0bheard_lease\x18\x06 \x01(\x03\"V\n\x0cPublishPiece\x12,\n\x06header\x18\x01 \x01(\x0b\x32\x1a.headrace.v1.PublishHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x07\n\x05piece\"\x83\x01\n\x0c\x41\x64mitRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06writer\x18\x02 \x01(\x03\x12\x15\n\rlearner_epoch\x18\x03 \x01(\x03\x12\'\n\x08progress\x18\x04 \x01(\x0b\x32\x15.headrace.v1.Progress\x12\x13\n\x0bheard_lease\x18\x05 \x01(\x03\"_\n\x0bServerState\x12\x15\n\rlearner_epoch\x18\x01 \x01(\x03\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12(\n\x06ledger\x18\x03 \x01(\x0b\x32\x18.headrace.v1.LedgerState\"C\n\x0bJoinRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x03\x12\x0f\n\x07workers\x18\x03 \x01(\r\"C\n\tJoinReply\x12\x10\n\x08\x61\x63tor_id\x18\x01 \x03(\x03\x12\x12\n\nof_workers\x18\x02 \x01(\r\x12\x10\n\x08\x66inished\x18\x03 \x01(\x08\"l\n\x10HeartbeatRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63tor_id\x18\x02 \x01(\x03\x12\x13\n\x0bincarnation\x18\x03 \x01(\x03\x12\x10\n\x08received\x18\x04 \x03(\x03\x12\x0f\n\x07leaving\x18\x05 \x01(\x08\"\x10\n\x0eHeartbeatReply\"\x94\x01\n\x0bNextRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63tor_id\x18\x02 \x01(\x03\x12\x13\n\x0bincarnation\x18\x03 \x01(\x03\x12\x10\n\x08received\x18\x04 \x03(\x03\x12\x12\n\nhave_epoch\x18\x05 \x01(\x03\x12\x14\n\x0chave_version\x18\x06 \x01(\x03\x12\x12\n\ntimeout_ms\x18\x07 \x01(\r\"L\n\x10SubscribeRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x12\n\nhave_epoch\x18\x02 \x01(\x03\x12\x14\n\x0chave_version\x18\x03 \x01(\x03\"x\n\x06Header\x12\x0f\n\x07granted\x18\x01 \x01(\x08\x12\r\n\x05lease\x18\x02 \x01(\x03\x12\x15\n\rlearner_epoch\x18\x03 \x01(\x03\x12%\n\x07\x63ontent\x18\x04 \x01(\x0b\x32\x14.headrace.v1.Content\x12\x10\n\x08\x66inished\x18\x05 \x01(\x08\"H\n\x05Piece\x12%\n\x06header\x18\x01 \x01(\x0b\x32\x13.headrace.v1.HeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x07\n\x05piece2\x8a\x03\n\x0bParamServer\x12@\n\x07Publish\x12\x19.headrace.v1.PublishPiece\x1a\x18.headrace.v1.ServerState(\x01\x12<\n\x05\x41\x64mit\x12\x19.headrace.v1.AdmitRequest\x1a\x18.headrace.v1.ServerState\x12\x38\n\x04Join\x12\x18.headrace.v1.JoinRequest\x1a\x16.headrace.v1.JoinReply\x12\x36\n\x04Next\x12\x18.headrace.v1.NextRequest\x1a\x12.headrace.v1.Piece0\x01\x12G\n\tHeartbeat\x12\x1d.headrace.v1.HeartbeatRequest\x1a\x1b.headrace.v1.HeartbeatReply\x12@\n\tSubscribe\x12\x1d.headrace.v1.SubscribeRequest\x1a\x12.headrace.v1.Piece0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,33 +38,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROGRESS']._serialized_start=202
   _globals['_PROGRESS']._serialized_end=368
   _globals['_LEDGERSTATE']._serialized_start=370
-  _globals['_LEDGERSTATE']._serialized_end=472
-  _globals['_LEASE']._serialized_start=474
-  _globals['_LEASE']._serialized_end=536
-  _globals['_PUBLISHHEADER']._serialized_start=539
-  _globals['_PUBLISHHEADER']._serialized_end=729
-  _globals['_PUBLISHPIECE']._serialized_start=731
-  _globals['_PUBLISHPIECE']._serialized_end=817
-  _globals['_ADMITREQUEST']._serialized_start=820
-  _globals['_ADMITREQUEST']._serialized_end=951
-  _globals['_SERVERSTATE']._serialized_start=953
-  _globals['_SERVERSTATE']._serialized_end=1048
-  _globals['_JOINREQUEST']._serialized_start=1050
-  _globals['_JOINREQUEST']._serialized_end=1117
-  _globals['_JOINREPLY']._serialized_start=1119
-  _globals['_JOINREPLY']._serialized_end=1186
-  _globals['_HEARTBEATREQUEST']._serialized_start=1188
-  _globals['_HEARTBEATREQUEST']._serialized_end=1296
-  _globals['_HEARTBEATREPLY']._serialized_start=1298
-  _globals['_HEARTBEATREPLY']._serialized_end=1314
-  _globals['_NEXTREQUEST']._serialized_start=1317
-  _globals['_NEXTREQUEST']._serialized_end=1465
-  _globals['_SUBSCRIBEREQUEST']._serialized_start=1467
-  _globals['_SUBSCRIBEREQUEST']._serialized_end=1543
-  _globals['_HEADER']._serialized_start=1545
-  _globals['_HEADER']._serialized_end=1665
-  _globals['_PIECE']._serialized_start=1667
-  _globals['_PIECE']._serialized_end=1739
-  _globals['_PARAMSERVER']._serialized_start=1742
-  _globals['_PARAMSERVER']._serialized_end=2136
+  _globals['_LEDGERSTATE']._serialized_end=483
+  _globals['_LEASE']._serialized_start=485
+  _globals['_LEASE']._serialized_end=547
+  _globals['_PUBLISHHEADER']._serialized_start=550
+  _globals['_PUBLISHHEADER']._serialized_end=740
+  _globals['_PUBLISHPIECE']._serialized_start=742
+  _globals['_PUBLISHPIECE']._serialized_end=828
+  _globals['_ADMITREQUEST']._serialized_start=831
+  _globals['_ADMITREQUEST']._serialized_end=962
+  _globals['_SERVERSTATE']._serialized_start=964
+  _globals['_SERVERSTATE']._serialized_end=1059
+  _globals['_JOINREQUEST']._serialized_start=1061
+  _globals['_JOINREQUEST']._serialized_end=1128
+  _globals['_JOINREPLY']._serialized_start=1130
+  _globals['_JOINREPLY']._serialized_end=1197
+  _globals['_HEARTBEATREQUEST']._serialized_start=1199
+  _globals['_HEARTBEATREQUEST']._serialized_end=1307
+  _globals['_HEARTBEATREPLY']._serialized_start=1309
+  _globals['_HEARTBEATREPLY']._serialized_end=1325
+  _globals['_NEXTREQUEST']._serialized_start=1328
+  _globals['_NEXTREQUEST']._serialized_end=1476
+  _globals['_SUBSCRIBEREQUEST']._serialized_start=1478
+  _globals['_SUBSCRIBEREQUEST']._serialized_end=1554
+  _globals['_HEADER']._serialized_start=1556
+  _globals['_HEADER']._serialized_end=1676
+  _globals['_PIECE']._serialized_start=1678
+  _globals['_PIECE']._serialized_end=1750
+  _globals['_PARAMSERVER']._serialized_start=1753
+  _globals['_PARAMSERVER']._serialized_end=2147
 # @@protoc_insertion_point(module_scope)

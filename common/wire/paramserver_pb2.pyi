@@ -153,14 +153,17 @@ class LedgerState(_message.Message):
 
     NEXT_LEASE_FIELD_NUMBER: _builtins.int
     BEGUN_FIELD_NUMBER: _builtins.int
-    ADMIT_UNTIL_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
     OUT_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
     next_lease: _builtins.int
     """The next lease number."""
     begun: _builtins.int
     """Leases handed out, less those whose actor is gone."""
-    admit_until: _builtins.int
-    """Up to where leases may be handed out."""
+    limit: _builtins.int
+    """Up to where leases may be handed out: admit_until, or less while a fragment begun before is in the making."""
+    workers: _builtins.int
+    """Workers that are alive: so many may hold leases that the learner did not hear of. 0: not known."""
     @_builtins.property
     def out(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lease]:
         """Leases handed out whose fragments did not come to the learner yet, by number. To the learner: those from
@@ -172,12 +175,13 @@ class LedgerState(_message.Message):
         *,
         next_lease: _builtins.int = ...,
         begun: _builtins.int = ...,
-        admit_until: _builtins.int = ...,
+        limit: _builtins.int = ...,
         out: _abc.Iterable[Global___Lease] | None = ...,
+        workers: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["admit_until", b"admit_until", "begun", b"begun", "next_lease", b"next_lease", "out", b"out"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begun", b"begun", "limit", b"limit", "next_lease", b"next_lease", "out", b"out", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -104,12 +104,17 @@ def topic_settings(server: str, topic: str) -> dict[str, str]:
 
 
 def alter_topic(server: str, topic: str, settings: dict[str, str]) -> None:
+    """Returns once the broker shows them: what has answered is the controller, and the broker follows."""
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
     for key, value in settings.items():
         resource.add_incremental_config(ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET))
     client = admin(server)
     for done in client.incremental_alter_configs([resource]).values():
         done.result(WAIT_S)
+    end = time.monotonic() + WAIT_S
+    while not settings.items() <= topic_settings(server, topic).items():
+        assert time.monotonic() < end, f"{topic} did not take {settings}"
+        time.sleep(0.02)
 
 
 def add_partitions(server: str, topic: str, total: int) -> None:

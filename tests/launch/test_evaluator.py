@@ -4,7 +4,7 @@ import json
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +21,18 @@ from headrace.paramserver.options import Options
 from headrace.paramserver.server import ParamServer
 
 
-def evaluator(folder: Path, before: Callable[[], None] | None = None) -> "subprocess.CompletedProcess[str]":
+def evaluator(folder: Path, file_bytes: int = -1) -> "subprocess.CompletedProcess[str]":
+    """``file_bytes``: how large a file of it may become. Set from here: with a ``preexec_fn`` Python forks, and what
+    gRPC does in a child of a process that serves ended one of some thousand of them (SIGABRT) before it began."""
     argv = ["evaluator", "--config", str(folder / "config.toml"), "--run-dir", str(folder), "--episodes", "3", "--once"]
     command = [sys.executable, "-m", "headrace.launch.cli", *argv]
-    return subprocess.run(command, check=False, timeout=60, preexec_fn=before, capture_output=True, text=True)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 @pytest.fixture
@@ -55,7 +63,7 @@ def test_it_plays_what_the_server_has_and_keeps_the_figures(tmp_path: Path) -> N
 @pytest.mark.usefixtures("published")
 def test_a_full_disk_costs_the_figures_and_nothing_else(tmp_path: Path) -> None:
     """The limit on a file's size is the disk."""
-    done = evaluator(tmp_path, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10)))
+    done = evaluator(tmp_path, file_bytes=10)
     assert done.returncode == 0, done.stderr
     assert "version 7: " in done.stdout
     assert "evaluations.jsonl: the last 1 were not written" in done.stderr

@@ -104,11 +104,15 @@ def test_a_fragment_that_takes_long_is_no_standing_still(run: Run) -> None:
 def test_who_stands_still_says_so(run: Run) -> None:
     for role in ("paramserver", "learner", "actor"):
         run.role(role)
-    assert well(run, "actor")
-    run.wait_until(lambda: not well(run, "actor"), "the actor is unwell")
+    run.wait_until(lambda: well(run, "actor"), "the actor is well")
+    run.wait_until(lambda: run.metrics("paramserver").get(("leases_issued_total",)), "the actor has a lease")
     address = str(url(run, "actor"))
-    said = headrace("health", address)
-    assert (said.returncode, said.stderr) == (1, f"{address}: not making progress\n")
+
+    def says_so() -> bool:
+        said = headrace("health", address)
+        return (said.returncode, said.stderr) == (1, f"{address}: not making progress\n")
+
+    run.wait_until(says_so, "the actor is unwell")
     run.wait_until(lambda: well(run, "learner"), "the learner, which waits for the actor, is well")
 
 

@@ -222,12 +222,12 @@ def test_where_learner_and_server_both_died_no_number_comes_twice() -> None:
 def test_numbers_nobody_can_have_received_change_nothing(number: int) -> None:
     for made, can_be in ((ledger(6), 0), (succeeded(LedgerState(2, 2, 6), Progress(6, 2)), 4)):
         made.expire(200.0)
-        before = made.state()
+        before, admit_until = made.state(), made.admit_until
         for life in range(20):
             made.begin(9, life, 200.0, received=[number, 3, 4, 5])
             made.beat(9, life, 200.0, received=[number], leaving=True)
         assert made.begun <= before.begun + can_be, "no more than a former server can have handed out"
-        assert (made.admit_until, made.next_lease) == (before.admit_until, before.next_lease + 20)
+        assert (made.admit_until, made.next_lease) == (admit_until, before.next_lease + 20)
 
 
 def test_of_what_a_former_server_may_have_given_no_more_is_believed_than_it_could() -> None:

@@ -135,7 +135,7 @@ class Pacing(RuleBasedStateMachine):
     @rule()
     def server_restarts(self) -> None:
         held = {number for number, *_ in self.known.out}
-        self.unheard += max(0, self.known.admit_until - self.known.begun)
+        self.unheard += max(0, self.known.limit - self.known.begun)
         self.overshoot += sum(life.holds is not None and life.holds not in held for life in self.lives.values())
         self.overshoot += len(self.in_flight - held)
         self.ledger = Ledger(lost_after_s=LOST_AFTER_S, delivery_s=DELIVERY_S, settle_s=SETTLE_S)

@@ -106,7 +106,7 @@ def test_actors_in_line_tell_a_new_server_what_they_have_put(rig: Rig) -> None:
         thread.start()
     wait_for(lambda: len(server._service._line) == 2)
     publisher = rig.publisher(server.address)
-    known = pb.LedgerState(admit_until=4)  # it heard of the former server before that gave its four leases
+    known = pb.LedgerState(limit=4)  # it heard of the former server before that gave its four leases
     publisher._ledger.hear(known, Progress(0))
     publisher.publish(weights(0), Progress(4))
     for thread in threads:

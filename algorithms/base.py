@@ -17,10 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 from annotated_types import Ge, Gt, Le
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from headrace.common.types import Array, Schema, Weights
 
@@ -30,6 +31,28 @@ Share = Annotated[float, Ge(0), Le(1)]
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
 Count = Annotated[int, Ge(1)]
+
+# --- what every algorithm with a network lets choose -----------------------------------------------------------------
+
+
+@pydantic_dataclass(frozen=True)
+class NetworkOptions:
+    """The part of a Config that says which network (networks.py)."""
+
+    network: str = "mlp"
+    """mlp, nature_cnn, impala_cnn, or package.module:Class, a torch.nn.Module that is made with the shape of an
+    observation (and ``network_kwargs``) and gives features, float [B, F], for observations [B, ...]."""
+    network_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments of a network of one's own."""
+    hidden: tuple[Count, ...] = (64, 64)
+    """Widths of the linear layers; after the convolutions where there are any."""
+    activation: Literal["tanh", "relu"] = "tanh"
+    """Of an MLP."""
+    layer_norm: bool = False
+    """Layer normalisation before each activation of an MLP (Ba et al. 2016)."""
+    normalise_obs: bool = True
+    """Shift and scale vectors by their running mean and deviation (they travel with the weights)."""
+
 
 # --- the kinds of experience ---------------------------------------------------------------------------------------
 

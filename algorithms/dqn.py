@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Annotated
 from annotated_types import Ge, Le
 from pydantic.dataclasses import dataclass
 
-from headrace.algorithms.acting import EpsilonGreedyPolicy, env_schema, require_vector_obs
-from headrace.algorithms.base import Batch, Count, NotNegative, Positive, Replay, Result, Share, State
+from headrace.algorithms.acting import EpsilonGreedyPolicy, acting_net, env_schema
+from headrace.algorithms.base import Batch, Count, NetworkOptions, NotNegative, Positive, Replay, Result, Share, State
 from headrace.algorithms.device import CPU, Device
 from headrace.algorithms.minibatches import linear
 from headrace.algorithms.saving import Stateful
@@ -38,7 +38,7 @@ _FIGURES = ("loss", "td_error", "q", "grad_norm")
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(NetworkOptions):
     """Hyper-parameters of DQN. The defaults learn CartPole."""
 
     fragments: Count = 1
@@ -79,10 +79,6 @@ class Config:
     """Importance exponent of prioritised replay at the start; rises to 1 over ``beta_steps``."""
     beta_steps: Count = 100_000
     """Inserted transitions after which the importance exponent is 1."""
-    hidden: tuple[Count, ...] = (64, 64)
-    """Widths of the tanh layers."""
-    normalise_obs: bool = True
-    """Shift and scale observations by their running mean and deviation (they travel with the weights)."""
 
     @property
     def experience(self) -> Replay:
@@ -105,12 +101,12 @@ class Config:
         return self.epsilon_start + (self.epsilon_end - self.epsilon_start) * done
 
 
-def widths(config: Config, spaces: Spaces) -> list[int]:
-    """Layers of the Q network. A dueling head has one more row: the value, before the advantages."""
-    features = require_vector_obs(spaces, "DQN")
+def outputs(config: Config, spaces: Spaces) -> int:
+    """Of the Q network. A dueling head has one more row: the value, before the advantages. Raises :class:`UsageError`
+    for actions DQN cannot serve."""
     if not spaces.discrete:
         raise UsageError("task.env: DQN needs a Discrete action space and this one is a Box; PPO takes both")
-    return [features, *config.hidden, spaces.n_actions + config.dueling]
+    return spaces.n_actions + config.dueling
 
 
 def schema(config: Config, spaces: Spaces) -> Schema:
@@ -120,7 +116,8 @@ def schema(config: Config, spaces: Spaces) -> Schema:
 
 def policy(config: Config, spaces: Spaces) -> EpsilonGreedyPolicy:
     """The acting half. Raises :class:`UsageError` for spaces DQN cannot serve."""
-    return EpsilonGreedyPolicy(widths(config, spaces), spaces.n_actions, config.dueling, config.epsilon_start)
+    net = acting_net("q", config, spaces, outputs(config, spaces))
+    return EpsilonGreedyPolicy(net, spaces.n_actions, config.dueling, config.epsilon_start)
 
 
 # --- the mathematics -----------------------------------------------------------------------------------------------
@@ -150,11 +147,13 @@ class DQN(Stateful):
 
         self.config, self.experience, self.schema = config, config.experience, schema(config, spaces)
         self.device = device
-        layers = widths(config, spaces)
-        self.q, self.target = (networks.MLP(layers, stream(seed, "init", "q")).to(device.name) for _ in range(2))
+        self.q, self.target = (
+            networks.make(config, spaces, outputs(config, spaces), stream(seed, "init", "q")).to(device.name)
+            for _ in range(2)
+        )
         self._online, self._target = optimise.Flat(self.q), optimise.Flat(self.target)
         self.adam = optimise.Adam(self._online)
-        self.obs_norm = normalise.ObsNorm(layers[0], config.normalise_obs).to(device.name)
+        self.obs_norm = normalise.ObsNorm(spaces, config.normalise_obs).to(device.name)
         self._loss, self._step = device.compiled(self._td_loss), device.recorded(self._gradient_step)
         self.progress(0.0)
 
@@ -165,15 +164,14 @@ class DQN(Stateful):
     def update(self, batch: Batch) -> Result:
         """One gradient step; with prioritised replay the priorities are |TD error| [M], else None."""
         obs, next_obs, *rest = (self.device.tensor(batch.arrays[name]) for name in _TRANSITION)
-        obs = obs.flatten(1)
         self.adam.advance(self._learning_rate)
-        figures, error = self._step(self.obs_norm(obs), self.obs_norm(next_obs.flatten(1)), *rest)
+        figures, error = self._step(self.obs_norm(obs), self.obs_norm(next_obs), *rest)
         self.obs_norm.update(obs)
         metrics = dict(zip(_FIGURES, figures.tolist(), strict=True)) | {"learning_rate": self._learning_rate}
         return Result(metrics, error.cpu().numpy() if self.config.priority_alpha > 0 else None)
 
     def weights(self) -> tuple[dict[str, Array], dict[str, float]]:
-        return self.q.tensors("q") | self.obs_norm.acting(), {"epsilon": self.config.epsilon(self.fraction)}
+        return self.q.acting("q") | self.obs_norm.acting(), {"epsilon": self.config.epsilon(self.fraction)}
 
     def restore(self, state: State) -> None:
         super().restore(state)
@@ -205,7 +203,7 @@ class DQN(Stateful):
         loss = (weight * torch.nn.functional.huber_loss(q, target, reduction="none")).mean()
         return loss, q.detach().mean(), (q.detach() - target).abs()
 
-    def _values(self, net: networks.MLP, x: torch.Tensor) -> torch.Tensor:
+    def _values(self, net: networks.Net, x: torch.Tensor) -> torch.Tensor:
         """Q of all actions [M, A]."""
         with self.device.autocast():
             out = net(x)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic.dataclasses import dataclass
 
-from headrace.algorithms.acting import CategoricalPolicy, GaussianPolicy, require_vector_obs
-from headrace.algorithms.base import Batch, Count, Groups, NotNegative, Policy, Positive, Result, Share
+from headrace.algorithms.acting import stochastic_policy
+from headrace.algorithms.base import Batch, Count, Groups, NetworkOptions, NotNegative, Policy, Positive, Result, Share
 from headrace.algorithms.device import CPU, Device
 from headrace.algorithms.minibatches import linear, shuffled
 from headrace.algorithms.ppo import clipped_surrogate
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(NetworkOptions):
     """Hyper-parameters of GRPO."""
 
     groups: Count = 4
@@ -56,10 +56,6 @@ class Config:
     """Versions between renewals of the reference by the present policy (0: the initial policy for good)."""
     max_grad_norm: Positive = 0.5
     """Gradients are scaled down to this norm."""
-    hidden: tuple[Count, ...] = (64, 64)
-    """Widths of the tanh layers."""
-    normalise_obs: bool = True
-    """Shift and scale observations by their running mean and deviation (they travel with the weights)."""
 
     @property
     def experience(self) -> Groups:
@@ -83,9 +79,8 @@ def schema(config: Config, spaces: Spaces) -> Schema:
 
 
 def policy(config: Config, spaces: Spaces) -> Policy:
-    """The acting half. Raises :class:`UsageError` for observations an MLP cannot take."""
-    require_vector_obs(spaces, "GRPO")
-    return CategoricalPolicy() if spaces.discrete else GaussianPolicy()
+    """The acting half."""
+    return stochastic_policy(config, spaces)
 
 
 # --- the mathematics -----------------------------------------------------------------------------------------------
@@ -122,13 +117,11 @@ class GRPO(Stateful):
 
         self.config, self.experience, self.schema = config, config.experience, schema(config, spaces)
         self.device = device
-        features = require_vector_obs(spaces, "GRPO")
         self.pi, self.reference = (
-            policy_nets.make(spaces, features, config.hidden, stream(seed, "init", "pi")).to(device.name)
-            for _ in range(2)
+            policy_nets.make(config, spaces, stream(seed, "init", "pi")).to(device.name) for _ in range(2)
         )
         self.adam = optimise.Adam(optimise.Flat(self.pi))
-        self.obs_norm = normalise.ObsNorm(features, config.normalise_obs).to(device.name)
+        self.obs_norm = normalise.ObsNorm(spaces, config.normalise_obs).to(device.name)
         self.rng = stream(seed, "minibatch")
         self.versions = 0
         self._learning_rate = config.learning_rate
@@ -142,7 +135,7 @@ class GRPO(Stateful):
         advantage, flat_groups = group_advantage(arrays["episode_return"], arrays["episode_group"])
         per_step = advantage[arrays["episode"]].astype(np.float32)
         chosen = np.flatnonzero(per_step)
-        obs = self.device.tensor(arrays["obs"]).flatten(1)
+        obs = self.device.tensor(arrays["obs"])
         metrics = self._epochs(obs, arrays, per_step, chosen) if len(chosen) else {}
         self.obs_norm.update(obs)
         self.versions += 1
@@ -187,7 +180,7 @@ class GRPO(Stateful):
         self, x: torch.Tensor, action: torch.Tensor, old_logp: torch.Tensor, advantage: torch.Tensor,
         reference_logp: torch.Tensor, report: bool,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:  # fmt: skip
-        """Eq. 3, negated; all [M], but for x [M, F] and action [M, ...]. With the figures where ``report``."""
+        """Eq. 3, negated; all [M], but for x [M, ...] and action [M, ...]. With the figures where ``report``."""
         config = self.config
         with self.device.autocast():
             pi = self.pi(x)

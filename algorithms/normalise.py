@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from headrace.algorithms.acting import OBS_CLIP
-from headrace.common.types import Array
+from headrace.common.types import Array, Spaces
 
 
 class RunningNorm(nn.Module):
@@ -49,17 +49,22 @@ class RunningNorm(nn.Module):
 
 
 class ObsNorm(RunningNorm):
-    """Of observations, as the actors do it (acting.py): cut off beyond OBS_CLIP. Off: it changes nothing."""
+    """Of observations, as the actors do it (acting.py): vectors become float32 [..., features], are shifted, scaled and
+    cut off beyond OBS_CLIP (or not, where that is switched off); images stay as they are."""
 
-    def __init__(self, features: int, enabled: bool) -> None:
-        super().__init__(features)
-        self._enabled = enabled
+    def __init__(self, spaces: Spaces, enabled: bool) -> None:
+        enabled &= spaces.is_vector
+        super().__init__(spaces.features if enabled else 1)
+        self._enabled, self._vector, self._scalar = enabled, spaces.is_vector, not spaces.obs_shape
 
     def update(self, rows: Tensor) -> None:
         if self._enabled:
-            super().update(rows)
+            super().update(self._features(rows))
 
     def forward(self, x: Tensor) -> Tensor:
+        if not self._vector:
+            return x
+        x = self._features(x)
         return super().forward(x).clamp(-OBS_CLIP, OBS_CLIP) if self._enabled else x
 
     def acting(self) -> dict[str, Array]:
@@ -68,3 +73,7 @@ class ObsNorm(RunningNorm):
             return {}
         tensors = {"obs_mean": self.shift, "obs_scale": self.scale}
         return {name: tensor.cpu().numpy().copy() for name, tensor in tensors.items()}
+
+    def _features(self, x: Tensor) -> Tensor:
+        x = x[..., None] if self._scalar else x
+        return x if x.dtype == torch.float32 else x.float()

@@ -1,6 +1,6 @@
 """The learning half of policies: a network and the distribution that its output is the parameters of.
 
-    pi = make(spaces, widths, rng)
+    pi = make(options, spaces, rng)
     pi(x).log_prob(action)      # x [B, F]
     pi.acting()                 # what the actors' half (acting.py) needs of it
 
@@ -9,14 +9,14 @@ Legend: B batch, F features, D action dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from headrace.algorithms import networks
+from headrace.algorithms.base import NetworkOptions
 from headrace.algorithms.distributions import Categorical, Gaussian
-from headrace.algorithms.networks import MLP
+from headrace.algorithms.networks import Net
 from headrace.common.types import Array, Spaces
 
 #: A first policy that hardly prefers anything explores (Andrychowicz et al. 2021, section 3.2).
@@ -26,7 +26,7 @@ _HEAD_GAIN = 0.01
 class CategoricalNet(nn.Module):
     """``net``: [B, F] -> logits."""
 
-    def __init__(self, net: MLP) -> None:
+    def __init__(self, net: Net) -> None:
         super().__init__()
         self.net = net
 
@@ -34,13 +34,13 @@ class CategoricalNet(nn.Module):
         return Categorical(self.net(x).float())
 
     def acting(self) -> dict[str, Array]:
-        return self.net.tensors("pi")
+        return self.net.acting("pi")
 
 
 class GaussianNet(nn.Module):
     """``net``: [B, F] -> means; the logarithms of the standard deviations [D] do not depend on the observation."""
 
-    def __init__(self, net: MLP, dimensions: int) -> None:
+    def __init__(self, net: Net, dimensions: int) -> None:
         super().__init__()
         self.net, self.log_std = net, nn.Parameter(torch.zeros(dimensions))
 
@@ -48,12 +48,10 @@ class GaussianNet(nn.Module):
         return Gaussian(self.net(x).float(), self.log_std)
 
     def acting(self) -> dict[str, Array]:
-        return self.net.tensors("pi") | {"log_std": self.log_std.detach().cpu().numpy().copy()}
+        return self.net.acting("pi") | {"log_std": self.log_std.detach().cpu().numpy().copy()}
 
 
-def make(
-    spaces: Spaces, features: int, hidden: Sequence[int], rng: np.random.Generator
-) -> CategoricalNet | GaussianNet:
-    """The policy that ``spaces.action`` asks for."""
-    net = MLP([features, *hidden, spaces.n_actions or spaces.action_dim], rng, _HEAD_GAIN)
+def make(options: NetworkOptions, spaces: Spaces, rng: np.random.Generator) -> CategoricalNet | GaussianNet:
+    """The policy that ``spaces`` asks for. Raises what :func:`networks.make` raises."""
+    net = networks.make(options, spaces, spaces.outputs, rng, _HEAD_GAIN)
     return CategoricalNet(net) if spaces.discrete else GaussianNet(net, spaces.action_dim)

@@ -14,8 +14,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic.dataclasses import dataclass
 
-from headrace.algorithms.acting import CategoricalPolicy, GaussianPolicy, env_schema, require_vector_obs
-from headrace.algorithms.base import Batch, Count, NotNegative, OnPolicy, Policy, Positive, Result, Share
+from headrace.algorithms.acting import env_schema, stochastic_policy
+from headrace.algorithms.base import (
+    Batch,
+    Count,
+    NetworkOptions,
+    NotNegative,
+    OnPolicy,
+    Policy,
+    Positive,
+    Result,
+    Share,
+)
 from headrace.algorithms.device import CPU, Device
 from headrace.algorithms.minibatches import linear, shuffled
 from headrace.algorithms.saving import Stateful
@@ -27,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(NetworkOptions):
     """Hyper-parameters of PPO. The defaults learn CartPole."""
 
     fragments: Count = 2
@@ -54,10 +64,6 @@ class Config:
     """Gradients are scaled down to this norm."""
     target_kl: Positive | None = None
     """Stop the epochs of an update once the approximate KL divergence passes 1.5 times this."""
-    hidden: tuple[Count, ...] = (64, 64)
-    """Widths of the tanh layers, for policy and value network alike."""
-    normalise_obs: bool = True
-    """Shift and scale observations by their running mean and deviation (they travel with the weights)."""
     normalise_returns: bool = True
     """Let the critic predict returns in units of their running deviation."""
 
@@ -72,9 +78,8 @@ def schema(config: Config, spaces: Spaces) -> Schema:
 
 
 def policy(config: Config, spaces: Spaces) -> Policy:
-    """The acting half. Raises :class:`UsageError` for observations an MLP cannot take."""
-    require_vector_obs(spaces, "PPO")
-    return CategoricalPolicy() if spaces.discrete else GaussianPolicy()
+    """The acting half."""
+    return stochastic_policy(config, spaces)
 
 
 # --- the mathematics -----------------------------------------------------------------------------------------------
@@ -115,11 +120,10 @@ class PPO(Stateful):
 
         self.config, self.experience, self.schema = config, config.experience, schema(config, spaces)
         self.device = device
-        features = require_vector_obs(spaces, "PPO")
-        self.pi = policy_nets.make(spaces, features, config.hidden, stream(seed, "init", "pi")).to(device.name)
-        self.vf = networks.MLP([features, *config.hidden, 1], stream(seed, "init", "vf")).to(device.name)
+        self.pi = policy_nets.make(config, spaces, stream(seed, "init", "pi")).to(device.name)
+        self.vf = networks.make(config, spaces, 1, stream(seed, "init", "vf")).to(device.name)
         self.adam = optimise.Adam(optimise.Flat(self.pi, self.vf))
-        self.obs_norm = normalise.ObsNorm(features, config.normalise_obs).to(device.name)
+        self.obs_norm = normalise.ObsNorm(spaces, config.normalise_obs).to(device.name)
         self.return_norm = normalise.RunningNorm(1).to(device.name)
         self.rng = stream(seed, "minibatch")
         self._learning_rate = config.learning_rate
@@ -130,7 +134,7 @@ class PPO(Stateful):
 
     def update(self, batch: Batch) -> Result:
         arrays = batch.arrays
-        obs = self.device.tensor(arrays["obs"]).flatten(2)
+        obs = self.device.tensor(arrays["obs"])
         advantage, target, explained = self._estimate(obs, arrays)
         chosen = np.flatnonzero(arrays["valid"]) if "valid" in arrays else np.arange(advantage.size)
         advantage = (advantage - advantage.flat[chosen].mean()) / (advantage.flat[chosen].std() + 1e-8)
@@ -151,7 +155,7 @@ class PPO(Stateful):
         next_value = np.where(arrays["terminated"], np.float32(0), values[1:])
         if len(arrays["final_obs"]):
             t, b = arrays["final_t"], arrays["final_b"]
-            final = self._values(self.device.tensor(arrays["final_obs"]).flatten(1))
+            final = self._values(self.device.tensor(arrays["final_obs"]))
             next_value[t, b] = np.where(arrays["terminated"][t, b], np.float32(0), final)
         done = arrays["terminated"] | arrays["truncated"]
         advantage = gae(arrays["reward"], values[:-1], next_value, done, self.config.gamma, self.config.gae_lambda)
@@ -162,7 +166,7 @@ class PPO(Stateful):
         return advantage, self.return_norm(self.device.tensor(returns)).cpu().numpy(), explained
 
     def _values(self, obs: torch.Tensor) -> Array:
-        """What the critic expects after ``obs`` [..., F]: returns, float32 [...]."""
+        """What the critic expects after ``obs`` [..., observation]: returns, float32 [...]."""
         import torch
 
         with torch.no_grad():
@@ -191,7 +195,7 @@ class PPO(Stateful):
         self, x: torch.Tensor, action: torch.Tensor, old_logp: torch.Tensor, advantage: torch.Tensor,
         target: torch.Tensor, report: bool,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:  # fmt: skip
-        """Eq. 9, negated; all [M], but for x [M, F] and action [M, ...]. With the figures where ``report``."""
+        """Eq. 9, negated; all [M], but for x [M, ...] and action [M, ...]. With the figures where ``report``."""
         config = self.config
         with self.device.autocast():
             pi, value = self.pi(x), self.vf(x)[:, 0]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -76,6 +77,21 @@ class Spaces:
     @property
     def discrete(self) -> bool:
         return self.n_actions > 0
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether an observation is a vector (or one number)."""
+        return len(self.obs_shape) <= 1
+
+    @property
+    def features(self) -> int:
+        """Numbers in an observation."""
+        return math.prod(self.obs_shape)
+
+    @property
+    def outputs(self) -> int:
+        """Numbers a policy network gives: a logit per action, or a mean per dimension."""
+        return self.n_actions or self.action_dim
 
 
 @dataclass(frozen=True, slots=True)

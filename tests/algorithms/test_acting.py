@@ -32,7 +32,7 @@ def test_numpy_forward_and_logp_equal_the_learners_to_1e_6(module, spaces):
     acted = policy.act(obs, None, np.random.default_rng(2), explore=True)
     with torch.no_grad():
         inputs = learner.obs_norm(torch.from_numpy(obs))
-        np.testing.assert_allclose(policy.mlp(obs), learner.pi.net(inputs).numpy(), atol=1e-6)
+        np.testing.assert_allclose(policy.net(obs), learner.pi.net(inputs).numpy(), atol=1e-6)
         logp = learner.pi(inputs).log_prob(torch.from_numpy(acted.action))
     np.testing.assert_allclose(acted.extras["behaviour_logp"], logp.numpy(), atol=2e-6)
 
@@ -41,7 +41,7 @@ def test_sampling_follows_the_probabilities_and_greedy_takes_the_best():
     _, policy = learner_and_policy(ppo, DISCRETE)
     obs = np.random.default_rng(1).normal(1.0, 3.0, (1, 8)).astype(np.float32)
     many = np.repeat(obs, 40_000, axis=0)
-    logits = policy.mlp(obs)[0].astype(np.float64)
+    logits = policy.net(obs)[0].astype(np.float64)
     expected = np.exp(logits) / np.exp(logits).sum()
     actions = policy.act(many, None, np.random.default_rng(5), explore=True).action
     np.testing.assert_allclose(np.bincount(actions, minlength=4) / len(actions), expected, atol=0.015)
@@ -51,7 +51,7 @@ def test_sampling_follows_the_probabilities_and_greedy_takes_the_best():
 def test_weights_that_do_not_fit_together_are_refused():
     _, policy = learner_and_policy(ppo, DISCRETE)
     tensors = {"pi.0.weight": np.zeros((8, 4), np.float32), "pi.0.bias": np.zeros(3, np.float32)}
-    with pytest.raises(UsageError, match="fits together"):
+    with pytest.raises(UsageError, match="of the widths"):
         policy.load(Weights("run", 1, 1, tensors))
     with pytest.raises(UsageError, match="no network"):
         policy.load(Weights("run", 1, 1, {}))
@@ -59,7 +59,7 @@ def test_weights_that_do_not_fit_together_are_refused():
 
 @pytest.mark.parametrize("module", [ppo, grpo])
 def test_images_are_refused_in_one_line(module):
-    with pytest.raises(UsageError, match="needs a vector of floats"):
+    with pytest.raises(UsageError, match="takes vectors"):
         module.policy(module.Config(), Spaces((84, 84), "uint8", n_actions=2))
 
 

@@ -200,7 +200,7 @@ def test_exploring_takes_epsilon_random_actions_and_evaluation_none() -> None:
 
 def test_weights_of_another_network_are_refused() -> None:
     policy = dqn.policy(dqn.Config(hidden=(32,)), SPACES)
-    with pytest.raises(UsageError, match="another Q network"):
+    with pytest.raises(UsageError, match="of the widths"):
         policy.load(published(dqn.DQN(dqn.Config(hidden=(64,)), SPACES, 0)))
 
 
@@ -228,7 +228,7 @@ def test_it_declares_replay_and_the_plain_schema() -> None:
 @pytest.mark.parametrize("spaces", [Spaces((3,), action_dim=1), Spaces((8, 8, 3), "uint8", n_actions=2)])
 def test_spaces_it_cannot_serve_are_named_in_one_line(spaces: Spaces) -> None:
     for build in (dqn.policy, lambda config, spaces: dqn.DQN(config, spaces, 0)):
-        with pytest.raises(UsageError, match="DQN") as caught:
+        with pytest.raises(UsageError, match=r"DQN|takes vectors") as caught:
             build(dqn.Config(), spaces)
         assert "\n" not in str(caught.value)
 

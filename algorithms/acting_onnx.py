@@ -125,7 +125,7 @@ def _check_nodes(model: Any) -> None:
 
 def session(graph: bytes, initialisers: Mapping[str, Array]) -> Any:
     """An ``onnxruntime.InferenceSession`` of one thread; initialisers are taken from memory by their names."""
-    import onnxruntime as ort  # type: ignore[import-untyped]
+    import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1

@@ -89,7 +89,7 @@ class NumpyMLP:
 
     def __init__(self, name: str, widths: Sequence[int], activation: str) -> None:
         self.name, self._widths = name, list(widths)
-        self.activation = _ACTIVATIONS[activation]
+        self.activation_name, self.activation = activation, _ACTIVATIONS[activation]
         self.layers: list[tuple[Array, Array]] = []
         self.norms: list[tuple[Array, Array]] = []
         self.obs_mean: Array | None = None
@@ -192,7 +192,7 @@ class EpsilonGreedyPolicy:
     gives the value and the advantages, [B, 1 + A]: Q = V + D - mean D (Wang et al. 2016, eq. 9)."""
 
     def __init__(self, net: ActingNet, actions: int, dueling: bool, epsilon: float) -> None:
-        self.net, self._dueling, self._actions = net, dueling, actions
+        self.net, self.dueling, self._actions = net, dueling, actions
         self.epsilon = epsilon
 
     def load(self, weights: Weights) -> None:
@@ -202,7 +202,7 @@ class EpsilonGreedyPolicy:
     def q_values(self, obs: Array) -> Array:
         """Q of all actions [B, A] for observations [B, F]."""
         out = self.net(obs)
-        if not self._dueling:
+        if not self.dueling:
             return out
         advantage = out[:, 1:]
         q: Array = out[:, :1] + advantage - advantage.mean(axis=1, keepdims=True)

@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     if args.gif and (args.gif.suffix.lower() != ".gif" or not args.gif.parent.is_dir()):
         raise UsageError(f"--gif {args.gif}: name a file that ends in .gif, in a directory that is there")
     config = stored_config(args.run_dir)
-    path = _best(args.run_dir) if args.best else args.checkpoint
+    path = best_checkpoint(args.run_dir) if args.best else args.checkpoint
     policy, version, env_steps = load_policy(config, args.run_dir, path)
     returns = play(config, policy, evaluation_seeds(args.episodes, args.first))
     found = Evaluation(tuple(returns), version, env_steps)
@@ -99,10 +99,16 @@ def run(args: argparse.Namespace) -> int:
 def load_policy(config: Config, run_dir: Path, path: Path | None = None) -> tuple[Policy, int, int]:
     """The acting half from a checkpoint or snapshot (the newest whole checkpoint by default), its version and its
     environment steps."""
-    tensors, said = _snapshot(path) if path is not None and path.suffix == ".safetensors" else _acting(run_dir, path)
+    weights, env_steps = load_weights(config, run_dir, path)
     policy: Policy = Blueprint(config).policy()
-    policy.load(Weights(config.run.id, 0, said["version"], tensors, said["scalars"]))
-    return policy, said["version"], said["env_steps"]
+    policy.load(weights)
+    return policy, weights.version, env_steps
+
+
+def load_weights(config: Config, run_dir: Path, path: Path | None = None) -> tuple[Weights, int]:
+    """What the acting half loads, and after how many environment steps it was so."""
+    tensors, said = _snapshot(path) if path is not None and path.suffix == ".safetensors" else _acting(run_dir, path)
+    return Weights(config.run.id, 0, said["version"], tensors, said["scalars"]), said["env_steps"]
 
 
 def _acting(run_dir: Path, path: Path | None) -> tuple[Mapping[str, Array], Mapping[str, Any]]:
@@ -127,7 +133,7 @@ def _snapshot(path: Path) -> tuple[Mapping[str, Array], Mapping[str, Any]]:
         raise UsageError(f"{path} is no snapshot of this program: {error}") from error
 
 
-def _best(run_dir: Path) -> Path:
+def best_checkpoint(run_dir: Path) -> Path:
     from headrace.learner import checkpoint_reader
 
     found = checkpoint_reader.best(run_dir / "checkpoints")

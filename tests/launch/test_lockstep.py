@@ -82,6 +82,15 @@ def test_continuous_actions_are_too(tmp_path):
     assert_equal(processes("cartpole-ppo", tmp_path / "run", 2, "task.env=Pendulum-v1"), wanted)
 
 
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_a_network_that_acts_by_its_graph_is_too(tmp_path, count):
+    pixels = ["task.env=tests.tasks.pixel_envs:Catch-v0", "algorithm.network=nature_cnn", "algorithm.hidden=[16]",
+              "actors.envs=2", "actors.fragment_steps=16", "run.total_steps=640"]  # fmt: skip
+    wanted = serial("cartpole-ppo", *pixels)
+    assert wanted[1]["version"] == 10
+    assert_equal(processes("cartpole-ppo", tmp_path / "run", count, *pixels), wanted)
+
+
 @contextlib.contextmanager
 def junk(path: Path) -> Iterator[None]:
     """Inside, somebody puts what is no record into the carrier at ``path``, from its learner's start to its end."""

@@ -189,7 +189,7 @@ class ReplayBuffer:
         self._max_priority = float(saved["max_priority"])
         self._rng = restore_generator(saved["rng"])
         self._obs = self._transitions = None
-        if state.blocks:
+        if "obs" in saved:
             of_obs = {name: block for name, block in state.blocks.items() if name.startswith("obs.")}
             others = {name: block for name, block in state.blocks.items() if name not in of_obs}
             self._obs = Observations.restored(self.replay.stack, saved["obs"], of_obs)

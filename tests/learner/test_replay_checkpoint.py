@@ -184,12 +184,24 @@ def damage(file: Path) -> None:
     file.write_bytes(content)
 
 
-def test_missing_blocks_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("block_bytes", [300, 1700, 1 << 20])
+def test_blocks_of_another_size_are_read(tmp_path: Path, block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = filled()
+    with CheckpointWriter(tmp_path, fs=System()) as writer:
+        path = save(writer, 1, buffer)
+        monkeypatch.setattr(ring, "BLOCK_BYTES", block_bytes)
+        other = restored(path)
+        path = save(writer, 2, other)
+    assert_same(other, buffer)
+    assert_same(restored(path), filled())
+
+
+@pytest.mark.parametrize("left_out", ["obs.", "obs.000001", "transitions.000000", ""])
+def test_missing_blocks_are_refused(left_out: str) -> None:
     state = filled().state()
-    for left_out in ("obs.000001", "transitions.000000"):
-        kept = {name: block for name, block in state.blocks.items() if name != left_out}
-        with pytest.raises(UsageError, match="replay: the saved blocks hold"):
-            ReplayBuffer(REPLAY, np.random.default_rng(0)).restore(State(state.tensors, state.values, kept))
+    kept = {name: block for name, block in state.blocks.items() if not name.startswith(left_out)}
+    with pytest.raises(UsageError, match="replay: the saved blocks hold"):
+        ReplayBuffer(REPLAY, np.random.default_rng(0)).restore(State(state.tensors, state.values, kept))
 
 
 def test_memory_is_that_of_a_block_not_of_the_buffer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

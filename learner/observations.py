@@ -105,8 +105,8 @@ class Observations:
         held = np.ones(stacks.shape, bool)
         for i in range(self._stack - 2, -1, -1):
             before = self._ring.take("previous", stacks[:, i + 1])
-            held[:, i] = held[:, i + 1] & (before >= self.oldest)
-            stacks[:, i] = np.where(held[:, i], before, stacks[:, i + 1])
+            held[:, i] = before >= self.oldest
+            stacks[:, i] = np.where(held[:, i], before, stacks[:, i + 1])  # where not, the same is asked again
         return stacks, held
 
     # --- checkpoints -----------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ def test_the_run_ends_and_goes_on_from_its_checkpoint(new_run: Callable[..., Run
     assert first["train"]["learning_rate"] == pytest.approx(0.001 * (1 - done), rel=0.02), "the schedule goes on"
     assert "learning_rate" in first["train"]
     was, now = before.parts["algorithm"], after.parts["algorithm"]
-    assert now.values["adam_steps"] > was.values["adam_steps"]
+    assert now.tensors["adam.steps"] > was.tensors["adam.steps"]
     assert now.tensors["obs_norm.count"] > was.tensors["obs_norm.count"] >= 64
     if algorithm == "dqn":
         assert now.values["fraction"] > was.values["fraction"], "epsilon follows it"

@@ -48,7 +48,7 @@ def _seen_and_done(spaces: Spaces) -> str:
 
 def begin(algorithm: Algorithm, source: Path) -> None:
     """Give a fresh algorithm the parameters and normalisers of another run's newest checkpoint."""
-    saved = checkpoint_reader.latest(source / "checkpoints")
+    saved = checkpoint_reader.latest(source / "checkpoints", parts=["algorithm"])
     if saved is None:
         raise UsageError(f"run.init_from {source}: no complete checkpoint in it")
     fresh, learnt = algorithm.state(), saved.parts["algorithm"].tensors

@@ -125,3 +125,7 @@ def assert_equal(part: State, other: State) -> None:
     for name, tensor in part.tensors.items():
         assert tensor.dtype == other.tensors[name].dtype
         assert tensor.tobytes() == other.tensors[name].tobytes(), name
+    assert sorted(part.blocks) == sorted(other.blocks)
+    for name, block in part.blocks.items():
+        arrays = other.blocks[name].read()
+        assert all(array.tobytes() == arrays[key].tobytes() for key, array in block.read().items()), name

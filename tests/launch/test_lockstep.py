@@ -58,6 +58,10 @@ def assert_equal(found: tuple[Mapping[str, State], dict[str, int]], wanted: tupl
         for name, tensor in theirs.tensors.items():
             np.testing.assert_array_equal(ours.tensors[name], tensor, err_msg=f"{part}: {name}", strict=True)
         assert ours.values == theirs.values
+        assert ours.blocks.keys() == theirs.blocks.keys()
+        for name, block in theirs.blocks.items():
+            for key, array in block.read().items():
+                np.testing.assert_array_equal(ours.blocks[name].read()[key], array, err_msg=name, strict=True)
     assert {k: v for k, v in found[1].items() if k != "trained_s"} == {
         k: v for k, v in wanted[1].items() if k != "trained_s"
     }

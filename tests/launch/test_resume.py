@@ -15,6 +15,7 @@ import tomli_w
 
 from headrace.algorithms import ALGORITHMS
 from headrace.common.errors import LogLost, UsageError
+from headrace.common.types import Layout, Trajectory
 from headrace.launch import init_from, resume, run_files
 from headrace.launch.build import Blueprint, with_addresses
 from headrace.launch.cli import main
@@ -118,19 +119,19 @@ def saved_buffer(of: Config) -> Any:
     experience = Blueprint(of).experience
     if not hasattr(experience, "capacity"):
         return None
-    buffer = make_buffer(experience, 0)
-    state = buffer.state()
-    n = experience.capacity
-    columns = {
-        "obs": np.zeros((n, 4), np.float32),
-        "action": np.zeros(n, np.int64),
-        "reward": np.zeros(n, np.float32),
-        "next_obs": np.zeros((n, 4), np.float32),
-        "discount": np.zeros(n, np.float32),
-        "priority": np.ones(n),
-    }
-    values = {**state.values, "buffer": {**state.values["buffer"], "inserted": 2 * n}}
-    return type(state)({**state.tensors, **columns}, values)
+    buffer, blueprint = make_buffer(experience, 0), Blueprint(of)
+    while buffer.state().values["buffer"]["inserted"] < 2 * experience.capacity:
+        buffer.add(blank(blueprint))
+        buffer.next_round()
+    return buffer.state()
+
+
+def blank(of: Blueprint) -> Trajectory:
+    """A fragment of zeros, in which no episode ends."""
+    T, B = of.expected.steps, of.expected.envs
+    lead = {Layout.STEP: (T, B), Layout.CHAIN: (T + 1, B), Layout.FINAL: (0,)}
+    arrays = {name: np.zeros((*lead[f.layout], *f.shape), f.dtype) for name, f in of.schema.fields.items()}
+    return Trajectory("run", 0, 0, 0, 0, 0, 0, "task", "", T, B, arrays)
 
 
 def other_value(of: Config, name: str) -> Config:

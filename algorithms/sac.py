@@ -20,7 +20,7 @@ import math
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from pydantic.dataclasses import dataclass
 
 from headrace.algorithms.acting import SquashedGaussianPolicy, env_schema, require_vector_obs
@@ -64,8 +64,8 @@ class Config:
     """Share of the critics that their targets take over at each gradient step."""
     temperature: Positive = 1.0
     """Weight of the entropy at the start; learnt from then on."""
-    target_entropy: float = -1.0
-    """Entropy, in nats per action dimension, that the temperature keeps the policy at."""
+    target_entropy: Annotated[float, Ge(-10), Le(0.69)] = -1.0
+    """Entropy, in nats per action dimension, that the temperature keeps the policy at (0.69: uniform actions)."""
     hidden: tuple[Count, ...] = (256, 256)
     """Widths of the hidden layers, of policy and critics alike."""
     activation: Literal["relu", "tanh"] = "relu"

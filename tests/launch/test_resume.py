@@ -31,6 +31,10 @@ from .runs import headrace, train
 SHORT = ["run.total_steps=2048", "learner.device=cpu", "run.log_every_s=0.1"]
 
 
+#: One preset of each algorithm.
+PRESETS = {name: f"cartpole-{name}" for name in ALGORITHMS} | {"sac": "pendulum-sac"}
+
+
 def config(*overrides: str, preset: str = "cartpole-ppo") -> Config:
     return with_addresses(load(preset, ["run.id=x", *overrides]))
 
@@ -61,7 +65,7 @@ def private(path: Path) -> bool:
 def test_every_value_in_force_is_written(tmp_path):
     """A default that moves in a later version must not move a run."""
     for algorithm in ALGORITHMS:
-        asked = config(preset=f"cartpole-{algorithm}")
+        asked = config(preset=PRESETS[algorithm])
         kept = tomllib.loads(asked.to_toml())
         own = asked.algorithm_module().Config()
         fields = {f.name for f in dataclasses.fields(own) if getattr(own, f.name) is not None}
@@ -99,8 +103,8 @@ def test_all_else_may_change_and_is_told():
 def test_what_a_checkpoint_cannot_be_restored_into_is_known_beforehand(algorithm):
     """Every setting of every algorithm: one that changes the shape of what is saved must be among the fixed ones, or
     `--resume --set` would be refused by the learner only, after a start."""
-    small = ["algorithm.capacity=50", "algorithm.min_size=0"] if algorithm == "dqn" else []
-    before = config("algorithm.hidden=[4]", *small, preset=f"cartpole-{algorithm}")
+    small = ["algorithm.capacity=50", "algorithm.min_size=0"] if algorithm in ("dqn", "sac") else []
+    before = config("algorithm.hidden=[4]", *small, preset=PRESETS[algorithm])
     learnt, buffer = Blueprint(before).algorithm(), saved_buffer(before)
     for field in dataclasses.fields(before.algorithm_config()):
         after = other_value(before, field.name)
@@ -115,20 +119,21 @@ def test_what_a_checkpoint_cannot_be_restored_into_is_known_beforehand(algorithm
 
 def saved_buffer(of: Config) -> Any:
     """The state of a replay buffer that is full and was written over; None where there is no replay."""
-    experience = Blueprint(of).experience
+    experience, spaces = Blueprint(of).experience, Blueprint(of).spaces
     if not hasattr(experience, "capacity"):
         return None
     buffer = make_buffer(experience, 0)
     state = buffer.state()
     n = experience.capacity
     columns = {
-        "obs": np.zeros((n, 4), np.float32),
-        "action": np.zeros(n, np.int64),
+        "obs": np.zeros((n, *spaces.obs_shape), np.float32),
+        "action": np.zeros(n, np.int64) if spaces.discrete else np.zeros((n, spaces.action_dim), np.float32),
         "reward": np.zeros(n, np.float32),
-        "next_obs": np.zeros((n, 4), np.float32),
+        "next_obs": np.zeros((n, *spaces.obs_shape), np.float32),
         "discount": np.zeros(n, np.float32),
-        "priority": np.ones(n),
     }
+    if experience.priority_alpha:
+        columns["priority"] = np.ones(n)
     values = {**state.values, "buffer": {**state.values["buffer"], "inserted": 2 * n}}
     return type(state)({**state.tensors, **columns}, values)
 
@@ -137,8 +142,8 @@ def other_value(of: Config, name: str) -> Config:
     was = of.algorithm.get(name)
     new = {bool: lambda: not was, int: lambda: was + 1, float: lambda: was / 2, list: lambda: [5]}.get(type(was))
     value = new() if new is not None else 0.5
-    if name == "priority_alpha":
-        value = 0.0
+    if name in ("priority_alpha", "activation"):
+        value = {"priority_alpha": 0.0, "activation": "tanh"}[name]
     return of.model_copy(update={"algorithm": {**of.algorithm, name: value}})
 
 

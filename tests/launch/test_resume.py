@@ -21,6 +21,7 @@ from headrace.launch.cli import main
 from headrace.launch.config import Config
 from headrace.launch.load import load
 from headrace.learner.checkpoint_reader import Checkpoint, latest
+from headrace.learner.checkpoint_writer import CheckpointWriter
 from headrace.learner.experience import make_buffer
 from headrace.observe.rows import MetricsLog
 from tests.observe.test_rows import row
@@ -85,6 +86,13 @@ def test_what_a_run_keeps_is_refused_with_the_way_to_have_it(change):
         resume.changes(config(), config(change))
     assert change.partition("=")[0] in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_run_keeps_what_stands_between_its_layers():
+    """Another activation fits the same tensors, and makes nonsense of them."""
+    sac, tanh = (config(*change, preset="pendulum-sac") for change in ([], ["algorithm.activation=tanh"]))
+    with pytest.raises(UsageError, match=r"algorithm\.activation was 'relu' and cannot become 'tanh'"):
+        resume.changes(sac, tanh)
 
 
 def test_all_else_may_change_and_is_told():
@@ -334,6 +342,23 @@ def test_networks_and_normalisers_are_taken_and_nothing_else(finished):
         assert np.array_equal(tensor, source.tensors[name]), name
         assert name.startswith("adam.") or not np.array_equal(tensor, fresh.tensors[name])
     assert begun.values == fresh.values, "random numbers"
+
+
+def test_each_of_several_optimisers_begins_afresh(tmp_path):
+    asked = config(preset="pendulum-sac")
+    learnt, begun = Blueprint(asked).algorithm(), Blueprint(asked).algorithm()
+    for network in (learnt.pi, learnt.q, learnt.target, learnt.temperature):
+        for parameter in network.parameters():
+            parameter.data.fill_(0.5)
+    for adam in (learnt.adam_pi, learnt.adam_q, learnt.adam_temperature):
+        adam.advance(1e-3)
+        adam.first.fill_(1.0)
+    with CheckpointWriter(tmp_path / "checkpoints") as writer:
+        writer.save(1, {"algorithm": learnt.state()}, {})
+    init_from.begin(begun, tmp_path)
+    for name, tensor in begun.state().tensors.items():
+        if not name.startswith("obs_norm."):
+            assert (tensor == (0.0 if name.startswith("adam") else 0.5)).all(), name
 
 
 @pytest.mark.parametrize(

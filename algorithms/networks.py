@@ -46,6 +46,18 @@ class MLP(nn.Module):
         return named
 
 
+class TwinQ(nn.Module):
+    """Two MLPs of ``widths`` that value actions apart from each other: x [B, F], action [B, D] -> Q [2, B]."""
+
+    def __init__(self, widths: Sequence[int], rng: np.random.Generator, activation: str) -> None:
+        super().__init__()
+        self.one, self.two = (MLP(widths, rng, activation=activation) for _ in range(2))
+
+    def forward(self, x: Tensor, action: Tensor) -> Tensor:
+        pairs = torch.cat([x, action], -1)
+        return torch.cat([self.one(pairs), self.two(pairs)], -1).T.float()
+
+
 def orthogonal(out: int, into: int, gain: float, rng: np.random.Generator) -> Array:
     """``gain`` times a matrix [out, in] with orthonormal rows or columns, float32 (Saxe et al. 2014)."""
     q, r = np.linalg.qr(rng.standard_normal((max(out, into), min(out, into))))

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from headrace.algorithms.distributions import Categorical, Gaussian
+from headrace.algorithms.acting import LOG_STD_RANGE
+from headrace.algorithms.distributions import Categorical, Gaussian, SquashedGaussian
 from headrace.algorithms.networks import MLP
 from headrace.common.types import Array, Spaces
 
@@ -49,6 +50,32 @@ class GaussianNet(nn.Module):
 
     def acting(self) -> dict[str, Array]:
         return self.net.tensors("pi") | {"log_std": self.log_std.detach().cpu().numpy().copy()}
+
+
+class SquashedGaussianNet(nn.Module):
+    """One network: [B, F] -> means and logarithms of the standard deviations, [B, 2 D] side by side."""
+
+    def __init__(self, widths: Sequence[int], rng: np.random.Generator, activation: str) -> None:
+        super().__init__()
+        self.net = MLP(widths, rng, _HEAD_GAIN, activation)
+
+    def forward(self, x: Tensor) -> SquashedGaussian:
+        mean, log_std = self.net(x).float().chunk(2, -1)
+        return SquashedGaussian(mean, log_std.clamp(*LOG_STD_RANGE))
+
+    def acting(self) -> dict[str, Array]:
+        return self.net.tensors("pi")
+
+
+class Temperature(nn.Module):
+    """alpha [1], the weight of the entropy beside the reward; positive, since its logarithm is what is learnt."""
+
+    def __init__(self, alpha: float) -> None:
+        super().__init__()
+        self.log_alpha = nn.Parameter(torch.tensor([alpha]).log())
+
+    def forward(self) -> Tensor:
+        return self.log_alpha.exp()
 
 
 def make(

@@ -16,10 +16,10 @@ from headrace.launch.build import Blueprint
 from headrace.launch.run_files import stored_config
 from headrace.learner import checkpoint_reader
 
-#: What decides about the shapes of the parameters.
-_NETWORK = ("name", "hidden", "dueling")
-#: How the optimiser's tensors begin in a checkpoint (algorithms/optimise.py: Adam).
-_OPTIMISER = "adam."
+#: What decides about the shapes of the parameters, and what they mean.
+_NETWORK = ("name", "hidden", "activation", "dueling")
+#: How the tensors of optimisers begin in a checkpoint: adam, adam_q (algorithms/optimise.py: Adam).
+_OPTIMISER = "adam"
 
 
 def check(blueprint: Blueprint) -> None:

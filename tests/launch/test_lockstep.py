@@ -29,8 +29,10 @@ PPO = ["actors.envs=4", "actors.fragment_steps=32", "run.total_steps=5120", "alg
 SMALL = {
     "cartpole-ppo": PPO,
     "cartpole-dqn": ["actors.envs=4", "actors.fragment_steps=32", "run.total_steps=2560", "algorithm.min_size=512"],
+    "pendulum-sac": ["actors.fragment_steps=32", "run.total_steps=2560", "algorithm.min_size=512",
+                     "algorithm.samples_per_insert=32"],
     "cartpole-grpo": ["algorithm.group_size=4", "algorithm.groups=2", "run.total_steps=4000"],
-}
+}  # fmt: skip
 
 
 def shared_out(preset: str, processes: int) -> list[str]:
@@ -74,7 +76,7 @@ def test_ppo_is_the_serial_runners_bit_for_bit(tmp_path, count):
     assert_equal(processes("cartpole-ppo", tmp_path / "run", count), wanted)
 
 
-@pytest.mark.parametrize("preset", ["cartpole-dqn", "cartpole-grpo"])
+@pytest.mark.parametrize("preset", ["cartpole-dqn", "pendulum-sac", "cartpole-grpo"])
 def test_replay_and_groups_are_too(tmp_path, preset):
     wanted = serial(preset)
     assert wanted[1]["version"] >= VERSIONS / 2

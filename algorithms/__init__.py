@@ -24,6 +24,7 @@ ALGORITHMS: dict[str, str] = {
     "ppo": "headrace.algorithms.ppo:PPO",
     "dqn": "headrace.algorithms.dqn:DQN",
     "grpo": "headrace.algorithms.grpo:GRPO",
+    "sac": "headrace.algorithms.sac:SAC",
 }
 GROUP = "headrace.algorithms"
 _SETTING = "algorithm.name"

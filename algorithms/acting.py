@@ -24,6 +24,8 @@ from headrace.common.types import Array, Field, Layout, Schema, Spaces, Weights
 IMAGE_NETWORKS = ("nature_cnn", "impala_cnn")
 #: Normalised observations beyond this are cut off: a feature that never moved must not blow up when it does.
 OBS_CLIP = 10.0
+#: Logarithms of a squashed Gaussian's deviations are held within these (Haarnoja et al. 2018, in their code).
+LOG_STD_RANGE = (-20.0, 2.0)
 _LOG_2PI = float(np.log(2 * np.pi))
 _ACTIVATIONS: Mapping[str, Callable[..., Array]] = {"tanh": np.tanh, "relu": lambda x, out: np.maximum(x, 0, out=out)}
 
@@ -185,6 +187,24 @@ class GaussianPolicy:
         action = mean + np.exp(self.log_std) * noise
         logp = -0.5 * (noise * noise).sum(axis=1) - self.log_std.sum() - 0.5 * _LOG_2PI * mean.shape[1]
         return PolicyOutput(action, {"behaviour_logp": logp.astype(np.float32)})
+
+
+class SquashedGaussianPolicy:
+    """The tanh of independent normals, in (-1, 1): mean and log_std [B, D] side by side from one network. Greedy is the
+    tanh of the mean."""
+
+    def __init__(self, net: ActingNet) -> None:
+        self.net = net
+
+    def load(self, weights: Weights) -> None:
+        self.net.load(weights.tensors)
+
+    def act(self, obs: Array, state: Any, rng: np.random.Generator, explore: bool) -> PolicyOutput:
+        mean, log_std = np.split(self.net(obs), 2, axis=1)
+        if not explore:
+            return PolicyOutput(np.tanh(mean), {})
+        noise = rng.standard_normal(mean.shape, dtype=np.float32)
+        return PolicyOutput(np.tanh(mean + np.exp(log_std.clip(*LOG_STD_RANGE)) * noise), {})
 
 
 class EpsilonGreedyPolicy:

@@ -15,7 +15,7 @@ half may.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Protocol
 
@@ -76,14 +76,19 @@ class Groups:
 
 @dataclass(frozen=True)
 class Replay:
-    """Fragments go into a buffer of ``capacity`` transitions. After every ``fragments`` fragments a round of
+    """Fragments go into a buffer of ``capacity`` transitions (fewer while episodes are shorter than some 16 steps:
+    each end stores an observation more, and the memory is fixed). After every ``fragments`` fragments a round of
     minibatches of ``batch`` transitions follows, as many as keep samples / inserts at ``samples_per_insert`` (the
     remainder is carried on). No sampling before ``min_size`` transitions are in; those do not count as inserts to be
     paid back.
 
     ``priority_alpha`` 0 is uniform replay; > 0 is proportional prioritised replay (Schaul et al. 2016, section 3.3),
     with the importance exponent annealed linearly from ``priority_beta`` to 1 over ``beta_steps`` inserted transitions.
-    ``n_step`` and ``gamma`` give the n-step return (Sutton & Barto, eq. 7.1)."""
+    ``n_step`` and ``gamma`` give the n-step return (Sutton & Barto, eq. 7.1).
+
+    ``stack`` > 1: observations are handed out as the last ``stack`` of their episode, oldest first, zeros before its
+    beginning (Mnih et al. 2015). Fragments hold single ones: what acts stacks for itself. A stack reaches back into the
+    actor's fragment before, where the buffer still holds it."""
 
     capacity: int
     batch: int
@@ -95,6 +100,7 @@ class Replay:
     priority_alpha: float = 0.0
     priority_beta: float = 0.4
     beta_steps: int = 100_000
+    stack: int = 1
 
 
 Experience = OnPolicy | Groups | Replay
@@ -112,7 +118,8 @@ class Batch:
     Groups: STEP arrays flattened over valid steps to [N, ...], with ``episode`` (int64 [N], which episode a step
     belongs to), ``episode_return`` (float64 [episodes]) and ``episode_group`` (int64 [episodes]).
     Replay: ``obs``, ``action``, ``reward`` (the n-step return), ``next_obs``, ``discount`` (gamma^n, 0 where
-    terminated), ``weight`` (importance weights, 1 where uniform), each [batch, ...].
+    terminated), ``weight`` (importance weights, 1 where uniform), each [batch, ...]; observations [batch, stack, ...]
+    where they are stacked.
     """
 
     arrays: Mapping[str, Array]
@@ -127,12 +134,38 @@ class Result:
     priorities: Array | None = None
 
 
+class Block:
+    """Arrays by name, as they were when a state was taken, though they are not copied; in memory or in a file.
+
+    Whoever holds the memory keeps the block from state to state while the arrays stay as they are, and calls
+    :meth:`detach` before they change. ``sha256`` is that of the file which holds them, "" while there is none: the next
+    checkpoint need not write it again.
+    """
+
+    def __init__(self, arrays: Mapping[str, Array] | Callable[[], Mapping[str, Array]], sha256: str = "") -> None:
+        self._arrays, self.sha256 = arrays, sha256
+
+    def read(self) -> Mapping[str, Array]:
+        """The arrays: views, or what the file holds."""
+        return self._arrays() if callable(self._arrays) else self._arrays
+
+    def detach(self) -> None:
+        """The arrays will change: what nobody has saved yet is copied."""
+        self._arrays = _gone if self.sha256 else {name: array.copy() for name, array in self.read().items()}
+
+
+def _gone() -> Mapping[str, Array]:
+    raise RuntimeError("this block was saved, and what it was a view of has changed since: read the file")
+
+
 @dataclass(frozen=True)
 class State:
-    """Everything needed to go on: tensors (numpy, saved as safetensors) and JSON-able values (counters, RNG)."""
+    """Everything needed to go on: tensors (numpy, saved as safetensors), JSON-able values (counters, RNG), and blocks:
+    pieces of arrays too large to be copied, most of which are the same in the next state."""
 
     tensors: Mapping[str, Array]
     values: Mapping[str, Any] = field(default_factory=dict)
+    blocks: Mapping[str, Block] = field(default_factory=dict)
 
 
 # --- the two halves ------------------------------------------------------------------------------------------------

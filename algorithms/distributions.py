@@ -10,6 +10,7 @@ import math
 from typing import Protocol
 
 from torch import Tensor
+from torch.nn.functional import softplus
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -45,3 +46,22 @@ class Gaussian:
 
     def entropy(self) -> Tensor:
         return (self._log_std + 0.5 * (1 + _LOG_2PI)).sum(-1).expand(self._mean.shape[:-1])
+
+
+class SquashedGaussian:
+    """The tanh of independent normals: ``mean`` and ``log_std`` [B, D]; actions float32 [B, D] in (-1, 1)."""
+
+    def __init__(self, mean: Tensor, log_std: Tensor) -> None:
+        self._mean, self._log_std = mean, log_std
+
+    def rsample(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """The actions that standard normal ``noise`` [B, D] leads to, and their log-densities [B]; both may be
+        differentiated by mean and log_std.
+
+        log pi(a) = log N(u) - sum log(1 - tanh^2 u), a = tanh u (Haarnoja et al. 2018b, appendix C). Of a saturated
+        action 1 - tanh^2 u is 0 in floats; 2 (log 2 - u - softplus(-2 u)) is its logarithm everywhere.
+        """
+        u = self._mean + self._log_std.exp() * noise
+        log_normal = -0.5 * noise * noise - self._log_std - 0.5 * _LOG_2PI
+        log_slope = 2 * (math.log(2) - u - softplus(-2 * u))
+        return u.tanh(), (log_normal - log_slope).sum(-1)

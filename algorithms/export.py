@@ -14,11 +14,13 @@ import onnx
 from onnx import helper, numpy_helper
 
 from headrace.algorithms.acting import (
+    LOG_STD_RANGE,
     OBS_CLIP,
     CategoricalPolicy,
     EpsilonGreedyPolicy,
     GaussianPolicy,
     NumpyMLP,
+    SquashedGaussianPolicy,
 )
 from headrace.algorithms.acting_onnx import OnnxNet
 from headrace.algorithms.base import Policy
@@ -54,7 +56,7 @@ class _Graph:
 def export(policy: Policy, weights: Weights, spaces: Spaces, bounds: tuple[Array, Array] | None, sample: bool) -> bytes:
     """The file. ``bounds``: the lowest and highest action [D], where actions are continuous. ``sample``: draw actions
     as in training instead of taking the best. Raises :class:`UsageError` for a policy that is none of acting.py's."""
-    if not isinstance(policy, CategoricalPolicy | GaussianPolicy | EpsilonGreedyPolicy):
+    if not isinstance(policy, CategoricalPolicy | GaussianPolicy | SquashedGaussianPolicy | EpsilonGreedyPolicy):
         raise UsageError(f"a {type(policy).__name__} has no graph; those of headrace's own policies are exported")
     graph = _Graph()
     out = _network(graph, policy.net, weights, _observation(graph, weights, spaces))
@@ -68,6 +70,9 @@ def export(policy: Policy, weights: Weights, spaces: Spaces, bounds: tuple[Array
         case GaussianPolicy():
             assert bounds is not None, "a Gaussian policy acts within bounds"
             _squeeze(graph, _noisy(graph, out, policy.log_std) if sample else out, *bounds)
+        case SquashedGaussianPolicy():
+            assert bounds is not None, "a Gaussian policy acts within bounds"
+            _squeeze(graph, _squashed(graph, out, sample), *bounds)
     return _model(graph, spaces)
 
 
@@ -129,6 +134,17 @@ def _advantages(graph: _Graph, out: str) -> str:
 def _noisy(graph: _Graph, mean: str, log_std: Array) -> str:
     noise = graph.add("RandomNormalLike", mean)
     return graph.add("Add", mean, graph.add("Mul", noise, graph.constant(np.exp(log_std))))
+
+
+def _squashed(graph: _Graph, out: str, sample: bool) -> str:
+    """Mean and log_std side by side; the tanh of the mean, or of a sample."""
+    mean, log_std = "headrace.mean", "headrace.log_std"
+    graph.nodes.append(helper.make_node("Split", [out], [mean, log_std], axis=1, num_outputs=2))
+    if sample:
+        low, high = map(graph.number, LOG_STD_RANGE)
+        std = graph.add("Exp", graph.add("Clip", log_std, low, high))
+        mean = graph.add("Add", mean, graph.add("Mul", graph.add("RandomNormalLike", mean), std))
+    return graph.add("Tanh", mean)
 
 
 def _squeeze(graph: _Graph, action: str, low: Array, high: Array) -> None:

@@ -53,6 +53,23 @@ class Net(nn.Module):
         return tensors | {f"{name}.onnx": self._graph}
 
 
+class TwinQ(nn.Module):
+    """Two MLPs that value actions apart from each other: x [B, F], action [B, D] -> Q [2, B]. ``features``: F + D."""
+
+    def __init__(self, options: NetworkOptions, features: int, rng: np.random.Generator) -> None:
+        super().__init__()
+        self.one, self.two = (self._critic([features, *options.hidden], options, rng) for _ in range(2))
+
+    def forward(self, x: Tensor, action: Tensor) -> Tensor:
+        pairs = torch.cat([x, action], -1)
+        return torch.cat([self.one(pairs), self.two(pairs)], -1).T.float()
+
+    @staticmethod
+    def _critic(widths: list[int], options: NetworkOptions, rng: np.random.Generator) -> nn.Module:
+        body = MLP(widths, rng, options.activation, options.layer_norm)
+        return nn.Sequential(body, orthogonal(nn.Linear(widths[-1], 1), 1.0, rng))
+
+
 def make(
     options: NetworkOptions, spaces: Spaces, outputs: int, rng: np.random.Generator, head_gain: float = 1.0
 ) -> Net:

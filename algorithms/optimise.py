@@ -23,11 +23,11 @@ class Flat:
     [parameters], on the modules' device. (Autograd adds to a gradient that is there already, in place.)"""
 
     def __init__(self, *modules: nn.Module) -> None:
-        parameters = [parameter for module in modules for parameter in module.parameters()]
-        self.value = torch.cat([parameter.detach().reshape(-1) for parameter in parameters])
+        self.parameters = [parameter for module in modules for parameter in module.parameters()]
+        self.value = torch.cat([parameter.detach().reshape(-1) for parameter in self.parameters])
         self.grad = torch.zeros_like(self.value)
         at = 0
-        for parameter in parameters:
+        for parameter in self.parameters:
             part = slice(at, at := at + parameter.numel())
             parameter.data = self.value[part].view(parameter.shape)
             parameter.grad = self.grad[part].view(parameter.shape)
@@ -72,9 +72,9 @@ class Adam:
             self._rates.copy_(torch.from_numpy(self._host))
 
     def minimise(self, loss: Tensor, max_grad_norm: float) -> Tensor:
-        """One step down the gradient of ``loss``, clipped; returns the gradient's norm before."""
+        """One step down the gradient of ``loss`` by these parameters, no others; returns its norm before clipping."""
         grad = self._flat.grad.zero_()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward(inputs=self._flat.parameters)  # type: ignore[no-untyped-call]
         norm = self._flat.clip_grad(max_grad_norm)
         self.first.lerp_(grad, self._new1)
         self.second.mul_(self._beta2).addcmul_(grad, grad, value=1 - self._betas[1])

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from headrace.algorithms import networks
+from headrace.algorithms.acting import LOG_STD_RANGE
 from headrace.algorithms.base import NetworkOptions
-from headrace.algorithms.distributions import Categorical, Gaussian
+from headrace.algorithms.distributions import Categorical, Gaussian, SquashedGaussian
 from headrace.algorithms.networks import Net
 from headrace.common.types import Array, Spaces
 
@@ -51,7 +52,38 @@ class GaussianNet(nn.Module):
         return self.net.acting("pi") | {"log_std": self.log_std.detach().cpu().numpy().copy()}
 
 
+class SquashedGaussianNet(nn.Module):
+    """``net``: [B, F] -> means and logarithms of the standard deviations, [B, 2 D] side by side."""
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> SquashedGaussian:
+        mean, log_std = self.net(x).float().chunk(2, -1)
+        return SquashedGaussian(mean, log_std.clamp(*LOG_STD_RANGE))
+
+    def acting(self) -> dict[str, Array]:
+        return self.net.acting("pi")
+
+
+class Temperature(nn.Module):
+    """alpha [1], the weight of the entropy beside the reward; positive, since its logarithm is what is learnt."""
+
+    def __init__(self, alpha: float) -> None:
+        super().__init__()
+        self.log_alpha = nn.Parameter(torch.tensor([alpha]).log())
+
+    def forward(self) -> Tensor:
+        return self.log_alpha.exp()
+
+
 def make(options: NetworkOptions, spaces: Spaces, rng: np.random.Generator) -> CategoricalNet | GaussianNet:
     """The policy that ``spaces`` asks for. Raises what :func:`networks.make` raises."""
     net = networks.make(options, spaces, spaces.outputs, rng, _HEAD_GAIN)
     return CategoricalNet(net) if spaces.discrete else GaussianNet(net, spaces.action_dim)
+
+
+def make_squashed(options: NetworkOptions, spaces: Spaces, rng: np.random.Generator) -> SquashedGaussianNet:
+    """A squashed Gaussian over the actions of ``spaces``. Raises what :func:`networks.make` raises."""
+    return SquashedGaussianNet(networks.make(options, spaces, 2 * spaces.action_dim, rng, _HEAD_GAIN))

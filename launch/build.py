@@ -13,7 +13,7 @@ from headrace.actor.env_rollout import EnvRollout
 from headrace.actor.group_rollout import GroupRollout
 from headrace.actor.rollout_worker import Identity, Rollout, RolloutWorker
 from headrace.algorithms import learner_of
-from headrace.algorithms.base import Algorithm, Experience, Groups
+from headrace.algorithms.base import Algorithm, Experience, Groups, Replay
 from headrace.common.errors import UsageError
 from headrace.common.metrics import Metrics
 from headrace.common.seeding import reset_seeds, stream
@@ -26,6 +26,7 @@ from headrace.launch import fragment_size
 from headrace.launch.config import Config
 from headrace.launch.device import check_options, resolve
 from headrace.launch.socket_dir import socket_dir
+from headrace.learner.replay import replay_nbytes
 from headrace.tasks import make_batch
 from headrace.tasks.gymnasium_batch import GymnasiumBatch
 from headrace.tasks.shaping import check_gamma
@@ -193,6 +194,7 @@ def plan(blueprint: Blueprint) -> dict[str, Any]:
         "workers_busy_at_most": config.leases_at_once,
         "fragment_bytes_about": steps * step_bytes,
         "queue_bytes_at_most": config.transport.queue_bytes,
+        "replay_bytes": _replay_bytes(blueprint),
     }
 
 
@@ -205,7 +207,15 @@ def plan_line(blueprint: Blueprint) -> str:
         f"(up to {planned['workers_busy_at_most']} workers can be busy), "
         f"{planned['steps_per_version_at_most']:,} steps a version, at most {config.learner.max_staleness} stale, "
         f"seed {config.run.seed}"
-    )
+    ) + (f", {planned['replay_bytes'] / 1e9:.2f} GB of replay" if planned["replay_bytes"] else "")
+
+
+def _replay_bytes(blueprint: Blueprint) -> int:
+    """What the learner's buffer takes from the first fragment on; 0 where there is none."""
+    experience, actors = blueprint.experience, blueprint.config.actors
+    if not isinstance(experience, Replay):
+        return 0
+    return replay_nbytes(blueprint.spaces, experience, actors.fragment_steps, actors.envs)
 
 
 def _item_bytes(dtype: str, shape: tuple[int, ...]) -> int:

@@ -115,7 +115,7 @@ def _acting(run_dir: Path, path: Path | None) -> tuple[Mapping[str, Array], Mapp
     from headrace.learner import checkpoint_reader
 
     root = run_dir / "checkpoints"
-    saved = checkpoint_reader.load(path) if path else checkpoint_reader.latest(root)
+    saved = checkpoint_reader.load(path, parts=["acting"]) if path else checkpoint_reader.latest(root, parts=["acting"])
     if saved is None:
         raise UsageError(f"{root}: no complete checkpoint in it")
     acting = saved.parts["acting"]

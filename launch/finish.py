@@ -55,7 +55,7 @@ def solved_at(config: Config) -> float | None:
 def _mark_best(run_dir: Path, score: float) -> None:
     """The newest checkpoint stays for good if it evaluated better than any before."""
     root = run_dir / "checkpoints"
-    newest, before = checkpoint_reader.latest(root), checkpoint_reader.best(root)
+    newest, before = checkpoint_reader.latest(root, parts=["acting"]), checkpoint_reader.best(root)
     if newest is not None and (before is None or score > before[1]):
         with CheckpointWriter(root) as writer:
             writer.mark_best(newest.path, score)

@@ -16,10 +16,10 @@ from headrace.launch.build import Blueprint
 from headrace.launch.run_files import stored_config
 from headrace.learner import checkpoint_reader
 
-#: What decides about the shapes of the parameters.
-_NETWORK = ("name", "hidden", "dueling")
-#: How the optimiser's tensors begin in a checkpoint (algorithms/optimise.py: Adam).
-_OPTIMISER = "adam."
+#: What decides about the shapes of the parameters, and what they mean.
+_NETWORK = ("name", "network", "network_kwargs", "hidden", "activation", "layer_norm", "dueling")
+#: How the tensors of optimisers begin in a checkpoint: adam, adam_q (algorithms/optimise.py: Adam).
+_OPTIMISER = "adam"
 
 
 def check(blueprint: Blueprint) -> None:
@@ -48,7 +48,7 @@ def _seen_and_done(spaces: Spaces) -> str:
 
 def begin(algorithm: Algorithm, source: Path) -> None:
     """Give a fresh algorithm the parameters and normalisers of another run's newest checkpoint."""
-    saved = checkpoint_reader.latest(source / "checkpoints")
+    saved = checkpoint_reader.latest(source / "checkpoints", parts=["algorithm"])
     if saved is None:
         raise UsageError(f"run.init_from {source}: no complete checkpoint in it")
     fresh, learnt = algorithm.state(), saved.parts["algorithm"].tensors

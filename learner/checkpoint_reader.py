@@ -5,9 +5,11 @@
       epoch.json              how often a learner was started here
       best.json               which checkpoint evaluated best, and its score
       tmp-<uuid>/             being written, or being removed
-      ckpt-<version>/         info.json · <part>.json + <part>.safetensors per part · manifest.json (sizes and sha256)
+      ckpt-<version>/         info.json · <part>.json + <part>.safetensors per part, <part>.<block>.safetensors per
+                              block of its large arrays · manifest.json (sizes and sha256)
 
-    mkdir tmp -> write, fsync each file -> manifest last -> fsync tmp -> rename to ckpt -> fsync root -> remove old ones
+    mkdir tmp -> write, fsync each file; blocks that the checkpoint before holds are hard links -> manifest last
+              -> fsync tmp -> rename to ckpt -> fsync root -> remove old ones
 
 Nothing is read that the manifest does not vouch for, and nothing is ever unpickled. This file reads, and needs no lock
 for it; checkpoint_writer.py writes.
@@ -19,19 +21,21 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.numpy
 
-from headrace.algorithms.base import State
+from headrace.algorithms.base import Block, State
 from headrace.common.errors import UsageError
+from headrace.common.types import Array
 
-#: 2: leases that were spent take the place of de-duplication marks.
-FORMAT = 3
+#: 2: leases that were spent take the place of de-duplication marks. 3: other names. 4: replay in blocks.
+FORMAT = 4
 _NAME = re.compile(r"ckpt-(\d{12})(?:-(\d+))?")
 _log = logging.getLogger("headrace.checkpoint")
 
@@ -50,35 +54,33 @@ class Damaged(UsageError):
     """A checkpoint that is not what its manifest says."""
 
 
-def load(path: Path, expect: Mapping[str, Any] | None = None) -> Checkpoint:
-    """Read and verify the checkpoint in ``path``.
+def load(path: Path, expect: Mapping[str, Any] | None = None, parts: Collection[str] | None = None) -> Checkpoint:
+    """Read and verify the checkpoint in ``path``, all of it or some of its ``parts``. Blocks, which may be larger than
+    the memory that is left, are read again (and verified again) when they are asked for.
 
     Raises :class:`UsageError` in one line when it is damaged, of an unknown format, or when ``info[key]`` differs from
     ``expect[key]`` for any key (``run_id`` of another run, ``network`` of another architecture).
     """
-    manifest = _manifest(path)
+    manifest = manifest_of(path)
     if manifest["format"] != FORMAT:
         raise UsageError(f"checkpoint {path}: format {manifest['format']!r}, this version reads format {FORMAT}")
-    files = {name: _verified(path, name, entry) for name, entry in manifest["files"].items()}
+    files = manifest["files"]
+    wanted = [name for name in manifest["parts"] if parts is None or name in parts]
     try:
-        info = json.loads(files["info.json"])
-        parts = {
-            name: State(
-                safetensors.numpy.load(files[f"{name}.safetensors"]),
-                json.loads(files[f"{name}.json"]),
-            )
-            for name in manifest["parts"]
-        }
+        info = json.loads(_verified(path, "info.json", files["info.json"]))
+        states = {name: _state(path, name, files) for name in wanted}
     except (KeyError, ValueError, safetensors.SafetensorError) as error:
         raise Damaged(f"checkpoint {path}: unreadable: {error}") from error
     for key, value in (expect or {}).items():
         wanted = json.loads(json.dumps(value))
         if info.get(key) != wanted:
             raise UsageError(f"checkpoint {path}: {key} is {info.get(key)!r}, but this run has {wanted!r}")
-    return Checkpoint(path, manifest["step"], info, parts)
+    return Checkpoint(path, manifest["step"], info, states)
 
 
-def latest(root: Path, expect: Mapping[str, Any] | None = None) -> Checkpoint | None:
+def latest(
+    root: Path, expect: Mapping[str, Any] | None = None, parts: Collection[str] | None = None
+) -> Checkpoint | None:
     """The newest checkpoint under ``root`` that verifies; damaged ones are logged in a line each and passed over.
 
     Newest is by learner epoch, then step: after going back to an older one, what was abandoned stays abandoned. Raises
@@ -87,7 +89,7 @@ def latest(root: Path, expect: Mapping[str, Any] | None = None) -> Checkpoint | 
     newest_first = reversed(ordered(root))
     for path in sorted(newest_first, key=lambda p: epoch_of(p) >= 0):  # those without a manifest first, to be reported
         try:
-            return load(path, expect)
+            return load(path, expect, parts)
         except Damaged as error:
             _log.warning("%s; trying the one before", error)
     return None
@@ -99,7 +101,24 @@ def best(root: Path) -> tuple[Path, float] | None:
     return None if mark is None else (root / mark["name"], float(mark["score"]))
 
 
-def _manifest(path: Path) -> dict[str, Any]:
+def _state(path: Path, part: str, files: Mapping[str, Any]) -> State:
+    """One part, verified."""
+    content = {name: _verified(path, name, files[name]) for name in (f"{part}.safetensors", f"{part}.json")}
+    blocks = {}
+    for name in files:
+        if name.startswith(f"{part}.") and name.endswith(".safetensors") and name not in content:
+            _verified(path, name, files[name])
+            key = name.removeprefix(f"{part}.").removesuffix(".safetensors")
+            blocks[key] = Block(partial(_tensors, path, name, files[name]), files[name]["sha256"])
+    tensors = safetensors.numpy.load(content[f"{part}.safetensors"])
+    return State(tensors, json.loads(content[f"{part}.json"]), blocks)
+
+
+def _tensors(path: Path, name: str, entry: Mapping[str, Any]) -> dict[str, Array]:
+    return dict(safetensors.numpy.load(_verified(path, name, entry)))
+
+
+def manifest_of(path: Path) -> dict[str, Any]:
     """The manifest, once its own hash is right: what it says has the form that we write."""
     try:
         manifest = json.loads((path / "manifest.json").read_bytes())
@@ -135,7 +154,7 @@ def ordered(root: Path) -> list[Path]:
 
 def epoch_of(path: Path) -> int:
     try:
-        return int(_manifest(path)["learner_epoch"])
+        return int(manifest_of(path)["learner_epoch"])
     except Damaged:
         return -1
 

@@ -13,10 +13,11 @@ from typing import Any, Self
 import numpy as np
 import safetensors.numpy
 
-from headrace.algorithms.base import State
+from headrace.algorithms.base import Block, State
 from headrace.common import durable
 from headrace.common.errors import CheckpointFailed
 from headrace.common.metrics import Metrics
+from headrace.common.types import Array
 from headrace.learner.checkpoint_reader import (
     FORMAT,
     Checkpoint,
@@ -24,12 +25,14 @@ from headrace.learner.checkpoint_reader import (
     epoch_of,
     json_bytes,
     latest,
+    manifest_of,
     ordered,
     read_json,
     sha256,
 )
 
 _PART = re.compile(r"[a-z][a-z0-9_]*")
+_BLOCK = re.compile(r"[a-z][a-z0-9_.]*")
 _log = logging.getLogger("headrace.checkpoint")
 
 
@@ -48,20 +51,23 @@ class CheckpointWriter:
         self._metrics = metrics or Metrics("learner")
         #: Failed saves since the last one that worked: the caller decides when it is enough.
         self.failures_in_a_row = 0
+        #: sha256 -> file and size, of all that is in the newest checkpoint known: blocks found here are linked.
+        self._there: dict[str, tuple[Path, int]] = {}
         root.mkdir(parents=True, exist_ok=True)
         self._lock = durable.lock(root / "lock")
         for stale in root.glob("tmp-*"):  # we hold the lock: whoever was writing these is dead
             durable.remove(stale, fs)
 
     def save(self, step: int, parts: Mapping[str, State], info: Mapping[str, Any]) -> Path:
-        """Make a checkpoint durable; it is visible only when it is complete.
+        """Make a checkpoint durable; it is visible only when it is complete. A block that is in the one before costs a
+        hard link.
 
         Raises :class:`CheckpointFailed` when the system would not write it: the older ones are intact.
         """
         began = time.perf_counter()
         tmp = durable.temporary(self.root)
         try:
-            self._write_directory(tmp, step, parts, info)
+            files = self._write_directory(tmp, step, parts, info)
             path = self._free_name(step)
             self._fs.rename(str(tmp), str(path))
             durable.fsync_directory(self.root, self._fs)
@@ -73,12 +79,18 @@ class CheckpointWriter:
         self.failures_in_a_row = 0
         self._metrics.observe("checkpoint_seconds", time.perf_counter() - began)
         self._metrics.set("checkpoint_last_timestamp_seconds", time.time())
+        self._remember(path, files)
+        for file, block in _blocks(parts):
+            block.sha256 = files[file]["sha256"]
         self._remove_old(path)
         return path
 
     def latest(self, expect: Mapping[str, Any] | None = None) -> Checkpoint | None:
         """See :func:`latest`."""
-        return latest(self.root, expect)
+        found = latest(self.root, expect)
+        if found is not None:
+            self._remember(found.path, manifest_of(found.path)["files"])
+        return found
 
     def mark_best(self, path: Path, score: float) -> None:
         """Keep ``path`` until another one is marked."""
@@ -105,12 +117,17 @@ class CheckpointWriter:
 
     # --- steps -----------------------------------------------------------------------------------------------------
 
-    def _write_directory(self, tmp: Path, step: int, parts: Mapping[str, State], info: Mapping[str, Any]) -> None:
+    def _write_directory(
+        self, tmp: Path, step: int, parts: Mapping[str, State], info: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Returns what the manifest says of the files."""
         self._fs.mkdir(str(tmp))
         files: dict[str, Any] = {}
         for name, content in _contents(parts, info):
-            durable.write_file(tmp / name, content, self._fs)
-            files[name] = {"bytes": len(content), "sha256": sha256(content)}
+            files[name] = self._write(tmp / name, content)
+        for name, block in _blocks(parts):
+            linked = self._link(tmp / name, block.sha256)
+            files[name] = linked or self._write(tmp / name, _safetensors(block.read()))
         manifest = {
             "format": FORMAT,
             "step": step,
@@ -121,6 +138,28 @@ class CheckpointWriter:
         signed = {**manifest, "sha256": sha256(json_bytes(manifest))}
         durable.write_file(tmp / "manifest.json", json_bytes(signed), self._fs)
         durable.fsync_directory(tmp, self._fs)
+        return files
+
+    def _write(self, path: Path, content: bytes) -> dict[str, Any]:
+        durable.write_file(path, content, self._fs)
+        return {"bytes": len(content), "sha256": sha256(content)}
+
+    def _link(self, path: Path, digest: str) -> dict[str, Any] | None:
+        """Give the newest checkpoint's file a second name. None where there is none, or it is not as it was written, or
+        the file system knows no links."""
+        if digest not in self._there:
+            return None
+        there, size = self._there[digest]
+        try:
+            if there.stat().st_size != size:
+                return None
+            self._fs.link(str(there), str(path))
+        except OSError:
+            return None
+        return {"bytes": size, "sha256": digest}
+
+    def _remember(self, path: Path, files: Mapping[str, Any]) -> None:
+        self._there = {entry["sha256"]: (path / name, entry["bytes"]) for name, entry in files.items()}
 
     def _replace(self, name: str, content: Mapping[str, Any]) -> None:
         try:
@@ -154,11 +193,23 @@ class CheckpointWriter:
 
 
 def _contents(parts: Mapping[str, State], info: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
-    """Name and content of every file but the manifest, made one at a time: no second copy of all the tensors."""
+    """Name and content of every file but blocks and manifest, one at a time: no second copy of all the tensors."""
     yield "info.json", json_bytes(info)
     for name, state in parts.items():
         if not _PART.fullmatch(name) or name in ("info", "manifest"):
             raise ValueError(f"part {name!r}: use a name of a-z, 0-9 and _ other than info and manifest")
-        tensors = {key: np.asarray(value, order="C") for key, value in state.tensors.items()}
         yield f"{name}.json", json_bytes(state.values)
-        yield f"{name}.safetensors", bytes(safetensors.numpy.save(tensors))
+        yield f"{name}.safetensors", _safetensors(state.tensors)
+
+
+def _blocks(parts: Mapping[str, State]) -> Iterator[tuple[str, Block]]:
+    """File name and block, of every part."""
+    for part, state in parts.items():
+        for name, block in state.blocks.items():
+            if not _BLOCK.fullmatch(name):
+                raise ValueError(f"block {name!r}: use a name of a-z, 0-9, _ and .")
+            yield f"{part}.{name}.safetensors", block
+
+
+def _safetensors(tensors: Mapping[str, Array]) -> bytes:
+    return bytes(safetensors.numpy.save({key: np.asarray(value, order="C") for key, value in tensors.items()}))

@@ -109,11 +109,11 @@ class ReplayExperience:
     def state(self) -> State:
         buffer, pace = self._buffer.state(), self._pace
         values = {"buffer": buffer.values, "inserted": pace.inserted, "owed": pace.owed}
-        return State(buffer.tensors, values)
+        return State(buffer.tensors, values, buffer.blocks)
 
     def restore(self, state: State) -> None:
         self._waiting.clear()
-        self._buffer.restore(State(state.tensors, state.values["buffer"]))
+        self._buffer.restore(State(state.tensors, state.values["buffer"], state.blocks))
         self._pace.inserted, self._pace.owed = state.values["inserted"], state.values["owed"]
 
 

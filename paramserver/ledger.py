@@ -109,8 +109,7 @@ class Ledger:
         news = [x for x in out if x.number >= heard_lease or self._unheard.covers(x.number)]
         told = ((x.number, x.worker.actor_id, x.worker.incarnation) for x in news)
         known = self.begun - self._unheard.held_back
-        workers = max(self.workers.alive, self._unheard.workers)
-        return LedgerState(self.next_lease, known, self._limit, tuple(told), workers)
+        return LedgerState(self.next_lease, known, self._limit, tuple(told), self.workers.alive)
 
     # --- the actors' side ------------------------------------------------------------------------------------------
 

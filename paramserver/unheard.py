@@ -1,9 +1,9 @@
 """Leases that a former parameter server may have handed out after the learner last heard of it. Pure.
 
-Nobody knows which, only how many there can be, which numbers they can have, and how many workers can hold one. Until
-each of those has called, or ``until_s``, there may be such fragments in the making: all there can be count as begun,
-and nothing is begun beyond what their own server let begin. A worker that names one is believed, as often as there can
-be any.
+Nobody knows which, only how many there can be, which numbers they can have, and how many workers were alive. Until
+``until_s`` all there can be count as begun; until each of those workers has called, too, such a fragment may be in the
+making, and nothing is begun beyond what its own server let begin. A worker that names one is believed, as often as
+there can be any.
 """
 
 from __future__ import annotations
@@ -21,14 +21,9 @@ class Unheard:
         known = known or LedgerState()
         self.held_back = max(0, known.limit - known.begun)
         self._left = max(0, told_until - known.begun)
-        self._limit, self._workers, self._silent = known.limit, known.workers, known.workers
+        self._limit, self._silent = known.limit, known.workers
         self._called: set[int] = set()
         self._numbers, self._until_s = numbers, until_s
-
-    @property
-    def workers(self) -> int:
-        """How many there are, if some of them did not call yet."""
-        return self._workers if self._silent else 0
 
     @property
     def bound(self) -> int | None:
@@ -36,11 +31,10 @@ class Unheard:
         return self._limit if self._left and self._silent else None
 
     def called(self, actor_id: int) -> None:
-        """A worker asks for a lease, so nothing of it is in the making, and what it put it names."""
+        """A worker asks for a lease, so nothing of it is in the making."""
         if self._silent and actor_id not in self._called:
             self._called.add(actor_id)
             self._silent -= 1
-            self.held_back *= self._silent > 0
 
     def turns_up(self, number: int) -> bool:
         """A worker names a number as its own: whether it can be. From now on it counts by itself."""

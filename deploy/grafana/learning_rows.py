@@ -65,8 +65,8 @@ def balance() -> list[Any]:
               [(f"sum({rate('actor_fragments_total')})", "actors"),
                (f"sum({rate('learner_fragments_total')})", "learner")]),
         lines("Updates and reuse", "Versions made a second; and (right) how many samples of gradient steps come from "
-              "one step of an environment: 1 for PPO, whose epochs go over the same batch, samples_per_insert for DQN.",
-              "short",
+              "one step of an environment: 1 for PPO, whose epochs go over the same batch, samples_per_insert with "
+              "replay.", "short",
               [(f"sum({rate('learner_updates_total')})", "versions a second"),
                (f"sum({rate('learner_samples_total')}) / sum({rate('learner_env_steps_total')})", "samples per step")],
               units={"samples per step": "short"}),
@@ -117,8 +117,9 @@ def algorithm() -> list[Any]:
     return [
         lines("Entropy", "Of the policy. To nothing early on: it stopped exploring.", "short", terms("entropy"),
               none=NOT_HERE),
-        lines("Value function", "Explained variance of the critic (1: perfect, 0: no better than a constant); or DQN's "
-              "TD error and (right) mean Q.", "short", terms("explained_variance|td_error|q"), limits=(None, None),
+        lines("Value function", "Explained variance of the critic (1: perfect, 0: no better than a constant); or the "
+              "mean Q of DQN and SAC (right), and DQN's TD error.", "short",
+              terms("explained_variance|td_error|q"), limits=(None, None),
               units={"q": "short"}, none=NOT_HERE),
         lines("Losses", "Of the last gradient step.", "short", terms(".*loss"), limits=(None, None), none=NOT_HERE),
         lines("Norm of the gradient", "Before it is clipped. Rising without end: lower the learning rate.", "short",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from headrace.algorithms import dqn, grpo, ppo
+from headrace.algorithms import dqn, grpo, ppo, sac
 from headrace.common.errors import UsageError
 from headrace.common.types import Spaces, Weights
 
@@ -35,6 +35,19 @@ def test_numpy_forward_and_logp_equal_the_learners_to_1e_6(module, spaces):
         np.testing.assert_allclose(policy.net(obs), learner.pi.net(inputs).numpy(), atol=1e-6)
         logp = learner.pi(inputs).log_prob(torch.from_numpy(acted.action))
     np.testing.assert_allclose(acted.extras["behaviour_logp"], logp.numpy(), atol=2e-6)
+
+
+def test_numpy_forward_and_squashed_actions_equal_the_learners_to_1e_6():
+    learner, policy = learner_and_policy(sac, CONTINUOUS)
+    obs = np.random.default_rng(1).normal(1.0, 3.0, (64, 8)).astype(np.float32)
+    noise = np.random.default_rng(2).standard_normal((64, 2), dtype=np.float32)
+    with torch.no_grad():
+        pi = learner.pi(learner.obs_norm(torch.from_numpy(obs)))
+        for explore, drawn in ((True, noise), (False, np.zeros_like(noise))):
+            acted = policy.act(obs, None, np.random.default_rng(2), explore)
+            np.testing.assert_allclose(acted.action, pi.rsample(torch.from_numpy(drawn))[0].numpy(), atol=1e-6)
+            assert acted.action.dtype == np.float32
+            assert acted.extras == {}
 
 
 def test_sampling_follows_the_probabilities_and_greedy_takes_the_best():
@@ -68,6 +81,7 @@ def test_what_an_actor_imports_holds_no_torch():
         "import sys, headrace.launch.run_actor, headrace.actor.env_rollout, headrace.actor.group_rollout\n"
         "from headrace.launch.build import Blueprint; from headrace.launch.config import Config\n"
         "for name in ('ppo', 'grpo', 'dqn'): Blueprint(Config(algorithm={'name': name})).check()\n"
+        "Blueprint(Config(algorithm={'name': 'sac'}, task={'env': 'Pendulum-v1'})).check()\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from headrace.algorithms import dqn, grpo, ppo
+from headrace.algorithms import dqn, grpo, ppo, sac
 from headrace.algorithms.base import Batch
 from headrace.algorithms.device import CPU, Device, Graphed
 from headrace.common.types import Spaces
@@ -23,6 +23,7 @@ CASES = {
     "ppo-continuous": (ppo.PPO, ppo.Config(minibatch=16, hidden=(32,)), "continuous"),
     "grpo": (grpo.GRPO, grpo.Config(minibatch=16, hidden=(32,), kl_coef=0.1), "discrete"),
     "dqn": (dqn.DQN, dqn.Config(minibatch=32, hidden=(32,), dueling=True, priority_alpha=0.6), "discrete"),
+    "sac": (sac.SAC, sac.Config(minibatch=32, hidden=(32,)), "continuous"),
 }
 
 
@@ -38,7 +39,7 @@ def batch_for(case: str) -> Batch:
         return rng.integers(0, 3, shape) if spaces.discrete else normal(*shape, 2)
 
     T, B, N = 8, 8, 64
-    if case == "dqn":
+    if case in ("dqn", "sac"):
         return Batch({"obs": normal(32, 5), "next_obs": normal(32, 5), "action": actions(32), "reward": normal(32),
                       "discount": np.full(32, 0.99, np.float32), "weight": np.ones(32, np.float32)}, 32)  # fmt: skip
     if case == "grpo":
@@ -57,7 +58,7 @@ def make(case: str, device: Device = CPU):
 
 
 def parameters(algorithm) -> torch.Tensor:
-    nets = [algorithm.q] if isinstance(algorithm, dqn.DQN) else [algorithm.pi]
+    nets = [getattr(algorithm, name) for name in ("q", "pi", "temperature") if hasattr(algorithm, name)]
     return torch.nn.utils.parameters_to_vector(p for net in nets for p in net.parameters()).detach().cpu().clone()
 
 
@@ -112,11 +113,14 @@ def test_bf16_multiplies_in_bf16_and_takes_nearly_the_same_step(case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_compiled_step_is_one_graph_and_computes_the_same(case, monkeypatch):
-    """Captured whole by Dynamo and functionalised; the code Inductor writes from it needs a compiler (bench/)."""
+    """Captured whole by Dynamo and functionalised, also while the step size moves; the code Inductor writes from it
+    needs a compiler (bench/)."""
     whole = partial(torch.compile, fullgraph=True, backend="aot_eager")
     monkeypatch.setattr(torch, "compile", whole)
     compiled, plain = make(case, Device("cpu", compile=True)), make(case)
-    for _ in range(2):
+    for fraction in (0.0, 0.4, 0.8):
+        for algorithm in (compiled, plain):
+            algorithm.progress(fraction)
         figures = [algorithm.update(batch_for(case)).metrics for algorithm in (compiled, plain)]
         assert figures[0] == pytest.approx(figures[1], abs=1e-4)
     torch.testing.assert_close(parameters(compiled), parameters(plain), atol=1e-5, rtol=1e-4)

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 import torch
 
-from headrace.algorithms import dqn, ppo
+from headrace.algorithms import dqn, ppo, sac
 from headrace.algorithms.acting import GaussianPolicy
 from headrace.algorithms.export import export
 from headrace.common.errors import UsageError
@@ -26,6 +26,7 @@ CASES = [
     pytest.param(ppo, ppo.Config(), Spaces((6,), action_dim=2), id="continuous"),
     pytest.param(ppo, ppo.Config(network="nature_cnn", hidden=(16,)), PIXELS, id="cnn"),
     pytest.param(ppo, ppo.Config(network=OWN), Spaces((6,), action_dim=2), id="one's own"),
+    pytest.param(sac, sac.Config(hidden=(16,)), Spaces((6,), action_dim=2), id="sac"),
     pytest.param(dqn, dqn.Config(), Spaces((6,), n_actions=3), id="dqn"),
     pytest.param(dqn, dqn.Config(dueling=True), Spaces((6,), n_actions=3), id="dueling"),
 ]
@@ -40,7 +41,7 @@ def trained(module: Any, config: Any, spaces: Spaces) -> tuple[Any, Weights]:
     """As if it had learnt: other weights, a normaliser that has seen something."""
     learner = getattr(module, module.__name__.rsplit(".", 1)[1].upper())(config, spaces, seed=3)
     noise = torch.Generator().manual_seed(0)
-    for parameter in (learner.pi if module is ppo else learner.q).parameters():
+    for parameter in (learner.q if module is dqn else learner.pi).parameters():
         parameter.data.add_(0.3 * torch.randn(parameter.shape, generator=noise))
     learner.obs_norm.update(torch.from_numpy(observations(spaces, 50)))
     weights, policy = Weights("run", 1, 1, *learner.weights()), module.policy(config, spaces)

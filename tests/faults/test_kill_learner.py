@@ -50,13 +50,15 @@ def test_the_run_ends_and_goes_on_from_its_checkpoint(new_run: Callable[..., Run
     assert first["train"]["learning_rate"] == pytest.approx(0.001 * (1 - done), rel=0.02), "the schedule goes on"
     assert "learning_rate" in first["train"]
     was, now = before.parts["algorithm"], after.parts["algorithm"]
-    assert now.values["adam_steps"] > was.values["adam_steps"]
+    assert now.tensors["adam.steps"] > was.tensors["adam.steps"]
     assert now.tensors["obs_norm.count"] > was.tensors["obs_norm.count"] >= 64
     if algorithm == "dqn":
         assert now.values["fraction"] > was.values["fraction"], "epsilon follows it"
         inserted = [c.parts["experience"].values["inserted"] for c in (before, after)]
         assert inserted[1] > inserted[0] >= 64
-        assert len(after.parts["experience"].tensors["obs"]) >= len(before.parts["experience"].tensors["obs"])
+        was, now = (saved.parts["experience"] for saved in (before, after))
+        assert now.values["buffer"]["inserted"] >= was.values["buffer"]["inserted"]
+        assert now.blocks.keys() >= was.blocks.keys() >= {"obs.000000", "transitions.000000"}
     lines = lineage(run.rows)
     # Rows come by the clock: without a new version they stand where they stood, and a version is made of steps.
     for row, following in itertools.pairwise(lines):

@@ -32,6 +32,8 @@ KINDS = {
     "ppo": ("cartpole-ppo", "actors.envs=2", "actors.fragment_steps=32", "algorithm.minibatch=24"),
     "dqn uniform": DQN,
     "dqn prioritised": (*DQN, "algorithm.priority_alpha=0.6", "algorithm.dueling=true"),
+    "sac": ("pendulum-sac", "actors.envs=2", "algorithm.min_size=50", "algorithm.capacity=300",
+            "algorithm.minibatch=16", "algorithm.samples_per_insert=16"),
     "grpo": ("cartpole-grpo", "algorithm.groups=2", "algorithm.group_size=3", "algorithm.max_steps=40",
              "algorithm.kl_coef=0.1", "algorithm.reference_every=5"),
 }  # fmt: skip
@@ -125,3 +127,7 @@ def assert_equal(part: State, other: State) -> None:
     for name, tensor in part.tensors.items():
         assert tensor.dtype == other.tensors[name].dtype
         assert tensor.tobytes() == other.tensors[name].tobytes(), name
+    assert sorted(part.blocks) == sorted(other.blocks)
+    for name, block in part.blocks.items():
+        arrays = other.blocks[name].read()
+        assert all(array.tobytes() == arrays[key].tobytes() for key, array in block.read().items()), name

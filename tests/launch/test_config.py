@@ -40,6 +40,17 @@ def test_every_preset_is_whole_and_says_what_it_is(name):
         ("cartpole-ppo", "algorithm.hidden=[64, 0]", "algorithm.hidden.1 = 0: input should be greater than or equal"),
         ("cartpole-dqn", "algorithm.n_step=0", "algorithm.n_step = 0: input should be greater than or equal to 1"),
         ("cartpole-dqn", "algorithm.epsilon_end=-0.1", "algorithm.epsilon_end = -0.1"),
+        ("pendulum-sac", "algorithm.tau=2", "algorithm.tau = 2: input should be less than or equal to 1"),
+        (
+            "pendulum-sac",
+            "algorithm.target_entropy=1",
+            "algorithm.target_entropy = 1: input should be less than or equal",
+        ),
+        (
+            "pendulum-sac",
+            "algorithm.activation=gelu",
+            "algorithm.activation = 'gelu': input should be 'relu' or 'tanh'",
+        ),
         ("cartpole-grpo", "algorithm.clip=0", "algorithm.clip = 0: input should be greater than 0"),
         ("cartpole-ppo", "learner.device=abacus", "learner.device = 'abacus'"),
         ("cartpole-ppo", "learner.precision=float8", "learner.precision = 'float8'"),
@@ -53,7 +64,7 @@ def test_every_preset_is_whole_and_says_what_it_is(name):
         ("cartpole-ppo", "run.total_steps=0", "run.total_steps = 0: input should be greater than 0"),
         ("cartpole-ppo", "task.backend=atari", "task.backend = 'atari'"),
         ("cartpole-ppo", "transport.url=kafka://[", "transport.url = 'kafka://[': invalid IPv6 URL"),
-        ("cartpole-ppo", "algorithm.name=5", "algorithm.name 5 is unknown; known: dqn, grpo, ppo"),
+        ("cartpole-ppo", "algorithm.name=5", "algorithm.name 5 is unknown; known: dqn, grpo, ppo, sac"),
         ("cartpole-ppo", "seed=1", "write section.key=value"),
         ("cartpole-ppo", "run.seed.x=1", "is a value, not a section"),
     ],
@@ -104,6 +115,8 @@ def test_options_the_machine_cannot_serve_are_refused_before_anything_starts(mon
 def test_an_environment_the_algorithm_cannot_serve_is_refused():
     with pytest.raises(UsageError, match="needs a Discrete action space"):
         Blueprint(load("cartpole-dqn", ["task.env=Pendulum-v1"])).check()
+    with pytest.raises(UsageError, match="SAC needs a Box action space and this one is Discrete; PPO takes both"):
+        Blueprint(load("pendulum-sac", ["task.env=CartPole-v1"])).check()
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,10 @@ PPO = ["actors.envs=4", "actors.fragment_steps=32", "run.total_steps=5120", "alg
 SMALL = {
     "cartpole-ppo": PPO,
     "cartpole-dqn": ["actors.envs=4", "actors.fragment_steps=32", "run.total_steps=2560", "algorithm.min_size=512"],
+    "pendulum-sac": ["actors.fragment_steps=32", "run.total_steps=2560", "algorithm.min_size=512",
+                     "algorithm.samples_per_insert=32"],
     "cartpole-grpo": ["algorithm.group_size=4", "algorithm.groups=2", "run.total_steps=4000"],
-}
+}  # fmt: skip
 
 
 def shared_out(preset: str, processes: int) -> list[str]:
@@ -58,6 +60,10 @@ def assert_equal(found: tuple[Mapping[str, State], dict[str, int]], wanted: tupl
         for name, tensor in theirs.tensors.items():
             np.testing.assert_array_equal(ours.tensors[name], tensor, err_msg=f"{part}: {name}", strict=True)
         assert ours.values == theirs.values
+        assert ours.blocks.keys() == theirs.blocks.keys()
+        for name, block in theirs.blocks.items():
+            for key, array in block.read().items():
+                np.testing.assert_array_equal(ours.blocks[name].read()[key], array, err_msg=name, strict=True)
     assert {k: v for k, v in found[1].items() if k != "trained_s"} == {
         k: v for k, v in wanted[1].items() if k != "trained_s"
     }
@@ -70,7 +76,7 @@ def test_ppo_is_the_serial_runners_bit_for_bit(tmp_path, count):
     assert_equal(processes("cartpole-ppo", tmp_path / "run", count), wanted)
 
 
-@pytest.mark.parametrize("preset", ["cartpole-dqn", "cartpole-grpo"])
+@pytest.mark.parametrize("preset", ["cartpole-dqn", "pendulum-sac", "cartpole-grpo"])
 def test_replay_and_groups_are_too(tmp_path, preset):
     wanted = serial(preset)
     assert wanted[1]["version"] >= VERSIONS / 2

@@ -15,12 +15,14 @@ import tomli_w
 
 from headrace.algorithms import ALGORITHMS
 from headrace.common.errors import LogLost, UsageError
+from headrace.common.types import Layout, Trajectory
 from headrace.launch import init_from, resume, run_files
 from headrace.launch.build import Blueprint, with_addresses
 from headrace.launch.cli import main
 from headrace.launch.config import Config
 from headrace.launch.load import load
 from headrace.learner.checkpoint_reader import Checkpoint, latest
+from headrace.learner.checkpoint_writer import CheckpointWriter
 from headrace.learner.experience import make_buffer
 from headrace.observe.rows import MetricsLog
 from tests.observe.test_rows import row
@@ -29,6 +31,10 @@ from tests.observe.test_rows_full_disk import disk_of
 from .runs import headrace, train
 
 SHORT = ["run.total_steps=2048", "learner.device=cpu", "run.log_every_s=0.1"]
+
+
+#: One preset of each algorithm.
+PRESETS = {name: f"cartpole-{name}" for name in ALGORITHMS} | {"sac": "pendulum-sac"}
 
 
 def config(*overrides: str, preset: str = "cartpole-ppo") -> Config:
@@ -61,7 +67,7 @@ def private(path: Path) -> bool:
 def test_every_value_in_force_is_written(tmp_path):
     """A default that moves in a later version must not move a run."""
     for algorithm in ALGORITHMS:
-        asked = config(preset=f"cartpole-{algorithm}")
+        asked = config(preset=PRESETS[algorithm])
         kept = tomllib.loads(asked.to_toml())
         own = asked.algorithm_module().Config()
         fields = {f.name for f in dataclasses.fields(own) if getattr(own, f.name) is not None}
@@ -83,6 +89,13 @@ def test_what_a_run_keeps_is_refused_with_the_way_to_have_it(change):
     assert "\n" not in str(caught.value)
 
 
+def test_a_run_keeps_what_stands_between_its_layers():
+    """Another activation fits the same tensors, and makes nonsense of them."""
+    sac, tanh = (config(*change, preset="pendulum-sac") for change in ([], ["algorithm.activation=tanh"]))
+    with pytest.raises(UsageError, match=r"algorithm\.activation was 'relu' and cannot become 'tanh'"):
+        resume.changes(sac, tanh)
+
+
 def test_all_else_may_change_and_is_told():
     changed = ["run.total_steps=9", "algorithm.gamma=0.5", "task.solved=3.0", "learner.device=cpu"]
     found = resume.changes(config(), config(*changed))
@@ -99,8 +112,8 @@ def test_all_else_may_change_and_is_told():
 def test_what_a_checkpoint_cannot_be_restored_into_is_known_beforehand(algorithm):
     """Every setting of every algorithm: one that changes the shape of what is saved must be among the fixed ones, or
     `--resume --set` would be refused by the learner only, after a start."""
-    small = ["algorithm.capacity=50", "algorithm.min_size=0"] if algorithm == "dqn" else []
-    before = config("algorithm.hidden=[4]", *small, preset=f"cartpole-{algorithm}")
+    small = ["algorithm.capacity=50", "algorithm.min_size=0"] if algorithm in ("dqn", "sac") else []
+    before = config("algorithm.hidden=[4]", *small, preset=PRESETS[algorithm])
     learnt, buffer = Blueprint(before).algorithm(), saved_buffer(before)
     for field in dataclasses.fields(before.algorithm_config()):
         after = other_value(before, field.name)
@@ -118,27 +131,27 @@ def saved_buffer(of: Config) -> Any:
     experience = Blueprint(of).experience
     if not hasattr(experience, "capacity"):
         return None
-    buffer = make_buffer(experience, 0)
-    state = buffer.state()
-    n = experience.capacity
-    columns = {
-        "obs": np.zeros((n, 4), np.float32),
-        "action": np.zeros(n, np.int64),
-        "reward": np.zeros(n, np.float32),
-        "next_obs": np.zeros((n, 4), np.float32),
-        "discount": np.zeros(n, np.float32),
-        "priority": np.ones(n),
-    }
-    values = {**state.values, "buffer": {**state.values["buffer"], "inserted": 2 * n}}
-    return type(state)({**state.tensors, **columns}, values)
+    buffer, blueprint = make_buffer(experience, 0), Blueprint(of)
+    while buffer.state().values["buffer"]["inserted"] < 2 * experience.capacity:
+        buffer.add(blank(blueprint))
+        buffer.next_round()
+    return buffer.state()
+
+
+def blank(of: Blueprint) -> Trajectory:
+    """A fragment of zeros, in which no episode ends."""
+    T, B = of.expected.steps, of.expected.envs
+    lead = {Layout.STEP: (T, B), Layout.CHAIN: (T + 1, B), Layout.FINAL: (0,)}
+    arrays = {name: np.zeros((*lead[f.layout], *f.shape), f.dtype) for name, f in of.schema.fields.items()}
+    return Trajectory("run", 0, 0, 0, 0, 0, 0, "task", "", T, B, arrays)
 
 
 def other_value(of: Config, name: str) -> Config:
     was = of.algorithm.get(name)
     new = {bool: lambda: not was, int: lambda: was + 1, float: lambda: was / 2, list: lambda: [5]}.get(type(was))
     value = new() if new is not None else 0.5
-    if name == "priority_alpha":
-        value = 0.0
+    if name in ("priority_alpha", "activation"):
+        value = {"priority_alpha": 0.0, "activation": "tanh"}[name]
     return of.model_copy(update={"algorithm": {**of.algorithm, name: value}})
 
 
@@ -329,6 +342,23 @@ def test_networks_and_normalisers_are_taken_and_nothing_else(finished):
         assert np.array_equal(tensor, source.tensors[name]), name
         assert name.startswith("adam.") or not np.array_equal(tensor, fresh.tensors[name])
     assert begun.values == fresh.values, "random numbers"
+
+
+def test_each_of_several_optimisers_begins_afresh(tmp_path):
+    asked = config(preset="pendulum-sac")
+    learnt, begun = Blueprint(asked).algorithm(), Blueprint(asked).algorithm()
+    for network in (learnt.pi, learnt.q, learnt.target, learnt.temperature):
+        for parameter in network.parameters():
+            parameter.data.fill_(0.5)
+    for adam in (learnt.adam_pi, learnt.adam_q, learnt.adam_temperature):
+        adam.advance(1e-3)
+        adam.first.fill_(1.0)
+    with CheckpointWriter(tmp_path / "checkpoints") as writer:
+        writer.save(1, {"algorithm": learnt.state()}, {})
+    init_from.begin(begun, tmp_path)
+    for name, tensor in begun.state().tensors.items():
+        if not name.startswith("obs_norm."):
+            assert (tensor == (0.0 if name.startswith("adam") else 0.5)).all(), name
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,7 @@ def private_tmpdir(tmp_path, monkeypatch):
         (["train", "cartpole-ppo", "--set", "transport.url=pulsar://somewhere/t"], "unknown scheme"),
         (["train", "cartpole-ppo", "--set", "transport.url=kafka://nowhere/t"], "is no host:port"),
         (["train", "cartpole-dqn", "--set", "task.env=Pendulum-v1"], "needs a Discrete action space"),
+        (["train", "pendulum-sac", "--set", "task.env=CartPole-v1"], "needs a Box action space"),
         (["train", "--resume"], "give the run to go on with"),
         (["train", "--resume", "--run-dir", "nowhere"], "nowhere: no such directory"),
         (["evaluate", "nowhere"], "nowhere: no such directory"),

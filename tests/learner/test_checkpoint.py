@@ -194,7 +194,7 @@ def test_an_unknown_format_is_refused_not_passed_over(tmp_path: Path, monkeypatc
     with monkeypatch.context() as newer:
         newer.setattr(checkpoint_writer, "FORMAT", 99)
         saved(tmp_path)
-    with pytest.raises(UsageError, match="format 99, this version reads format 3"):
+    with pytest.raises(UsageError, match="format 99, this version reads format 4"):
         checkpoint_reader.latest(tmp_path)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace.algorithms.base import State
+from headrace.algorithms.base import Block, State
 from headrace.learner import checkpoint_reader
 from headrace.learner.checkpoint_writer import CheckpointWriter
 
@@ -96,6 +96,13 @@ class Dying:
         os.rename(src, dst)
         self.renamed.append((src, dst, replaced))
 
+    def link(self, src: str, dst: str) -> None:
+        if self._step():
+            self._die()
+        assert src not in self.unsynced, "linked before its content was durable"
+        os.link(src, dst)
+        self.nameless.add(dst)
+
     def unlink(self, path: str) -> None:
         if self._step():
             self._die()
@@ -109,13 +116,21 @@ class Dying:
 
 
 def parts(step: int) -> dict[str, State]:
-    return {"algorithm": State({"w": np.full(5, step, np.float32)}, {"step": step})}
+    """With two blocks: one is the same in every checkpoint, one never is."""
+    blocks = {"stays": KEPT, "goes": Block({"w": np.full(3, step, np.float32)})}
+    return {"algorithm": State({"w": np.full(5, step, np.float32)}, {"step": step}, blocks)}
+
+
+#: What a buffer holds from one checkpoint to the next.
+KEPT = Block({"w": np.arange(9, dtype=np.float32)})
 
 
 def assert_whole(found: checkpoint_reader.Checkpoint | None) -> int:
     assert found is not None
     assert found.parts["algorithm"].values["step"] == found.step == found.info["step"]
     np.testing.assert_array_equal(found.parts["algorithm"].tensors["w"], np.full(5, found.step))
+    for name, expected in (("stays", np.arange(9)), ("goes", np.full(3, found.step))):
+        np.testing.assert_array_equal(found.parts["algorithm"].blocks[name].read()["w"], expected)
     return found.step
 
 
@@ -130,11 +145,13 @@ def crash_at(root: Path, at: int, power_cut: bool, keep: int) -> bool:
     """
     with CheckpointWriter(root, keep=keep, fs=LIVING) as writer:
         for step in (1, 2):
-            writer.save(step, parts(step), {"step": step})
+            path = writer.save(step, parts(step), {"step": step})
+        assert (path / "algorithm.stays.safetensors").stat().st_nlink == 2
         writer.mark_best(root / "ckpt-000000000002", 1.0)
         assert writer.next_epoch() == 1
     dying = Dying(at, power_cut)
     writer = CheckpointWriter(root, keep=keep, fs=dying)
+    writer.latest()  # as a learner that goes on
     returned, epoch = 0, 1
     try:
         epoch = writer.next_epoch()
@@ -173,16 +190,20 @@ def test_every_step_can_be_the_last(
 
 WRITER = """
 import sys, pathlib, numpy as np
-from headrace.algorithms.base import State
+from headrace.algorithms.base import Block, State
 from headrace.learner.checkpoint_writer import CheckpointWriter
 root = pathlib.Path(sys.argv[1])
 with CheckpointWriter(root, keep=2) as writer:
     found = writer.latest()
     step = 0 if found is None else found.step
+    blocks = {"stays": Block({"w": np.arange(9, dtype=np.float32)})}
+    if found is not None:
+        blocks["stays"] = found.parts["algorithm"].blocks["stays"]
     while True:
         step += 1
         tensors = {"w": np.full(5, step, np.float32), "bulk": np.zeros(200_000)}
-        writer.save(step, {"algorithm": State(tensors, {"step": step})}, {"step": step})
+        blocks["goes"] = Block({"w": np.full(3, step, np.float32)})
+        writer.save(step, {"algorithm": State(tensors, {"step": step}, blocks)}, {"step": step})
         print(step, flush=True)
 """
 

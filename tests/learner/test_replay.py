@@ -1,8 +1,10 @@
-"""Replay: transitions against a slow version, the ring, the sum tree, frequencies, going on after a restore."""
+"""Replay: the buffer against a slow one, the sum tree, frequencies, going on after a restore."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,115 +12,114 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.algorithms.base import Replay
+from headrace.algorithms.base import Replay, State
 from headrace.common.errors import Rejected, UsageError
 from headrace.common.types import Array, Spaces, Trajectory
-from headrace.learner.replay import COLUMNS, ReplayBuffer, SamplesPerInsert, n_step_transitions, replay_nbytes
+from headrace.learner.observations import observation_rows
+from headrace.learner.replay import ReplayBuffer, SamplesPerInsert, replay_nbytes
 from headrace.learner.sum_tree import SumTree
+from tests.learner.replayed import SlowReplay, fragment, numbered, trajectory
 
-SPACES = Spaces((2,), n_actions=3)
-
-
-def fragment(rng: np.random.Generator, T: int, B: int, p_end: float = 0.2, p_invalid: float = 0.0) -> dict[str, Array]:
-    """Random arrays; every observation is unlike every other."""
-    terminated, truncated = rng.random((T, B)) < p_end / 2, rng.random((T, B)) < p_end / 2
-    arrays = {
-        "obs": rng.normal(size=(T + 1, B, 2)).astype(np.float32),
-        "action": rng.integers(0, 3, (T, B)),
-        "reward": rng.normal(size=(T, B)).astype(np.float32),
-        "terminated": terminated,
-        "truncated": truncated,
-        "final_obs": rng.normal(size=(int((terminated | truncated).sum()), 2)).astype(np.float32),
-    }
-    if p_invalid:
-        arrays["valid"] = rng.random((T, B)) >= p_invalid
-    return arrays
+COLUMNS = ("obs", "action", "reward", "next_obs", "discount", "weight")
 
 
-def trajectory(arrays: dict[str, Array]) -> Trajectory:
-    T, B = arrays["reward"].shape
-    return Trajectory("run", 0, 0, 0, 0, 0, 0, "task", "", T, B, arrays)
+def streams(
+    rng: np.random.Generator, data: st.DataObject, T: int, B: int, p_end: float, p_invalid: float
+) -> Iterator[Trajectory]:
+    """Fragments of two actors in turn: each goes on where the one before ended, but for some that are lost on the way,
+    and for some before which the environments were made anew."""
+    ended_with: dict[int, Array] = {}
+    seq = {0: 0, 1: 0}
+    for _ in range(data.draw(st.integers(1, 8))):
+        actor, how = data.draw(st.integers(0, 1)), data.draw(st.sampled_from(["goes on"] * 4 + ["lost", "anew"]))
+        arrays = fragment(rng, T, B, p_end, p_invalid)
+        if actor in ended_with and how != "anew":
+            arrays["obs"][0] = ended_with[actor]
+        ended_with[actor] = arrays["obs"][T]
+        if how != "lost":
+            yield trajectory(arrays, actor, seq[actor])
+        seq[actor] += 1
 
 
-def numbered(count: int, start: int = 0) -> Trajectory:
-    """``count`` one-step transitions whose reward is their number."""
-    arrays = fragment(np.random.default_rng(0), count, 1, p_end=0.0)
-    return trajectory(arrays | {"reward": np.arange(start, start + count, dtype=np.float32)[:, None]})
-
-
-def slow_transitions(arrays: dict[str, Array], n_step: int, gamma: float) -> list[dict[str, Any]]:
-    """One step after the other, as one would explain it."""
-    T, B = arrays["reward"].shape
-    valid = arrays.get("valid", np.ones((T, B), bool))
-    finals, final_at = iter(arrays["final_obs"]), {}
-    for t in range(T):
-        for b in range(B):
-            if arrays["terminated"][t, b] or arrays["truncated"][t, b]:
-                final_at[t, b] = next(finals)
-    rows = []
-    for t in range(T):
-        for b in range(B):
-            if not valid[t, b]:
-                continue
-            ret, k = 0.0, 0
-            while True:
-                ret += gamma**k * float(arrays["reward"][t + k, b])
-                k += 1
-                at = (t + k - 1, b)
-                if at in final_at:
-                    next_obs = final_at[at]
-                    break
-                next_obs = arrays["obs"][t + k, b]
-                if k == n_step or t + k == T or not valid[t + k, b]:
-                    break
-            discount = 0.0 if arrays["terminated"][at] else gamma**k
-            row = {"obs": arrays["obs"][t, b], "action": arrays["action"][t, b], "next_obs": next_obs}
-            rows.append(row | {"reward": ret, "discount": discount})
-    return rows
-
-
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
+    data=st.data(),
     seed=st.integers(0, 2**32 - 1),
-    T=st.integers(1, 9),
-    B=st.integers(1, 4),
-    n_step=st.integers(1, 12),
-    gamma=st.sampled_from([0.0, 0.5, 0.99, 1.0]),
-    p_end=st.sampled_from([0.0, 0.2, 0.8, 1.0]),
-    p_invalid=st.sampled_from([0.0, 0.3, 1.0]),
+    T=st.integers(1, 6),
+    B=st.integers(1, 3),
+    capacity=st.integers(1, 60),
+    n_step=st.integers(1, 8),
+    stack=st.integers(1, 4),
+    p_end=st.sampled_from([0.0, 0.2, 1.0]),
+    p_invalid=st.sampled_from([0.0, 0.3]),
+    alpha=st.sampled_from([0.0, 0.6]),
 )
-def test_transitions_equal_the_slow_version(
-    seed: int, T: int, B: int, n_step: int, gamma: float, p_end: float, p_invalid: float
-) -> None:
-    arrays = fragment(np.random.default_rng(seed), T, B, p_end, p_invalid)
-    slow = slow_transitions(arrays, n_step, gamma)
-    fast = n_step_transitions(arrays, n_step, gamma)
-    assert {len(column) for column in fast.values()} == {len(slow)}
-    for i, row in enumerate(slow):
-        for name, value in row.items():
-            np.testing.assert_allclose(fast[name][i], value, rtol=1e-6, atol=1e-6, err_msg=f"row {i} {name}")
+def test_the_buffer_holds_what_the_slow_one_holds(
+    data: st.DataObject, seed: int, T: int, B: int, capacity: int, n_step: int, stack: int, p_end: float,
+    p_invalid: float, alpha: float,
+) -> None:  # fmt: skip
+    replay = Replay(capacity, 1500, 1.0, min_size=1, n_step=n_step, gamma=0.9, stack=stack, priority_alpha=alpha)
+    buffer = ReplayBuffer(replay, np.random.default_rng(0))
+    slow = SlowReplay(capacity, observation_rows(capacity, T, B), n_step, 0.9, stack)
+    for coming in streams(np.random.default_rng(seed), data, T, B, p_end, p_invalid):
+        inserted = buffer.insert(coming)
+        before = len(slow.transitions)
+        slow.insert(coming)
+        assert (inserted, buffer.inserted) == (len(slow.transitions) - before, len(slow.transitions))
+        held = slow.serials()
+        assert len(buffer) == len(held)
+        if not p_end and not p_invalid:
+            assert len(held) == min(capacity, len(slow.transitions)), "episodes are long: all of the capacity is used"
+        if held:
+            assert_equal(buffer, slow, held)
 
 
-def test_termination_stops_the_value_and_truncation_does_not() -> None:
-    arrays = fragment(np.random.default_rng(0), 3, 2, p_end=0.0)
-    arrays["reward"][:] = 1.0
-    arrays["terminated"][1, 0], arrays["truncated"][1, 1] = True, True
-    arrays["final_obs"] = np.array([[7.0, 7.0], [8.0, 8.0]], np.float32)
-    found = n_step_transitions(arrays, n_step=3, gamma=0.5)
-    assert found["reward"].tolist() == [1.5, 1.5, 1.0, 1.0, 1.0, 1.0]
-    assert found["discount"].tolist() == [0.0, 0.25, 0.0, 0.5, 0.5, 0.5]
-    assert found["next_obs"][:4, 0].tolist() == [7.0, 8.0, 7.0, 8.0]
-    assert found["next_obs"][4:].tolist() == arrays["obs"][3].tolist()  # the fragment's end cuts the window short
+def assert_equal(buffer: ReplayBuffer, slow: SlowReplay, held: list[int]) -> None:
+    """As many draws as reach all that is held."""
+    batch, serials = buffer.sample()
+    assert set(serials.tolist()) == set(held)
+    for name, dtype in {"action": np.int64, "reward": np.float32, "discount": np.float32, "obs": np.float32}.items():
+        assert batch.arrays[name].dtype == dtype
+    for serial, i in zip(*np.unique(serials, return_index=True), strict=True):
+        expected = slow.transitions[serial]
+        for name, row in (("obs", expected["row"]), ("next_obs", expected["next_row"])):
+            np.testing.assert_array_equal(batch.arrays[name][i], slow.observation(row), err_msg=f"{serial} {name}")
+        assert batch.arrays["action"][i] == expected["action"]
+        np.testing.assert_allclose(batch.arrays["reward"][i], expected["reward"], rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(batch.arrays["discount"][i], expected["discount"], rtol=1e-6)
 
 
-def test_one_final_observation_per_episode_end_or_the_fragment_is_rejected_whole() -> None:
+def test_a_fragment_with_a_final_observation_too_few_is_rejected_whole() -> None:
     buffer = ReplayBuffer(Replay(10, 2, 1.0, min_size=1), np.random.default_rng(0))
     arrays = fragment(np.random.default_rng(1), 4, 2, p_end=1.0)
     arrays["final_obs"] = arrays["final_obs"][1:]
-    with pytest.raises(Rejected, match=r"final_obs has \d rows for \d episode ends") as caught:
+    with pytest.raises(Rejected, match=r"final_obs has \d rows for \d episode ends"):
         buffer.insert(trajectory(arrays))
-    assert caught.value.reason == "shape"
-    assert len(buffer) == 0
+    assert (len(buffer), buffer.nbytes) == (0, 0)
+
+
+def test_a_stack_is_the_last_frames_of_the_episode_and_zeros_before_it() -> None:
+    arrays = fragment(np.random.default_rng(0), 4, 1, p_end=0.0, shape=())
+    arrays["obs"] = np.array([[1], [2], [3], [4], [5]], np.uint8)
+    arrays["terminated"][1, 0], arrays["final_obs"] = True, np.array([9], np.uint8)
+    then = {**arrays, "obs": np.array([[5], [6], [7], [8], [9]], np.uint8)}
+    then |= {"terminated": np.zeros((4, 1), bool), "final_obs": np.zeros(0, np.uint8)}
+    buffer = ReplayBuffer(Replay(8, 200, 1.0, min_size=1, stack=3), np.random.default_rng(0))
+    buffer.insert(trajectory(arrays, seq=0))
+    buffer.insert(trajectory(then, seq=1))
+    batch, serials = buffer.sample()
+    obs, next_obs = batch.arrays["obs"].tolist(), batch.arrays["next_obs"].tolist()
+    stacks = {int(serial): (obs[i], next_obs[i]) for i, serial in enumerate(serials)}
+    assert stacks == {
+        0: ([0, 0, 1], [0, 1, 2]),
+        1: ([0, 1, 2], [1, 2, 9]),  # the episode's last frame, not the next one's first
+        2: ([0, 0, 3], [0, 3, 4]),
+        3: ([0, 3, 4], [3, 4, 5]),
+        4: ([3, 4, 5], [4, 5, 6]),  # goes on in the next fragment
+        5: ([4, 5, 6], [5, 6, 7]),
+        6: ([5, 6, 7], [6, 7, 8]),
+        7: ([6, 7, 8], [7, 8, 9]),
+    }
 
 
 @settings(max_examples=40, deadline=None)
@@ -129,23 +130,43 @@ def test_the_ring_holds_the_latest_and_sampling_reaches_all_of_them(sizes: list[
         assert buffer.insert(numbered(size, sum(sizes[:i]))) == size
     batch, serials = buffer.sample()
     total = sum(sizes)
-    assert (len(buffer), buffer.inserted) == (min(total, capacity), total)
+    assert buffer.inserted == total
     assert batch.arrays["reward"].tolist() == serials.tolist()  # a serial number is the transition's own
-    assert set(serials.tolist()) == set(range(max(0, total - capacity), total))
+    assert set(serials.tolist()) == set(range(total - len(buffer), total))
     assert batch.arrays["weight"].tolist() == [1.0] * 400
+    if len(set(sizes)) == 1:
+        assert len(buffer) == min(total, capacity)
 
 
-def test_the_memory_is_known_beforehand_and_taken_at_once() -> None:
-    for alpha in (0.0, 0.6):
-        buffer = ReplayBuffer(Replay(1000, 4, 1.0, min_size=1, priority_alpha=alpha), np.random.default_rng(0))
+def test_a_minibatch_stays_as_it_is_while_others_are_drawn() -> None:
+    buffer = ReplayBuffer(Replay(50, 8, 1.0, min_size=1), np.random.default_rng(0))
+    buffer.insert(numbered(50))
+    drawn = [buffer.sample()[0].arrays["obs"] for _ in range(20)]
+    copies = [obs.copy() for obs in drawn]
+    for _ in range(20):
+        buffer.sample()
+    assert all(np.array_equal(obs, copy) for obs, copy in zip(drawn, copies, strict=True))
+
+
+@pytest.mark.parametrize("stack", [1, 4])
+@pytest.mark.parametrize("alpha", [0.0, 0.6])
+def test_the_memory_is_known_beforehand_and_taken_at_once(alpha: float, stack: int) -> None:
+    replay = Replay(1000, 4, 1.0, min_size=1, priority_alpha=alpha, stack=stack)
+    buffer = ReplayBuffer(replay, np.random.default_rng(0))
+    buffer.insert(trajectory(fragment(np.random.default_rng(0), 4, 2)))
+    before = buffer.nbytes
+    assert before == replay_nbytes(Spaces((2,), n_actions=3), replay, 4, 2)
+    for _ in range(200):
         buffer.insert(trajectory(fragment(np.random.default_rng(0), 4, 2)))
-        assert buffer.nbytes == replay_nbytes(SPACES, 1000, prioritised=alpha > 0)
-        before = buffer.nbytes
-        for _ in range(200):
-            buffer.insert(trajectory(fragment(np.random.default_rng(0), 4, 2)))
-        assert buffer.nbytes == before
-    box = replay_nbytes(Spaces((3, 4), "uint8", action_dim=2), 10)
-    assert box == 10 * (12 + 12 + 8 + 4 + 4)
+    assert buffer.nbytes == before
+
+
+def test_the_memory_of_images_is_little_more_than_each_of_them_once() -> None:
+    replay = Replay(1_000_000, 256, 1.0, stack=4, priority_alpha=0.6)
+    assert replay_nbytes(Spaces((84, 84), "uint8", n_actions=6), replay, 64, 8) < 8e9
+    box = Replay(10, 1, 1.0, min_size=1)
+    rows = (10 // 4 + 2) * 3 * 2 + 1  # the fragments of 2 steps that hold 10, one more, and an end
+    assert replay_nbytes(Spaces((3, 4), "uint8", action_dim=2), box, 2, 2) == rows * 12 + 10 * (8 + 4 + 8 + 4 + 4)
 
 
 # --- the sum tree --------------------------------------------------------------------------------------------------
@@ -232,12 +253,16 @@ def test_beta_rises_to_one() -> None:
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.6])
+@pytest.mark.parametrize("stack", [1, 3])
 @pytest.mark.parametrize("fragments", [0, 2, 9])
-def test_after_a_restore_the_samples_go_on_bit_for_bit(alpha: float, fragments: int) -> None:
-    replay = Replay(20, 16, 1.0, min_size=1, priority_alpha=alpha, n_step=2)
+def test_after_a_restore_the_samples_go_on_bit_for_bit(alpha: float, stack: int, fragments: int) -> None:
+    replay = Replay(20, 16, 1.0, min_size=1, priority_alpha=alpha, n_step=2, stack=stack)
     straight, resumed = ReplayBuffer(replay, np.random.default_rng(1)), ReplayBuffer(replay, np.random.default_rng(9))
     rng = np.random.default_rng(2)
-    coming = [trajectory(fragment(rng, 4, 1)) for _ in range(fragments + 3)]
+    arrays = [fragment(rng, 4, 1) for _ in range(fragments + 3)]
+    for one, other in pairwise(arrays):
+        other["obs"][0] = one["obs"][4]
+    coming = [trajectory(each, seq=i) for i, each in enumerate(arrays)]
     errors = rng.normal(size=(fragments + 6, 16))
 
     def go_on(buffer: ReplayBuffer, first: int, last: int) -> list[Array]:
@@ -246,34 +271,50 @@ def test_after_a_restore_the_samples_go_on_bit_for_bit(alpha: float, fragments: 
             buffer.insert(coming[i])
             batch, serials = buffer.sample()
             buffer.update_priorities(serials, errors[i])
-            seen += [serials, *(batch.arrays[name] for name in (*COLUMNS, "weight"))]
+            seen += [serials, *(batch.arrays[name] for name in COLUMNS)]
         return seen
 
     go_on(straight, 0, fragments)
     saved = straight.state()
-    values = json.loads(json.dumps(saved.values))
-    resumed.restore(type(saved)(saved.tensors, values))
+    resumed.restore(State(saved.tensors, json.loads(json.dumps(saved.values)), saved.blocks))
     expected = go_on(straight, fragments, fragments + 3)
     for array, other in zip(expected, go_on(resumed, fragments, fragments + 3), strict=True):
         np.testing.assert_array_equal(array, other)
         assert array.dtype == other.dtype
+    assert straight.state().values == resumed.state().values
 
 
 def test_a_saved_buffer_does_not_change_afterwards() -> None:
     buffer = prioritised(capacity=4)
     buffer.insert(numbered(4))
     saved = buffer.state()
-    before = {name: tensor.copy() for name, tensor in saved.tensors.items()}
+    before = [array.copy() for array in everything(saved)]
     buffer.insert(numbered(3, 4))
     buffer.update_priorities(np.array([4]), np.array([9.0]))
-    assert all(np.array_equal(saved.tensors[name], before[name]) for name in before)
+    buffer.insert(numbered(9, 4))
+    assert len(before) == 1 + 1 + 5
+    for array, copy in zip(everything(saved), before, strict=True):
+        np.testing.assert_array_equal(array, copy)
 
 
-@pytest.mark.parametrize("other", [Replay(50, 4, 1.0, min_size=1), Replay(20, 4, 1.0, min_size=1, priority_alpha=0.6)])
+def everything(state: State) -> list[Array]:
+    return [*state.tensors.values(), *(array for block in state.blocks.values() for array in block.read().values())]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Replay(50, 4, 1.0, min_size=1),
+        Replay(20, 4, 1.0, min_size=1, priority_alpha=0.6),
+        Replay(20, 4, 1.0, min_size=1, stack=4),
+    ],
+)
 def test_another_configurations_buffer_is_refused(other: Replay) -> None:
     buffer = ReplayBuffer(Replay(20, 4, 1.0, min_size=1), np.random.default_rng(0))
     buffer.insert(numbered(30))
-    with pytest.raises(UsageError, match="replay: the saved buffer holds"):
+    with pytest.raises(
+        UsageError, match="replay: the saved buffer holds 20 transitions, drawn uniformly, this configuration "
+    ):
         ReplayBuffer(other, np.random.default_rng(0)).restore(buffer.state())
 
 
@@ -284,6 +325,7 @@ def test_another_configurations_buffer_is_refused(other: Replay) -> None:
         (Replay(9, 0, 1.0, min_size=0), "batch"),
         (Replay(9, 1, 1.0, min_size=10), "min_size"),
         (Replay(9, 1, 1.0, min_size=1, n_step=0), "n_step"),
+        (Replay(9, 1, 1.0, min_size=1, stack=0), "stack"),
     ],
 )
 def test_impossible_settings_are_refused(replay: Replay, named: str) -> None:

@@ -20,6 +20,7 @@ LESSONS = [
     ("cartpole-ppo", ["run.total_steps=60_000"], 400),
     ("cartpole-dqn", ["run.total_steps=30_000"], 150),
     ("cartpole-grpo", ["run.total_steps=60_000"], 300),
+    ("pendulum-sac", ["run.total_steps=5_000"], -300),
     ("cartpole-ppo", ["run.total_steps=150_000", "task.env=Pendulum-v1"], -500),
 ]
 

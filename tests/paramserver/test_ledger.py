@@ -192,6 +192,18 @@ def test_a_restarted_server_hands_out_no_number_twice_and_no_burst() -> None:
     assert [fresh.begin(a, 1, 105.0, received=[held[a] or 0]) for a in range(3)] == [first, first + 1, None]
 
 
+def test_workers_the_learner_had_not_heard_of_make_no_burst() -> None:
+    """Each of three has put two fragments; the learner heard of the first ones, and of two workers."""
+    known = LedgerState(3, 3, 8, ((0, 0, 1), (1, 1, 1), (2, 2, 1)), workers=2)
+    fresh = succeeded(known, Progress(8))
+    assert fresh.state().begun == 3, "known; what is held back besides is a guess"
+    put = {actor: [actor, actor + 3] for actor in range(3)}
+    assert [fresh.begin(actor, 1, 101.0, received) for actor, received in put.items()] == [None] * 3
+    fresh.expire(106.0)
+    given = [fresh.begin(actor, 1, 106.0, received) for actor, received in put.items()]
+    assert [lease is not None for lease in given] == [True, True, False]
+
+
 def test_leases_lost_with_the_server_are_given_again() -> None:
     made = ledger(2)
     held = [made.begin(a, 1, 0.0) for a in range(2)]

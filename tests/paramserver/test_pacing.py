@@ -28,7 +28,7 @@ VERSIONS, FOREVER_S = 12, 1e9
 def test_no_fragment_is_trained_beyond_the_bound(
     actors: int, per_version: int, max_staleness: int, choices: list[int], deaths: bool
 ) -> None:
-    ledger, version, arrived, came = Ledger(), 0, deque[int](), LeaseSet()
+    ledger, version, arrived, came = Ledger(lost_after_s=FOREVER_S), 0, deque[int](), LeaseSet()
     progress = Progress((1 + max_staleness) * per_version)
     ledger.admit(progress, 0.0)
     began_at: dict[int, int] = {}
@@ -93,6 +93,9 @@ def test_no_fragment_is_trained_beyond_the_bound(
             silent = True  # its answers are lost from now on: it is about to die
         else:
             turn(choice % actors)
+    for actor in range(actors):
+        turn(actor)
+    ledger.expire(6.0)
     before = version
     for _ in range(4 * per_version * VERSIONS):  # then all of them in turn: nothing is stuck
         for actor in range(actors):

@@ -54,7 +54,7 @@ class ObsNorm(RunningNorm):
 
     def __init__(self, spaces: Spaces, enabled: bool) -> None:
         enabled &= spaces.is_vector
-        super().__init__(spaces.features if enabled else 1)
+        super().__init__(spaces.features if spaces.is_vector else 1)
         self._enabled, self._vector, self._scalar = enabled, spaces.is_vector, not spaces.obs_shape
 
     def update(self, rows: Tensor) -> None:

@@ -150,8 +150,11 @@ def other_value(of: Config, name: str) -> Config:
     was = of.algorithm.get(name)
     new = {bool: lambda: not was, int: lambda: was + 1, float: lambda: was / 2, list: lambda: [5]}.get(type(was))
     value = new() if new is not None else 0.5
-    if name in ("priority_alpha", "activation"):
-        value = {"priority_alpha": 0.0, "activation": "tanh"}[name]
+    others = {
+        "priority_alpha": 0.0, "activation": "relu" if of.algorithm["name"] != "sac" else "tanh", "layer_norm": True,
+        "network": "tests.algorithms.test_networks:Attention", "network_kwargs": {"width": 8},
+    }  # fmt: skip
+    value = others.get(name, value)
     return of.model_copy(update={"algorithm": {**of.algorithm, name: value}})
 
 

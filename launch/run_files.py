@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,12 +56,15 @@ def holds_run(run_dir: Path) -> bool:
     return (run_dir / ROWS).exists() or any((run_dir / "checkpoints").glob("ckpt-*"))
 
 
-def write(run_dir: Path, blueprint: Blueprint, changes: Sequence[Change] = ()) -> None:
+def write(
+    run_dir: Path, blueprint: Blueprint, changes: Sequence[Change] = (), networks: Mapping[str, Any] | None = None
+) -> None:
     """Keep the settings in force and what they replace: the history first, for it is what could not be made again.
+    ``networks``: their part of the plan (network_plan.py), where it is known.
 
     Raises :class:`UsageError` where they cannot be written; each file is the old or the new one then.
     """
-    planned = json.dumps(plan(blueprint), indent=2) + "\n"
+    planned = json.dumps({**plan(blueprint), **(networks or {})}, indent=2) + "\n"
     try:
         if changes:
             _remember(run_dir / HISTORY, changes)

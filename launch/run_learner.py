@@ -21,7 +21,7 @@ from headrace.common.pulse import Pulse
 from headrace.common.transport import Source, open_source, patience_s
 from headrace.common.weights.base import Publisher
 from headrace.common.weights.grpc import GrpcPublisher
-from headrace.launch import init_from, resume, run_files
+from headrace.launch import init_from, network_plan, resume, run_files
 from headrace.launch.bookkeeping import Bookkeeping
 from headrace.launch.build import Blueprint, plan_line
 from headrace.launch.config import Config
@@ -109,7 +109,10 @@ def _run(args: argparse.Namespace, config: Config, stop: Stop, pulse: Pulse) -> 
             changes = [*changes, lost]
         learner = make_learner(config, args.run_dir, publisher, checkpoints, metrics, pulse, saved, stop)
         stop.give(_LAST_CHECKPOINT_S)
-        run_files.write(args.run_dir, Blueprint(config), changes)
+        networks = network_plan.of(learner.algorithm)
+        run_files.write(args.run_dir, Blueprint(config), changes, networks)
+        if not args.supervised and (said := network_plan.line(networks)):
+            print(said, flush=True)
         try:
             done = learn(learner, config, args.run_dir, checkpoints, metrics, stop, pulse)
         except CheckpointFailed as error:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from headrace.launch import network_plan
 from headrace.launch.config import Config
+from headrace.launch.run_files import PLAN
 from headrace.launch.supervisor import Supervisor
 from headrace.observe.rows import Row, Tail
 from headrace.observe.table import Notes, open_display
@@ -17,6 +19,7 @@ class Screen:
 
     def __init__(self, config: Config, run_dir: Path) -> None:
         self._tail, self._total_steps = Tail(run_dir / "metrics.jsonl"), config.run.total_steps
+        self._plan, self._planned = run_dir / PLAN, ""
         self._rows: list[Row] = []
         self._display = open_display(f"{config.algorithm_label} on {config.task.env}", sys.stdout)
         self._watch = Watch(run_dir)
@@ -38,8 +41,15 @@ class Screen:
 
     def show(self, supervisor: Supervisor) -> None:
         rows, self._rows = self._rows, []
-        told = tuple(supervisor.messages())
+        told = (*self._networks(), *supervisor.messages())
         self._display.show(rows, Notes(self._watch.sentence(), supervisor.restarts, told))
+
+    def _networks(self) -> tuple[str, ...]:
+        """Their plan, once: when the learner has made them."""
+        if self._planned or not self._version:
+            return ()
+        self._planned = network_plan.line(network_plan.read(self._plan))
+        return (self._planned,) if self._planned else ()
 
     def close(self, supervisor: Supervisor) -> None:
         self.show(supervisor)

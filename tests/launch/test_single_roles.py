@@ -28,6 +28,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     run.role("actor")
     code, said = run.end(learner)
     assert code == 0, said
+    assert "networks: pi " in said
     yield run
     run.close()
 

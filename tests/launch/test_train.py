@@ -24,6 +24,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("train") / "run"
     done = train("cartpole-ppo", run_dir, SHORT, "--episodes", "4")
     assert "greedy evaluation: " in done.stdout
+    assert "networks: pi 4,610 parameters, vf 4,545; 18.5 kB a version to the actors\n" in done.stdout
     return run_dir
 
 
@@ -35,7 +36,9 @@ def test_a_run_directory_is_complete(finished):
     assert (finished / "final.gif").read_bytes().startswith(b"GIF8")
     assert list((finished / "tensorboard").glob("events.*"))
     assert {log.name for log in (finished / "logs").iterdir()} >= {"learner-0.log", "paramserver-0.log", "actor-1.log"}
-    assert json.loads((finished / "plan.json").read_text())["staleness_at_most_versions"] == 1
+    planned = json.loads((finished / "plan.json").read_text())
+    assert planned["staleness_at_most_versions"] == 1
+    assert planned["networks"] == {"pi": 4 * 64 + 64 + 64 * 64 + 64 + 64 * 2 + 2, "vf": 4545}
     assert (finished / "config.toml").stat().st_mode & 0o777 == 0o600
     result = json.loads((finished / "result.json").read_text())
     assert result["env_steps"] >= 4096

@@ -24,9 +24,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def typed() -> list[list[str]]:
-    (console,) = re.findall(r"^```console\n(.*?)^```", PAGE.read_text(), re.M | re.S)
-    return [shlex.split(line.removeprefix("$ ")) for line in console.splitlines()]
+def typed(section: str) -> list[list[str]]:
+    """What is typed in a section of the page, without the first word."""
+    _, text = PAGE.read_text().split(f"\n## {section}\n")
+    console = re.findall(r"^```console\n(.*?)^```", text.partition("\n## ")[0], re.M | re.S)
+    return [shlex.split(line.removeprefix("$ headrace ")) for block in console for line in block.splitlines()]
 
 
 def headrace(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -43,8 +45,7 @@ def refused(folder: Path, *words: str) -> str:
 
 
 def test_what_the_page_says_is_done_as_it_stands(folder: Path) -> None:
-    assert {path.name for path in folder.iterdir()} == {"my_env.py", "reinforce.py", "own.toml"}
-    train, evaluate, resume = (words[1:] for words in typed())
+    train, evaluate, resume = typed("An algorithm")
     done = headrace(folder, *train)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Reinforce on my_env:Catch" in done.stdout
@@ -55,6 +56,19 @@ def test_what_the_page_says_is_done_as_it_stands(folder: Path) -> None:
     done = headrace(folder, *resume)
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads((folder / "caught" / "result.json").read_text())["env_steps"] >= 90_000
+
+
+def test_a_network_of_one_s_own_learns_and_is_exported(folder: Path) -> None:
+    train, evaluate, export = typed("A network")
+    done = headrace(folder, *train)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "networks: pi 2,339 parameters, vf 2,273; " in done.stdout
+    done = headrace(folder, *evaluate)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["mean"] > 0.8
+    done = headrace(folder, *export)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "skip.onnx").stat().st_size > 4 * 2000
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from headrace.algorithms.base import Batch
 from headrace.algorithms.device import CPU, Device, Graphed
 from headrace.common.types import Spaces
 
-SPACES = {"discrete": Spaces((5,), n_actions=3), "continuous": Spaces((5,), action_dim=2)}
+SPACES = {"discrete": Spaces.box((5,), n_actions=3), "continuous": Spaces.box((5,), action_dim=2)}
 MATMULS = {"mm", "addmm"}
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; torch finds none here")
 

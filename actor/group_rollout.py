@@ -40,9 +40,8 @@ class GroupRollout:
             output = self.policy.act(here, None, self._rng, explore=True)
             acting_s += time.perf_counter() - acting
             row = self._empty_row(size)
-            named.put(named.gathered(row, "obs"), alive, here)
             row["action"][alive], row["valid"][alive] = output.action, True
-            for name, extra in output.extras.items():
+            for name, extra in {**named.spread("obs", here), **output.extras}.items():
                 row[name][alive] = extra
             for i, (shown, reward, terminated, truncated) in zip(
                 alive, self.envs.step_some(row["action"], alive.tolist()), strict=True

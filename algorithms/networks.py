@@ -59,7 +59,7 @@ class TwinQ(nn.Module):
 
     def __init__(self, options: NetworkOptions, spaces: Spaces, rng: np.random.Generator) -> None:
         super().__init__()
-        self.encoder = Encoder(_taken(spaces), joined=True)
+        self.encoder = Encoder(taken(spaces), joined=True)
         widths = [spaces.features + spaces.action_dim, *options.hidden]
         self.one, self.two = (self._critic(widths, options, rng) for _ in range(2))
 
@@ -78,7 +78,7 @@ def make(
 ) -> Net:
     """The network that ``options`` asks for. Raises :class:`UsageError` where it does not take such observations."""
     check_network(options, spaces)
-    fields = _taken(spaces)
+    fields = taken(spaces)
     encoder = Encoder(fields, joined=options.network == "mlp")
     example = encoder(
         {name: torch.zeros(2, *field.shape, dtype=getattr(torch, field.dtype)) for name, field in fields.items()}
@@ -88,7 +88,7 @@ def make(
     return Net(encoder, body, orthogonal(nn.Linear(features, outputs), head_gain, rng))
 
 
-def _taken(spaces: Spaces) -> dict[str, Field]:
+def taken(spaces: Spaces) -> dict[str, Field]:
     """What is seen, after the normaliser: vectors are float32."""
     return {
         name: field if field.choices or not field.is_vector else Field("float32", (field.features,))

@@ -23,7 +23,7 @@ def check(arrays: Mapping[str, Array], choices: Sequence[int]) -> None:
     """Of a fragment's arrays, ``action`` in its range: no action was taken that its mask forbids, and wherever one is
     to be taken there is one. (An episode may have ended where there was none.) Raises :class:`Rejected` (mask)."""
     mask = arrays.get(named.array_name("obs", MASK))
-    if mask is None:
+    if mask is None or not choices:
         return
     action, steps = arrays["action"], len(arrays["action"])
     acted = arrays["valid"] if "valid" in arrays else np.ones(action.shape[:2], np.bool_)

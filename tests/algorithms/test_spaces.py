@@ -331,7 +331,7 @@ def test_whole_numbers_become_one_hot_in_the_order_of_the_names() -> None:
     fields = {name: field for name, field in VECTORS.items() if name != "height"}
     spaces = spaces_of(fields, DISCRETE)
     obs = observations(spaces, 20)
-    x = Encoder(networks._taken(spaces), joined=True)(normalise.make(spaces, False)(tensors(obs)))
+    x = Encoder(networks.taken(spaces), joined=True)(normalise.make(spaces, False)(tensors(obs)))
     expected = [obs["speed"], np.eye(3)[obs["arm.gear"]], np.eye(2)[obs["arm.dials"][:, 0]],
                 np.eye(5)[obs["arm.dials"][:, 1]]]  # fmt: skip
     np.testing.assert_array_equal(x.numpy(), np.concatenate(expected, 1).astype(np.float32))

@@ -10,8 +10,9 @@ import numpy as np
 from headrace.actor.fitness import require_sane
 from headrace.actor.rollout_worker import Fragment, Timings
 from headrace.algorithms.base import Policy
+from headrace.common import named
 from headrace.common.errors import EnvironmentFailed
-from headrace.common.types import Array, Episode, Layout, Schema
+from headrace.common.types import Array, Episode, Layout, Obs, Schema
 from headrace.tasks import EnvBatch
 
 
@@ -29,17 +30,18 @@ class EnvRollout:
     ) -> None:
         self.policy, self.envs = policy, envs
         self._schema, self._steps, self._reset_seeds, self._rng = schema, steps, reset_seeds, rng
-        self._obs: Array | None = None
+        self._obs: Obs | None = None
         self._returns = np.zeros(len(envs), np.float64)
         self._lengths = np.zeros(len(envs), np.int64)
 
     def collect(self, lease: int, timings: Timings) -> Fragment:
         n, arrays = len(self.envs), self._allocate()
-        finals: list[Array] = []
+        finals: list[Obs] = []
         episodes: list[Episode] = []
         acting_s, began = 0.0, time.perf_counter()
         if self._obs is None:
             self._obs = self.envs.reset(self._reset_seeds)
+        shown = named.gathered(arrays, "obs")
         for t in range(self._steps):
             acting = time.perf_counter()
             output = self.policy.act(self._obs, None, self._rng, explore=True)
@@ -48,9 +50,11 @@ class EnvRollout:
                 result = self.envs.step(output.action)
             except EnvironmentFailed:
                 # What it showed before may be the cause: a policy that is shown NaN takes NaN as its action.
-                require_sane({"obs": self._obs[None], "reward": arrays["reward"][:t]}, self.envs.env_id)
+                before = named.spread("obs", named.rows(self._obs, None))
+                require_sane({**before, "reward": arrays["reward"][:t]}, self.envs.env_id)
                 raise
-            arrays["obs"][t], arrays["action"][t], arrays["reward"][t] = self._obs, output.action, result.reward
+            named.put(shown, t, self._obs)
+            arrays["action"][t], arrays["reward"][t] = output.action, result.reward
             arrays["terminated"][t], arrays["truncated"][t] = result.terminated, result.truncated
             for name, extra in output.extras.items():
                 arrays[name][t] = extra
@@ -62,8 +66,8 @@ class EnvRollout:
                 finals.append(result.final_obs)
                 episodes += self._finish(result.own.ended if result.own else result.terminated | result.truncated)
             self._obs = result.obs
-        arrays["obs"][self._steps] = self._obs
-        arrays["final_obs"] = np.concatenate(finals) if finals else self._no_finals()
+        named.put(shown, self._steps, self._obs)
+        arrays |= named.spread("final_obs", named.each(_concatenated, *finals)) if finals else self._no_finals()
         timings.add("policy", acting_s)
         timings.add("env", time.perf_counter() - began - acting_s)
         return Fragment(self._steps, n, arrays, tuple(episodes))
@@ -87,6 +91,10 @@ class EnvRollout:
             if field.layout is not Layout.FINAL
         }
 
-    def _no_finals(self) -> Array:
-        final = self._schema.fields["final_obs"]
-        return np.empty((0, *final.shape), final.dtype)
+    def _no_finals(self) -> dict[str, Array]:
+        fields = {name: field for name, field in self._schema.fields.items() if named.is_of("final_obs", name)}
+        return {name: np.empty((0, *field.shape), field.dtype) for name, field in fields.items()}
+
+
+def _concatenated(*parts: Array) -> Array:
+    return np.concatenate(parts)

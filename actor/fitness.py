@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from headrace.common.errors import EnvironmentFailed, HeadraceError, Rejected
+from headrace.common.named import is_of
 from headrace.common.types import Array, Trajectory
 from headrace.common.validation import MAX_ABS
 
@@ -33,9 +34,9 @@ def require_fit(trajectory: Trajectory, env_id: str, check: Callable[[Trajectory
 def require_sane(arrays: Mapping[str, Array], env_id: str) -> None:
     """Raises :class:`EnvironmentFailed` for the first number in ``arrays`` (of a fragment, or of its beginning) that is
     not finite or beyond any task's use."""
-    for name in _SHOWN:
-        array = arrays.get(name)
-        if array is None or array.dtype.kind != "f":
+    for name in (name for shown in _SHOWN for name in arrays if is_of(shown, name)):
+        array = arrays[name]
+        if array.dtype.kind != "f":
             continue
         unfit = np.argwhere(~(np.abs(array) <= MAX_ABS))
         if len(unfit):
@@ -48,6 +49,6 @@ def require_sane(arrays: Mapping[str, Array], env_id: str) -> None:
 
 def _column(name: str, at: Array, arrays: Mapping[str, Array]) -> int:
     """Which environment of the batch an entry belongs to."""
-    if name != "final_obs":
+    if not is_of("final_obs", name):
         return int(at[1])
     return int(np.nonzero(arrays["terminated"] | arrays["truncated"])[1][at[0]])

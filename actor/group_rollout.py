@@ -12,6 +12,7 @@ import numpy as np
 
 from headrace.actor.rollout_worker import Fragment, Timings
 from headrace.algorithms.base import Policy
+from headrace.common import named
 from headrace.common.seeding import reset_seeds
 from headrace.common.types import Array, Episode, Schema
 from headrace.tasks.gymnasium_batch import GymnasiumBatch
@@ -35,16 +36,18 @@ class GroupRollout:
         returns = np.zeros(size, np.float64)
         while len(alive) and len(rows) < self._max_steps:
             acting = time.perf_counter()
-            output = self.policy.act(obs[alive], None, self._rng, explore=True)
+            here = named.rows(obs, alive)
+            output = self.policy.act(here, None, self._rng, explore=True)
             acting_s += time.perf_counter() - acting
             row = self._empty_row(size)
-            row["obs"][alive], row["action"][alive], row["valid"][alive] = obs[alive], output.action, True
-            for name, extra in output.extras.items():
+            row["action"][alive], row["valid"][alive] = output.action, True
+            for name, extra in {**named.spread("obs", here), **output.extras}.items():
                 row[name][alive] = extra
             for i, (shown, reward, terminated, truncated) in zip(
                 alive, self.envs.step_some(row["action"], alive.tolist()), strict=True
             ):
-                obs[i], row["reward"][i] = shown, reward
+                named.put(obs, i, shown)
+                row["reward"][i] = reward
                 row["terminated"][i], row["truncated"][i] = terminated, truncated
                 returns[i] += self.envs.own_reward(int(i), reward)
             rows.append(row)

@@ -5,25 +5,27 @@ observations takes some 15 microseconds. A test holds it equal to the learner's 
 
 Tensors by name: ``{net}.{i}.weight`` [in, out] and ``{net}.{i}.bias`` [out] for layer i of an MLP (with
 ``{net}.{i}.norm.weight`` and ``.bias`` [out] where it has layer norms); what other networks have is in acting_onnx.py;
-``obs_mean`` and ``obs_scale`` [features] where observations are normalised; ``log_std`` [action_dim] of a Gaussian.
+``obs_mean`` and ``obs_scale`` [features] where observations are normalised (``obs_mean.speed``, ... of several);
+``log_std`` [action_dim] of a Gaussian.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
 
+from headrace.algorithms.acting_inputs import NEVER, laid_out, masked, normalised, norms, one_hot, prepared
 from headrace.algorithms.base import NetworkOptions, Policy, PolicyOutput
+from headrace.common import named
 from headrace.common.errors import UsageError
-from headrace.common.types import Array, Field, Layout, Schema, Spaces, Weights
+from headrace.common.types import Array, Field, Layout, Obs, Schema, Spaces, Weights
 
 #: Networks for images by name (images.py).
 IMAGE_NETWORKS = ("nature_cnn", "impala_cnn")
-#: Normalised observations beyond this are cut off: a feature that never moved must not blow up when it does.
-OBS_CLIP = 10.0
 #: Logarithms of a squashed Gaussian's deviations are held within these (Haarnoja et al. 2018, in their code).
 LOG_STD_RANGE = (-20.0, 2.0)
 _LOG_2PI = float(np.log(2 * np.pi))
@@ -32,19 +34,23 @@ _ACTIVATIONS: Mapping[str, Callable[..., Array]] = {"tanh": np.tanh, "relu": lam
 
 def env_schema(spaces: Spaces, extras: Mapping[str, Field]) -> Schema:
     """The arrays of a fragment of an environment, with what the policy records beside its actions."""
-    action = Field("int64", below=spaces.n_actions) if spaces.discrete else Field("float32", (spaces.action_dim,))
     fields = {
-        "obs": Field(spaces.obs_dtype, spaces.obs_shape, Layout.CHAIN),
-        "action": action,
+        **obs_fields("obs", spaces, Layout.CHAIN),
+        "action": spaces.action,
         "reward": Field("float32"),
         "terminated": Field("bool"),
         "truncated": Field("bool"),
-        "final_obs": Field(spaces.obs_dtype, spaces.obs_shape, Layout.FINAL),
+        **obs_fields("final_obs", spaces, Layout.FINAL),
         **extras,
     }
     if spaces.marks_invalid:
         fields["valid"] = Field("bool")
     return Schema(fields)
+
+
+def obs_fields(kind: str, spaces: Spaces, layout: Layout) -> dict[str, Field]:
+    """The arrays in which observations travel: ``kind``, or ``kind.name`` for each of several."""
+    return named.spread(kind, {name: replace(field, layout=layout) for name, field in spaces.obs.items()})
 
 
 class ActingNet(Protocol):
@@ -53,8 +59,8 @@ class ActingNet(Protocol):
     def load(self, tensors: Mapping[str, Array]) -> None:
         """Take over a version's tensors. Raises :class:`UsageError` when names or shapes do not fit."""
 
-    def __call__(self, obs: Array) -> Array:
-        """obs [B, ...] -> [B, outputs]."""
+    def __call__(self, obs: Any) -> Array:
+        """obs [B, ...], by name where there are several -> [B, outputs]."""
 
 
 def check_network(options: NetworkOptions, spaces: Spaces) -> None:
@@ -62,18 +68,23 @@ def check_network(options: NetworkOptions, spaces: Spaces) -> None:
     setting = f"algorithm.network {options.network!r}"
     if options.network not in ("mlp", *IMAGE_NETWORKS) and ":" not in options.network:
         raise UsageError(f"{setting}: mlp, {', '.join(IMAGE_NETWORKS)} or package.module:Class")
-    if options.network == "mlp" and not spaces.is_vector:
+    images = [name for name, field in spaces.seen.items() if not field.is_vector]
+    shown = ", ".join(f"{name} {field.dtype}{list(field.shape)}".strip() for name, field in spaces.seen.items())
+    if options.network == "mlp" and images:
         raise UsageError(
-            f"{setting} takes vectors, and observations are {spaces.obs_dtype}{list(spaces.obs_shape)}; "
-            f"{' and '.join(IMAGE_NETWORKS)} take images"
+            f"{setting} takes vectors, and observations are {shown}; {' and '.join(IMAGE_NETWORKS)} take images"
         )
+    if options.network in IMAGE_NETWORKS and not images:
+        raise UsageError(f"{setting} takes images, and observations are {shown}; mlp takes vectors")
 
 
 def acting_net(name: str, options: NetworkOptions, spaces: Spaces, outputs: int) -> ActingNet:
     """The acting half of the network ``name`` that ``options`` asks for. Raises what :func:`check_network` raises."""
     check_network(options, spaces)
     if options.network == "mlp":
-        return NumpyMLP(name, [spaces.features, *options.hidden, outputs], options.activation)
+        mlp = NumpyMLP(name, [spaces.features, *options.hidden, outputs], options.activation)
+        is_plain = spaces.seen.keys() == {""} and not spaces.seen[""].choices
+        return mlp if is_plain else JoinedMLP(mlp, spaces.seen)
     from headrace.algorithms.acting_onnx import OnnxNet
 
     return OnnxNet(name, spaces, outputs)
@@ -82,7 +93,9 @@ def acting_net(name: str, options: NetworkOptions, spaces: Spaces, outputs: int)
 def stochastic_policy(options: NetworkOptions, spaces: Spaces) -> Policy:
     """What PPO and its kin act with: the policy that ``spaces`` asks for, over the network ``pi``."""
     net = acting_net("pi", options, spaces, spaces.outputs)
-    return CategoricalPolicy(net) if spaces.discrete else GaussianPolicy(net)
+    if spaces.discrete:
+        return CategoricalPolicy(net)
+    return MultiCategoricalPolicy(net, spaces.action.choices) if spaces.action.choices else GaussianPolicy(net)
 
 
 class NumpyMLP:
@@ -129,16 +142,25 @@ class NumpyMLP:
         return x
 
 
-def normalised(x: Array, mean: Array | None, scale: Array | None) -> Array:
-    """Observations [B, F] as the learner's network saw them (normalise.py), float32; as they are where nothing is
-    normalised."""
-    if mean is None:
-        return np.asarray(x, np.float32)
-    x = x - mean
-    x *= scale
-    np.minimum(x, OBS_CLIP, out=x)  # the two together: a third of what np.clip costs on small arrays
-    np.maximum(x, -OBS_CLIP, out=x)
-    return x
+class JoinedMLP:
+    """An MLP over all that is seen as one vector, in the order of ``fields``: vectors normalised, whole numbers as
+    one-hot vectors (networks.py: Encoder)."""
+
+    def __init__(self, mlp: NumpyMLP, fields: Mapping[str, Field]) -> None:
+        self.mlp, self.fields = mlp, fields
+        self.norms: Mapping[str, tuple[Array | None, Array | None]] = {}
+
+    def load(self, tensors: Mapping[str, Array]) -> None:
+        self.mlp.load({name: tensor for name, tensor in tensors.items() if not name.startswith("obs_")})
+        self.norms = norms(tensors, self.fields)
+
+    def __call__(self, obs: Any) -> Array:
+        parts = named.parts(obs)
+        coded = [
+            one_hot(parts[name], field.choices) if field.choices else prepared(parts[name], field, *self.norms[name])
+            for name, field in self.fields.items()
+        ]
+        return self.mlp(np.concatenate(coded, axis=1))
 
 
 def _layer_norm(x: Array, weight: Array, bias: Array) -> Array:
@@ -157,8 +179,8 @@ class CategoricalPolicy:
     def load(self, weights: Weights) -> None:
         self.net.load(weights.tensors)
 
-    def act(self, obs: Array, state: Any, rng: np.random.Generator, explore: bool) -> PolicyOutput:
-        logits = self.net(obs)
+    def act(self, obs: Obs, state: Any, rng: np.random.Generator, explore: bool) -> PolicyOutput:
+        logits = masked(self.net(named.seen(obs)), obs)
         if not explore:
             return PolicyOutput(logits.argmax(axis=1), {})
         # Minus the log of an exponential variate is a Gumbel variate.
@@ -166,6 +188,27 @@ class CategoricalPolicy:
         logits -= logits.max(axis=1, keepdims=True)
         chosen = logits[np.arange(len(action)), action]
         return PolicyOutput(action, {"behaviour_logp": chosen - np.log(np.exp(logits).sum(axis=1))})
+
+
+class MultiCategoricalPolicy:
+    """A softmax for each component of an action, over its part of the logits [B, sum of choices]. (Of two choices it is
+    a Bernoulli.)"""
+
+    def __init__(self, net: ActingNet, choices: Sequence[int]) -> None:
+        self.net, self.choices = net, choices
+        self._place, self._there = laid_out(choices)
+
+    def load(self, weights: Weights) -> None:
+        self.net.load(weights.tensors)
+
+    def act(self, obs: Obs, state: Any, rng: np.random.Generator, explore: bool) -> PolicyOutput:
+        logits = np.where(self._there, masked(self.net(named.seen(obs)), obs)[:, self._place], NEVER)
+        if not explore:
+            return PolicyOutput(logits.argmax(axis=2), {})
+        action = (logits - np.log(rng.standard_exponential(logits.shape, dtype=np.float32))).argmax(axis=2)
+        logits -= logits.max(axis=2, keepdims=True)
+        chosen = np.take_along_axis(logits, action[..., None], axis=2)[..., 0]
+        return PolicyOutput(action, {"behaviour_logp": (chosen - np.log(np.exp(logits).sum(axis=2))).sum(axis=1)})
 
 
 class GaussianPolicy:
@@ -179,8 +222,8 @@ class GaussianPolicy:
         self.net.load(weights.tensors)
         self.log_std = weights.tensors["log_std"]
 
-    def act(self, obs: Array, state: Any, rng: np.random.Generator, explore: bool) -> PolicyOutput:
-        mean = self.net(obs)
+    def act(self, obs: Obs, state: Any, rng: np.random.Generator, explore: bool) -> PolicyOutput:
+        mean = self.net(named.seen(obs))
         if not explore:
             return PolicyOutput(mean, {})
         noise = rng.standard_normal(mean.shape, dtype=np.float32)
@@ -199,8 +242,8 @@ class SquashedGaussianPolicy:
     def load(self, weights: Weights) -> None:
         self.net.load(weights.tensors)
 
-    def act(self, obs: Array, state: Any, rng: np.random.Generator, explore: bool) -> PolicyOutput:
-        mean, log_std = np.split(self.net(obs), 2, axis=1)
+    def act(self, obs: Obs, state: Any, rng: np.random.Generator, explore: bool) -> PolicyOutput:
+        mean, log_std = np.split(self.net(named.seen(obs)), 2, axis=1)
         if not explore:
             return PolicyOutput(np.tanh(mean), {})
         noise = rng.standard_normal(mean.shape, dtype=np.float32)
@@ -219,18 +262,22 @@ class EpsilonGreedyPolicy:
         self.net.load(weights.tensors)
         self.epsilon = weights.scalars["epsilon"]
 
-    def q_values(self, obs: Array) -> Array:
-        """Q of all actions [B, A] for observations [B, F]."""
-        out = self.net(obs)
+    def q_values(self, obs: Obs) -> Array:
+        """Q of all actions [B, A], allowed or not, for observations [B, ...]."""
+        out = self.net(named.seen(obs))
         if not self.dueling:
             return out
         advantage = out[:, 1:]
         q: Array = out[:, :1] + advantage - advantage.mean(axis=1, keepdims=True)
         return q
 
-    def act(self, obs: Array, state: Any, rng: np.random.Generator, explore: bool) -> PolicyOutput:
-        action = self.q_values(obs).argmax(axis=1)
+    def act(self, obs: Obs, state: Any, rng: np.random.Generator, explore: bool) -> PolicyOutput:
+        action = masked(self.q_values(obs), obs).argmax(axis=1)
         if explore:
-            anything = rng.integers(self._actions, size=len(action))
+            mask = named.mask(obs)
+            if mask is None:
+                anything = rng.integers(self._actions, size=len(action))
+            else:
+                anything = np.where(mask, rng.random(mask.shape), -1.0).argmax(axis=1)
             action = np.where(rng.random(len(action)) < self.epsilon, anything, action)
         return PolicyOutput(action, {})

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from headrace.algorithms.acting import normalised
+from headrace.algorithms.acting_inputs import norms, prepared
+from headrace.common import named
 from headrace.common.errors import UsageError
 from headrace.common.types import Array, Spaces
 
@@ -30,14 +31,15 @@ Needed = dict[str, tuple[str, tuple[int, ...]]]
 
 
 class OnnxNet:
-    """A network read out of a weights' tensors. Call it with obs [B, ...]; returns float32 [B, outputs]."""
+    """A network read out of a weights' tensors. Call it with obs [B, ...], by name where there are several; returns
+    float32 [B, outputs]. The graph's inputs are called as observations travel: ``obs``, or ``obs.image``, ..."""
 
     def __init__(self, name: str, spaces: Spaces, outputs: int) -> None:
-        self.name, self._spaces, self._outputs = name, spaces, outputs
+        self.name, self.fields, self._outputs = name, spaces.seen, outputs
         self._graph, self._needed = b"", Needed()
         self._session: Any = None
-        self._obs_mean: Array | None = None
-        self._obs_scale: Array | None = None
+        self._inputs: list[str] = []
+        self._norms = norms({}, self.fields)
 
     def load(self, tensors: Mapping[str, Array]) -> None:
         if f"{self.name}.onnx" not in tensors:
@@ -51,19 +53,24 @@ class OnnxNet:
             self._session = session(graph, values)
         except Exception as error:  # whatever the runtime makes of a graph from elsewhere
             raise _unfit(self.name, f"it cannot be loaded: {_one_line(error)}") from error
-        self._obs_mean, self._obs_scale = tensors.get("obs_mean"), tensors.get("obs_scale")
+        self._inputs = [one.name for one in self._session.get_inputs()]
+        self._norms = norms(tensors, self.fields)
         if is_new:
             self._try()
         self._graph = graph
 
-    def __call__(self, obs: Array) -> Array:
-        x = normalised(obs.reshape(len(obs), -1), self._obs_mean, self._obs_scale) if self._spaces.is_vector else obs
-        out: Array = self._session.run(None, {"obs": x})[0]
+    def __call__(self, obs: Any) -> Array:
+        parts = named.parts(obs)
+        given = {
+            named.array_name("obs", name): prepared(parts[name], field, *self._norms[name])
+            for name, field in self.fields.items()
+        }
+        out: Array = self._session.run(None, {name: given[name] for name in self._inputs})[0]
         return out
 
     def _try(self) -> None:
         """Its first run, on nothing. Raises :class:`UsageError` unless the outputs fit."""
-        obs = np.zeros((2, *self._spaces.obs_shape), self._spaces.obs_dtype)
+        obs = {name: np.zeros((2, *field.shape), field.dtype) for name, field in self.fields.items()}
         try:
             out = self(obs)
         except Exception as error:

@@ -23,7 +23,8 @@ import numpy as np
 from annotated_types import Ge, Gt, Le
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
-from headrace.common.types import Array, Schema, Weights
+from headrace.common import named
+from headrace.common.types import Array, Obs, Schema, Weights
 
 # --- the numbers of a Config: pydantic holds their ranges wherever one is made ---------------------------------------
 
@@ -41,7 +42,9 @@ class NetworkOptions:
 
     network: str = "mlp"
     """mlp, nature_cnn, impala_cnn, or package.module:Class, a torch.nn.Module that is made with the shape of an
-    observation (and ``network_kwargs``) and gives features, float [B, F], for observations [B, ...]."""
+    observation (and ``network_kwargs``) and gives features, float [B, F], for observations [B, ...]. Where there are
+    several, the named one is that of the images; vectors have an MLP. A class of one's own is then made with shapes by
+    name and called with tensors by name."""
     network_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of a network of one's own."""
     hidden: tuple[Count, ...] = (64, 64)
@@ -120,10 +123,17 @@ class Batch:
     Replay: ``obs``, ``action``, ``reward`` (the n-step return), ``next_obs``, ``discount`` (gamma^n, 0 where
     terminated), ``weight`` (importance weights, 1 where uniform), each [batch, ...]; observations [batch, stack, ...]
     where they are stacked.
+
+    An environment that shows several things has ``obs.image``, ``obs.speed``, ... instead of ``obs``; ``batch["obs"]``
+    is the one array, or a mapping of all of them.
     """
 
     arrays: Mapping[str, Array]
     steps: int = 0
+
+    def __getitem__(self, name: str) -> Obs:
+        found: Obs = named.gathered(self.arrays, name)
+        return found
 
 
 @dataclass(frozen=True)
@@ -184,8 +194,9 @@ class PolicyOutput:
 class Policy(Protocol):
     """The acting half: actor and evaluator hold one."""
 
-    def act(self, obs: Array, state: Any, rng: np.random.Generator, explore: bool) -> PolicyOutput:
-        """Actions for a batch of observations [B, ...]; greedy where ``explore`` is False."""
+    def act(self, obs: Obs, state: Any, rng: np.random.Generator, explore: bool) -> PolicyOutput:
+        """Actions for a batch of observations [B, ...] (by name where the environment shows several things); greedy
+        where ``explore`` is False."""
 
     def load(self, weights: Weights) -> None:
         """Take over a version. Raises :class:`UsageError` when names or shapes do not fit."""

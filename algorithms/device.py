@@ -16,7 +16,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from headrace.common.types import Array
+from headrace.common import named
+from headrace.common.types import Obs
 
 if TYPE_CHECKING:
     import torch
@@ -44,11 +45,11 @@ class Device:
 
         return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
 
-    def tensor(self, array: Array) -> torch.Tensor:
-        """``array`` on this device (on the CPU it is the same memory)."""
+    def tensor(self, array: Obs) -> Any:
+        """``array`` on this device (on the CPU it is the same memory); of observations by name, each."""
         import torch
 
-        return torch.from_numpy(array).to(self.name)
+        return named.each(lambda one: torch.from_numpy(one).to(self.name), array)
 
     def compiled(self, loss: Step) -> Step:
         """``loss`` compiled where that is asked for; calls give the same results, to rounding."""
@@ -86,18 +87,19 @@ class Graphed:
     def __init__(self, step: Step) -> None:
         self._step = step
         self._seen: set[Any] = set()
-        self._recorded: dict[Any, tuple[torch.cuda.CUDAGraph, list[torch.Tensor], Any]] = {}
+        self._recorded: dict[Any, tuple[torch.cuda.CUDAGraph, list[Any], Any]] = {}
 
-    def __call__(self, *tensors: torch.Tensor, **fixed: Any) -> Any:
-        key = (*((t.shape, t.dtype) for t in tensors), *sorted(fixed.items()))
+    def __call__(self, *tensors: Any, **fixed: Any) -> Any:
+        flat = [one for tensor in tensors for one in named.parts(tensor).values()]
+        key = (*((t.shape, t.dtype) for t in flat), *sorted(fixed.items()))
         if key not in self._recorded:
             if key not in self._seen or len(self._recorded) >= _GRAPHS:
                 self._remember(key)
-                return self._step(*map(_own, tensors), **fixed)
+                return self._step(*(named.each(_own, tensor) for tensor in tensors), **fixed)
             self._recorded[key] = self._record(tensors, fixed)
         graph, held, result = self._recorded[key]
         for mine, given in zip(held, tensors, strict=True):
-            mine.copy_(given)
+            named.each(lambda one, new: one.copy_(new), mine, given)
         graph.replay()
         return result
 
@@ -106,12 +108,10 @@ class Graphed:
             self._seen.clear()
         self._seen.add(key)
 
-    def _record(
-        self, tensors: tuple[torch.Tensor, ...], fixed: dict[str, Any]
-    ) -> tuple[torch.cuda.CUDAGraph, list[torch.Tensor], Any]:
+    def _record(self, tensors: tuple[Any, ...], fixed: dict[str, Any]) -> tuple[torch.cuda.CUDAGraph, list[Any], Any]:
         import torch
 
-        held = [_own(t) for t in tensors]
+        held = [named.each(_own, tensor) for tensor in tensors]
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             result = self._step(*held, **fixed)

@@ -7,11 +7,15 @@ pi.log_prob(action), pi.entropy() # both [B]
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from headrace.algorithms import acting_inputs
+from headrace.common import named
+
+NEVER = float(acting_inputs.NEVER)
 _LOG_2PI = math.log(2 * math.pi)
 
 
@@ -19,6 +23,13 @@ class Distribution(Protocol):
     def log_prob(self, action: Tensor) -> Tensor: ...
 
     def entropy(self) -> Tensor: ...
+
+
+def masked(scores: Tensor, x: Any) -> Tensor:
+    """``scores`` [B, choices] with those that the mask among the observations ``x`` forbids so low that they have
+    neither probability nor gradient, and no argmax takes them."""
+    mask = named.mask(x)
+    return scores if mask is None else scores.masked_fill(~mask, NEVER)
 
 
 class Categorical:
@@ -32,6 +43,21 @@ class Categorical:
 
     def entropy(self) -> Tensor:
         return -(self._logp.exp() * self._logp).sum(-1)
+
+
+class MultiCategorical:
+    """A softmax for each component of an action, each over its part of ``logits`` [B, sum of choices]; actions int64
+    [B, D]. Of two choices it is a Bernoulli. ``place`` and ``there`` lay the logits out as a table (acting_inputs.py:
+    laid_out)."""
+
+    def __init__(self, logits: Tensor, place: Tensor, there: Tensor) -> None:
+        self._each = Categorical(logits[..., place].masked_fill(~there, NEVER))
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        return self._each.log_prob(action).sum(-1)
+
+    def entropy(self) -> Tensor:
+        return self._each.entropy().sum(-1)
 
 
 class Gaussian:

@@ -13,7 +13,7 @@ Importing this file costs no torch: an actor reads ``Config``, ``schema`` and ``
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, Le
 from pydantic.dataclasses import dataclass
@@ -105,7 +105,8 @@ def outputs(config: Config, spaces: Spaces) -> int:
     """Of the Q network. A dueling head has one more row: the value, before the advantages. Raises :class:`UsageError`
     for actions DQN cannot serve."""
     if not spaces.discrete:
-        raise UsageError("task.env: DQN needs a Discrete action space and this one is a Box; PPO takes both")
+        raise UsageError("task.env: DQN needs a Discrete action space and this one is a "
+                         f"{'MultiDiscrete' if spaces.action.choices else 'Box'}; PPO takes both")  # fmt: skip
     return spaces.n_actions + config.dueling
 
 
@@ -153,7 +154,7 @@ class DQN(Stateful):
         )
         self._online, self._target = optimise.Flat(self.q), optimise.Flat(self.target)
         self.adam = optimise.Adam(self._online)
-        self.obs_norm = normalise.ObsNorm(spaces, config.normalise_obs).to(device.name)
+        self.obs_norm = normalise.make(spaces, config.normalise_obs).to(device.name)
         self._loss, self._step = device.compiled(self._td_loss), device.recorded(self._gradient_step)
         self.progress(0.0)
 
@@ -163,7 +164,7 @@ class DQN(Stateful):
 
     def update(self, batch: Batch) -> Result:
         """One gradient step; with prioritised replay the priorities are |TD error| [M], else None."""
-        obs, next_obs, *rest = (self.device.tensor(batch.arrays[name]) for name in _TRANSITION)
+        obs, next_obs, *rest = (self.device.tensor(batch[name]) for name in _TRANSITION)
         self.adam.advance(self._learning_rate)
         figures, error = self._step(self.obs_norm(obs), self.obs_norm(next_obs), *rest)
         self.obs_norm.update(obs)
@@ -179,7 +180,7 @@ class DQN(Stateful):
 
     # --- inside an update ------------------------------------------------------------------------------------------
 
-    def _gradient_step(self, *minibatch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _gradient_step(self, *minibatch: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """The figures [4] and |TD error| [M]."""
         import torch
 
@@ -189,7 +190,7 @@ class DQN(Stateful):
         return torch.stack([loss.detach(), error.mean(), q, norm]), error
 
     def _td_loss(
-        self, x: torch.Tensor, x_next: torch.Tensor, action: torch.Tensor, reward: torch.Tensor,
+        self, x: Any, x_next: Any, action: torch.Tensor, reward: torch.Tensor,
         discount: torch.Tensor, weight: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
         """The loss, mean Q(s, a), and |TD error| [M]."""
@@ -203,9 +204,11 @@ class DQN(Stateful):
         loss = (weight * torch.nn.functional.huber_loss(q, target, reduction="none")).mean()
         return loss, q.detach().mean(), (q.detach() - target).abs()
 
-    def _values(self, net: networks.Net, x: torch.Tensor) -> torch.Tensor:
-        """Q of all actions [M, A]."""
+    def _values(self, net: networks.Net, x: Any) -> torch.Tensor:
+        """Q of all actions [M, A]; of those that are not allowed, none that an argmax would choose."""
+        from headrace.algorithms.distributions import masked
+
         with self.device.autocast():
             out = net(x)
         out = out.float()
-        return dueling(out) if self.config.dueling else out
+        return masked(dueling(out) if self.config.dueling else out, x)

@@ -1,6 +1,9 @@
 """A policy as one ONNX file: the network with its weights, the normaliser before it, the choice of an action after it.
 
-    obs [B, ...] as the environment shows it -> action [B] or [B, D] as the environment takes it
+    obs [B, ...] as the environment shows it -> action [B, ...] as the environment takes it
+
+An environment that shows several things has an input for each, called as they travel: obs.image, obs.speed, and
+obs.action_mask, bool [B, choices].
 
 Standard operators only: any ONNX runtime runs it, no file of ours beside it. Needs no torch.
 """
@@ -15,17 +18,20 @@ from onnx import helper, numpy_helper
 
 from headrace.algorithms.acting import (
     LOG_STD_RANGE,
-    OBS_CLIP,
     CategoricalPolicy,
     EpsilonGreedyPolicy,
     GaussianPolicy,
+    JoinedMLP,
+    MultiCategoricalPolicy,
     NumpyMLP,
     SquashedGaussianPolicy,
 )
+from headrace.algorithms.acting_inputs import NEVER, OBS_CLIP, codes, laid_out, norms
 from headrace.algorithms.acting_onnx import OnnxNet
 from headrace.algorithms.base import Policy
 from headrace.common.errors import UsageError
-from headrace.common.types import Array, Spaces, Weights
+from headrace.common.named import array_name
+from headrace.common.types import MASK, Array, Field, Spaces, Weights
 
 #: Of the graphs written here: has LayerNormalization, and is three years old.
 OPSET, IR_VERSION = 20, 9
@@ -53,54 +59,91 @@ class _Graph:
         return self.constant(np.array(value, np.float32))
 
 
-def export(policy: Policy, weights: Weights, spaces: Spaces, bounds: tuple[Array, Array] | None, sample: bool) -> bytes:
+def export(
+    policy: Policy, weights: Weights, spaces: Spaces, bounds: tuple[Array, Array] | None, sample: bool,
+    action_shape: tuple[int, ...] | None = None,
+) -> bytes:  # fmt: skip
     """The file. ``bounds``: the lowest and highest action [D], where actions are continuous. ``sample``: draw actions
-    as in training instead of taking the best. Raises :class:`UsageError` for a policy that is none of acting.py's."""
-    if not isinstance(policy, CategoricalPolicy | GaussianPolicy | SquashedGaussianPolicy | EpsilonGreedyPolicy):
+    as in training instead of taking the best. ``action_shape``: as the environment has it, where that is no vector.
+    Raises :class:`UsageError` for a policy that is none of acting.py's."""
+    ours = CategoricalPolicy | MultiCategoricalPolicy | GaussianPolicy | SquashedGaussianPolicy | EpsilonGreedyPolicy
+    if not isinstance(policy, ours):
         raise UsageError(f"a {type(policy).__name__} has no graph; those of headrace's own policies are exported")
     graph = _Graph()
-    out = _network(graph, policy.net, weights, _observation(graph, weights, spaces))
+    out = _network(graph, policy.net, weights, _observations(graph, weights, spaces))
     match policy:
         case CategoricalPolicy():
-            _choose(graph, _gumbel(graph, out) if sample else out)
+            out = _masked(graph, out, spaces)
+            action = _choose(graph, _gumbel(graph, out) if sample else out, spaces)
+        case MultiCategoricalPolicy():
+            out = _masked(graph, out, spaces)
+            action = _choose_each(graph, _gumbel(graph, out) if sample else out, spaces)
         case EpsilonGreedyPolicy():
             if sample:
                 raise UsageError("a Q network has nothing to sample from; export it without --sample")
-            _choose(graph, _advantages(graph, out) if policy.dueling else out)
+            action = _choose(graph, _masked(graph, _advantages(graph, out) if policy.dueling else out, spaces), spaces)
         case GaussianPolicy():
             assert bounds is not None, "a Gaussian policy acts within bounds"
-            _squeeze(graph, _noisy(graph, out, policy.log_std) if sample else out, *bounds)
+            action = _squeeze(graph, _noisy(graph, out, policy.log_std) if sample else out, *bounds)
         case SquashedGaussianPolicy():
             assert bounds is not None, "a Gaussian policy acts within bounds"
-            _squeeze(graph, _squashed(graph, out, sample), *bounds)
-    return _model(graph, spaces)
+            action = _squeeze(graph, _squashed(graph, out, sample), *bounds)
+    shape = spaces.action.shape if action_shape is None else action_shape
+    graph.add("Reshape", action, graph.constant(np.array([-1, *shape], np.int64)), output="action")
+    return _model(graph, spaces, shape)
 
 
-def _observation(graph: _Graph, weights: Weights, spaces: Spaces) -> str:
-    """What the network takes: acting.normalised."""
-    if not spaces.is_vector:
-        return "obs"
-    x = graph.add("Cast", "obs", to=onnx.TensorProto.FLOAT)
-    if not spaces.obs_shape:
-        x = graph.add("Unsqueeze", x, graph.constant(np.array([1], np.int64)))
-    if "obs_mean" not in weights.tensors:
-        return x
-    x = graph.add("Sub", x, graph.constant(weights.tensors["obs_mean"]))
-    x = graph.add("Mul", x, graph.constant(weights.tensors["obs_scale"]))
-    return graph.add("Clip", x, graph.number(-OBS_CLIP), graph.number(OBS_CLIP))
+def _observations(graph: _Graph, weights: Weights, spaces: Spaces) -> dict[str, str]:
+    """What the network takes, by name: acting_inputs.prepared."""
+    normalisers = norms(weights.tensors, spaces.seen)
+    found = {}
+    for name, field in spaces.seen.items():
+        x = array_name("obs", name)
+        if field.choices:
+            start = np.asarray(field.start, field.dtype)
+            x = graph.add("Sub", x, graph.constant(start)) if start.any() else x
+        elif field.is_vector:
+            x = graph.add("Cast", x, to=onnx.TensorProto.FLOAT)
+            x = x if field.shape else graph.add("Unsqueeze", x, graph.constant(np.array([1], np.int64)))
+            mean, scale = normalisers[name]
+            if mean is not None and scale is not None:
+                x = graph.add("Mul", graph.add("Sub", x, graph.constant(mean)), graph.constant(scale))
+                x = graph.add("Clip", x, graph.number(-OBS_CLIP), graph.number(OBS_CLIP))
+        found[name] = x
+    return found
 
 
-def _network(graph: _Graph, net: Any, weights: Weights, x: str) -> str:
+def _one_hot(graph: _Graph, x: str, field: Field) -> str:
+    """acting_inputs.one_hot."""
+    entry, value = codes(field.choices)
+    x = graph.add("Cast", x, to=onnx.TensorProto.INT64)
+    x = graph.add("Reshape", x, graph.constant(np.array([-1, len(field.choices)], np.int64)))
+    x = graph.add("Equal", graph.add("Gather", x, graph.constant(entry), axis=1), graph.constant(value))
+    return graph.add("Cast", x, to=onnx.TensorProto.FLOAT)
+
+
+def _network(graph: _Graph, net: Any, weights: Weights, x: dict[str, str]) -> str:
     if isinstance(net, NumpyMLP):
-        return _mlp(graph, net, x)
+        return _mlp(graph, net, x[""])
+    if isinstance(net, JoinedMLP):
+        parts = [_one_hot(graph, x[n], field) if field.choices else x[n] for n, field in net.fields.items()]
+        return _mlp(graph, net.mlp, graph.add("Concat", *parts, axis=1))
     assert isinstance(net, OnnxNet)
     model = onnx.ModelProto.FromString(weights.tensors[f"{net.name}.onnx"].tobytes())
     for one in model.graph.initializer:
         graph.constants.append(numpy_helper.from_array(weights.tensors[f"{net.name}.{one.name}"], one.name))
+    inputs = {array_name("obs", name): given for name, given in x.items()}
     for node in model.graph.node:
-        node.input[:] = [x if name == "obs" else name for name in node.input]
+        node.input[:] = [inputs.get(name, name) for name in node.input]
         graph.nodes.append(node)
     return str(model.graph.output[0].name)
+
+
+def _masked(graph: _Graph, scores: str, spaces: Spaces) -> str:
+    """acting_inputs.masked."""
+    if MASK not in spaces.obs:
+        return scores
+    return graph.add("Where", array_name("obs", MASK), scores, graph.number(float(NEVER)))
 
 
 def _mlp(graph: _Graph, net: NumpyMLP, x: str) -> str:
@@ -114,8 +157,19 @@ def _mlp(graph: _Graph, net: NumpyMLP, x: str) -> str:
     return x
 
 
-def _choose(graph: _Graph, scores: str) -> None:
-    graph.add("ArgMax", scores, output="action", axis=1, keepdims=0)
+def _choose(graph: _Graph, scores: str, spaces: Spaces) -> str:
+    best = graph.add("ArgMax", scores, axis=1, keepdims=0)
+    start = np.asarray(spaces.action.start, np.int64)
+    return graph.add("Add", best, graph.constant(start)) if start.any() else best
+
+
+def _choose_each(graph: _Graph, scores: str, spaces: Spaces) -> str:
+    """Of each component: its scores in a row of a table (acting_inputs.laid_out)."""
+    place, there = laid_out(spaces.action.choices)
+    table = graph.add("Gather", scores, graph.constant(place), axis=1)
+    table = graph.add("Where", graph.constant(there), table, graph.number(float(NEVER)))
+    best = graph.add("ArgMax", table, axis=2, keepdims=0)
+    return graph.add("Add", best, graph.constant(np.asarray(spaces.action.start, np.int64)))
 
 
 def _gumbel(graph: _Graph, logits: str) -> str:
@@ -147,20 +201,24 @@ def _squashed(graph: _Graph, out: str, sample: bool) -> str:
     return graph.add("Tanh", mean)
 
 
-def _squeeze(graph: _Graph, action: str, low: Array, high: Array) -> None:
+def _squeeze(graph: _Graph, action: str, low: Array, high: Array) -> str:
     """From [-1, 1] onto the environment's bounds, as the task does it."""
     inside = graph.add("Clip", action, graph.number(-1.0), graph.number(1.0))
     share = graph.add("Add", inside, graph.number(1.0))
-    scaled = graph.add("Mul", share, graph.constant(((high - low) / 2).astype(np.float32)))
-    graph.add("Add", scaled, graph.constant(low.astype(np.float32)), output="action")
+    scaled = graph.add("Mul", share, graph.constant(((high - low) / 2).astype(np.float32).ravel()))
+    return graph.add("Add", scaled, graph.constant(low.astype(np.float32).ravel()))
 
 
-def _model(graph: _Graph, spaces: Spaces) -> bytes:
-    dtype = helper.np_dtype_to_tensor_dtype(np.dtype(spaces.obs_dtype))
-    obs = helper.make_tensor_value_info("obs", dtype, ["batch", *spaces.obs_shape])
-    kind, shape = (onnx.TensorProto.INT64, []) if spaces.discrete else (onnx.TensorProto.FLOAT, [spaces.action_dim])
-    action = helper.make_tensor_value_info("action", kind, ["batch", *shape])
-    made = helper.make_graph(graph.nodes, "policy", [obs], [action], graph.constants)
+def _model(graph: _Graph, spaces: Spaces, action_shape: tuple[int, ...]) -> bytes:
+    given = [
+        helper.make_tensor_value_info(
+            array_name("obs", name), helper.np_dtype_to_tensor_dtype(np.dtype(field.dtype)), ["batch", *field.shape]
+        )
+        for name, field in spaces.obs.items()
+    ]
+    kind = onnx.TensorProto.INT64 if spaces.action.choices else onnx.TensorProto.FLOAT
+    action = helper.make_tensor_value_info("action", kind, ["batch", *action_shape])
+    made = helper.make_graph(graph.nodes, "policy", given, [action], graph.constants)
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     model.producer_name = "headrace"
     onnx.checker.check_model(model, full_check=True)

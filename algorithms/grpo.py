@@ -10,19 +10,19 @@ Legend: N steps of an update, M minibatch. Importing this file costs no torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic.dataclasses import dataclass
 
-from headrace.algorithms.acting import stochastic_policy
+from headrace.algorithms.acting import obs_fields, stochastic_policy
 from headrace.algorithms.base import Batch, Count, Groups, NetworkOptions, NotNegative, Policy, Positive, Result, Share
 from headrace.algorithms.device import CPU, Device
 from headrace.algorithms.minibatches import linear, shuffled
 from headrace.algorithms.ppo import clipped_surrogate
 from headrace.algorithms.saving import Stateful
 from headrace.common.seeding import stream
-from headrace.common.types import Array, Field, Schema, Spaces
+from headrace.common.types import Array, Field, Layout, Schema, Spaces
 
 if TYPE_CHECKING:
     import torch
@@ -64,11 +64,10 @@ class Config(NetworkOptions):
 
 def schema(config: Config, spaces: Spaces) -> Schema:
     """A fragment is a group [T, G]; ``valid`` is False where a column's episode has ended."""
-    action = Field("int64") if spaces.discrete else Field("float32", (spaces.action_dim,))
     return Schema(
         {
-            "obs": Field(spaces.obs_dtype, spaces.obs_shape),
-            "action": action,
+            **obs_fields("obs", spaces, Layout.STEP),
+            "action": spaces.action,
             "reward": Field("float32"),
             "terminated": Field("bool"),
             "truncated": Field("bool"),
@@ -121,7 +120,7 @@ class GRPO(Stateful):
             policy_nets.make(config, spaces, stream(seed, "init", "pi")).to(device.name) for _ in range(2)
         )
         self.adam = optimise.Adam(optimise.Flat(self.pi))
-        self.obs_norm = normalise.ObsNorm(spaces, config.normalise_obs).to(device.name)
+        self.obs_norm = normalise.make(spaces, config.normalise_obs).to(device.name)
         self.rng = stream(seed, "minibatch")
         self.versions = 0
         self._learning_rate = config.learning_rate
@@ -135,7 +134,7 @@ class GRPO(Stateful):
         advantage, flat_groups = group_advantage(arrays["episode_return"], arrays["episode_group"])
         per_step = advantage[arrays["episode"]].astype(np.float32)
         chosen = np.flatnonzero(per_step)
-        obs = self.device.tensor(arrays["obs"])
+        obs = self.device.tensor(batch["obs"])
         metrics = self._epochs(obs, arrays, per_step, chosen) if len(chosen) else {}
         self.obs_norm.update(obs)
         self.versions += 1
@@ -148,9 +147,7 @@ class GRPO(Stateful):
 
     # --- inside an update ------------------------------------------------------------------------------------------
 
-    def _epochs(
-        self, obs: torch.Tensor, arrays: Mapping[str, Array], advantage: Array, chosen: Array
-    ) -> dict[str, float]:
+    def _epochs(self, obs: Any, arrays: Mapping[str, Array], advantage: Array, chosen: Array) -> dict[str, float]:
         """Gradient steps over shuffled minibatches of the steps that say something."""
         x, action = self.obs_norm(obs), self.device.tensor(arrays["action"])
         old_logp, advantages = self.device.tensor(arrays["behaviour_logp"]), self.device.tensor(advantage)
@@ -161,23 +158,23 @@ class GRPO(Stateful):
                 figures = self._step(*minibatch, report=last)
         return {name: float(value) for name, value in figures.items()}
 
-    def _reference_logp(self, x: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+    def _reference_logp(self, x: Any, action: torch.Tensor) -> torch.Tensor:
         import torch
 
         if not self.config.kl_coef:
-            return x.new_zeros(len(x))
+            return torch.zeros(len(action), device=action.device)
         with torch.no_grad():
             logp: torch.Tensor = self.reference(x).log_prob(action)
         return logp
 
-    def _gradient_step(self, *minibatch: torch.Tensor, report: bool) -> dict[str, torch.Tensor]:
+    def _gradient_step(self, *minibatch: Any, report: bool) -> dict[str, torch.Tensor]:
         """One gradient step; figures only where ``report``."""
         loss, figures = self._loss(*minibatch, report=report)
         norm = self.adam.minimise(loss, self.config.max_grad_norm)
         return figures | {"grad_norm": norm} if report else {}
 
     def _total_loss(
-        self, x: torch.Tensor, action: torch.Tensor, old_logp: torch.Tensor, advantage: torch.Tensor,
+        self, x: Any, action: torch.Tensor, old_logp: torch.Tensor, advantage: torch.Tensor,
         reference_logp: torch.Tensor, report: bool,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:  # fmt: skip
         """Eq. 3, negated; all [M], but for x [M, ...] and action [M, ...]. With the figures where ``report``."""

@@ -1,5 +1,5 @@
 """Networks an algorithm can ask for by name: a body, any ``torch.nn.Module`` from observations to features, and a
-linear head.
+linear head. Several observations have a branch each (branches.py).
 
     net = make(options, spaces, outputs, rng)     # options: base.NetworkOptions, a part of every Config
     net(x)                                        # observations [B, ...] -> [B, outputs]
@@ -11,7 +11,7 @@ Legend: B batch, F features.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,25 +20,26 @@ from torch import Tensor, nn
 
 from headrace.algorithms.acting import IMAGE_NETWORKS, check_network
 from headrace.algorithms.base import NetworkOptions
+from headrace.algorithms.branches import Branches, Encoder
 from headrace.algorithms.images import ImpalaCNN, NatureCNN
 from headrace.algorithms.layers import MLP, orthogonal
-from headrace.common import own_code
+from headrace.common import named, own_code
 from headrace.common.errors import UsageError
-from headrace.common.types import Array, Spaces
+from headrace.common.types import Array, Field, Spaces
 
 IMAGES = dict(zip(IMAGE_NETWORKS, (NatureCNN, ImpalaCNN), strict=True))
 
 
 class Net(nn.Module):
-    """``body`` and a linear head: [B, ...] -> [B, outputs]. ``shape``, ``dtype``: of what it is shown, without B."""
+    """``encoder``, ``body`` and a linear head: observations [B, ...], or such by name -> [B, outputs]."""
 
-    def __init__(self, body: nn.Module, head: nn.Linear, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    def __init__(self, encoder: Encoder, body: nn.Module, head: nn.Linear) -> None:
         super().__init__()
-        self.body, self.head, self.shape, self.dtype = body, head, shape, dtype
+        self.encoder, self.body, self.head = encoder, body, head
         self._graph: Array | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.head(self.body(x))
+    def forward(self, x: Any) -> Tensor:
+        out: Tensor = self.head(self.body(self.encoder(x)))
         return out
 
     def acting(self, name: str) -> dict[str, Array]:
@@ -54,14 +55,16 @@ class Net(nn.Module):
 
 
 class TwinQ(nn.Module):
-    """Two MLPs that value actions apart from each other: x [B, F], action [B, D] -> Q [2, B]. ``features``: F + D."""
+    """Two MLPs that value actions apart from each other: x [B, F], action [B, D] -> Q [2, B]."""
 
-    def __init__(self, options: NetworkOptions, features: int, rng: np.random.Generator) -> None:
+    def __init__(self, options: NetworkOptions, spaces: Spaces, rng: np.random.Generator) -> None:
         super().__init__()
-        self.one, self.two = (self._critic([features, *options.hidden], options, rng) for _ in range(2))
+        self.encoder = Encoder(taken(spaces), joined=True)
+        widths = [spaces.features + spaces.action_dim, *options.hidden]
+        self.one, self.two = (self._critic(widths, options, rng) for _ in range(2))
 
-    def forward(self, x: Tensor, action: Tensor) -> Tensor:
-        pairs = torch.cat([x, action], -1)
+    def forward(self, x: Any, action: Tensor) -> Tensor:
+        pairs = torch.cat([self.encoder(x), action], -1)
         return torch.cat([self.one(pairs), self.two(pairs)], -1).T.float()
 
     @staticmethod
@@ -75,14 +78,26 @@ def make(
 ) -> Net:
     """The network that ``options`` asks for. Raises :class:`UsageError` where it does not take such observations."""
     check_network(options, spaces)
-    shape = (spaces.features,) if spaces.is_vector else spaces.obs_shape
-    dtype = torch.float32 if spaces.is_vector else getattr(torch, spaces.obs_dtype)
-    body = _body(options, shape, rng)
-    features = _features(options.network, body, torch.zeros(2, *shape, dtype=dtype))
-    return Net(body, orthogonal(nn.Linear(features, outputs), head_gain, rng), shape, dtype)
+    fields = taken(spaces)
+    encoder = Encoder(fields, joined=options.network == "mlp")
+    example = encoder(
+        {name: torch.zeros(2, *field.shape, dtype=getattr(torch, field.dtype)) for name, field in fields.items()}
+    )
+    body = _body(options, named.each(lambda one: tuple(one.shape[1:]), example), rng)
+    features = _features(options.network, body, example)
+    return Net(encoder, body, orthogonal(nn.Linear(features, outputs), head_gain, rng))
 
 
-def _body(options: NetworkOptions, shape: tuple[int, ...], rng: np.random.Generator) -> nn.Module:
+def taken(spaces: Spaces) -> dict[str, Field]:
+    """What is seen, after the normaliser: vectors are float32."""
+    return {
+        name: field if field.choices or not field.is_vector else Field("float32", (field.features,))
+        for name, field in spaces.seen.items()
+    }
+
+
+def _body(options: NetworkOptions, shape: Any, rng: np.random.Generator) -> nn.Module:
+    """``shape``: of what it is given, or shapes by name."""
     setting = f"algorithm.network {options.network!r}"
     if options.network == "mlp":
         return MLP([*shape, *options.hidden], rng, options.activation, options.layer_norm)
@@ -90,34 +105,40 @@ def _body(options: NetworkOptions, shape: tuple[int, ...], rng: np.random.Genera
     if not (inspect.isclass(own) and issubclass(own, nn.Module)):
         raise UsageError(f"{setting}: is no torch.nn.Module ({own_code.where(own)})")
     try:
-        if options.network in IMAGES:
-            body: nn.Module = own(shape, options.hidden, rng)
+        if options.network in IMAGES and isinstance(shape, Mapping):
+            body: nn.Module = Branches(shape, own, options.hidden, rng, options.activation, options.layer_norm)
+        elif options.network in IMAGES:
+            body = own(shape, options.hidden, rng)
         else:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(int(rng.integers(2**63)))
                 body = own(shape, **options.network_kwargs)
     except Exception as error:
-        shown = f"observations {list(shape)}"
-        raise UsageError(f"{setting}: cannot be made for {shown}: {own_code.cause(error)}") from error
+        shown = ", ".join(f"{name} {list(one)}".strip() for name, one in named.parts(shape).items())
+        raise UsageError(f"{setting}: cannot be made for observations {shown}: {own_code.cause(error)}") from error
     return body
 
 
-def _features(network: str, body: nn.Module, obs: Tensor) -> int:
+def _features(network: str, body: nn.Module, obs: Any) -> int:
     """How many features the body gives. Raises :class:`UsageError` if it is not [B, features]."""
     setting = f"algorithm.network {network!r}"
     try:
         with torch.no_grad():
             out: Any = body(obs)
     except Exception as error:
-        shape, dtype = list(obs.shape[1:]), str(obs.dtype).removeprefix("torch.")
-        raise UsageError(f"{setting}: does not take observations {dtype}{shape}: {own_code.cause(error)}") from error
-    if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != len(obs) or not out.is_floating_point():
+        shown = ", ".join(f"{name} {_said(one)}".strip() for name, one in named.parts(obs).items())
+        raise UsageError(f"{setting}: does not take observations {shown}: {own_code.cause(error)}") from error
+    if not isinstance(out, Tensor) or out.ndim != 2 or len(out) != 2 or not out.is_floating_point():
         found = f"{out.dtype} {list(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
         raise UsageError(
-            f"{setting}: gives {found} for {len(obs)} observations; it must give features, float [{len(obs)}, F] "
+            f"{setting}: gives {found} for 2 observations; it must give features, float [2, F] "
             f"({own_code.where(type(body))})"
         )
     return out.shape[1]
+
+
+def _said(obs: Tensor) -> str:
+    return f"{str(obs.dtype).removeprefix('torch.')}{list(obs.shape[1:])}"
 
 
 def _layers(name: str, layers: Sequence[nn.Module]) -> dict[str, Array]:

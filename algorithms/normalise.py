@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from headrace.algorithms.acting import OBS_CLIP
-from headrace.common.types import Array, Spaces
+from headrace.algorithms.acting_inputs import OBS_CLIP
+from headrace.common import named
+from headrace.common.types import Array, Field, Spaces
 
 
 class RunningNorm(nn.Module):
@@ -50,12 +54,14 @@ class RunningNorm(nn.Module):
 
 class ObsNorm(RunningNorm):
     """Of observations, as the actors do it (acting.py): vectors become float32 [..., features], are shifted, scaled and
-    cut off beyond OBS_CLIP (or not, where that is switched off); images stay as they are."""
+    cut off beyond OBS_CLIP (or not, where that is switched off); images, and what is to be one-hot, stay as they are.
+    ``name``: of this one among several."""
 
-    def __init__(self, spaces: Spaces, enabled: bool) -> None:
-        enabled &= spaces.is_vector
-        super().__init__(spaces.features if spaces.is_vector else 1)
-        self._enabled, self._vector, self._scalar = enabled, spaces.is_vector, not spaces.obs_shape
+    def __init__(self, field: Field, enabled: bool, name: str = "") -> None:
+        self._name, self._scalar = name, not field.shape
+        self._vector = field.is_vector and not field.choices
+        self._enabled = enabled and self._vector
+        super().__init__(field.features if self._vector else 1)
 
     def update(self, rows: Tensor) -> None:
         if self._enabled:
@@ -71,9 +77,40 @@ class ObsNorm(RunningNorm):
         """The tensors an actor normalises with; none where it is switched off."""
         if not self._enabled:
             return {}
-        tensors = {"obs_mean": self.shift, "obs_scale": self.scale}
+        tensors = {
+            named.array_name("obs_mean", self._name): self.shift,
+            named.array_name("obs_scale", self._name): self.scale,
+        }
         return {name: tensor.cpu().numpy().copy() for name, tensor in tensors.items()}
 
     def _features(self, x: Tensor) -> Tensor:
         x = x[..., None] if self._scalar else x
         return x if x.dtype == torch.float32 else x.float()
+
+
+class NamedObsNorm(nn.Module):
+    """An :class:`ObsNorm` for each of several observations by name; a mask stays as it is."""
+
+    def __init__(self, spaces: Spaces, enabled: bool) -> None:
+        super().__init__()
+        self._names = list(spaces.seen)  # no ModuleDict: it takes no names with dots
+        self.each = nn.ModuleList(ObsNorm(field, enabled, name) for name, field in spaces.seen.items())
+
+    def update(self, rows: Mapping[str, Tensor]) -> None:
+        for name, norm in self._norms():
+            norm.update(rows[name])
+
+    def forward(self, x: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {**x, **{name: norm(x[name]) for name, norm in self._norms()}}
+
+    def acting(self) -> dict[str, Array]:
+        return {name: tensor for _, norm in self._norms() for name, tensor in norm.acting().items()}
+
+    def _norms(self) -> Iterator[tuple[str, Any]]:
+        return zip(self._names, self.each, strict=True)
+
+
+def make(spaces: Spaces, enabled: bool) -> ObsNorm | NamedObsNorm:
+    """The normaliser of what an environment shows."""
+    one = named.alone(spaces.obs)
+    return ObsNorm(one, enabled) if isinstance(one, Field) else NamedObsNorm(spaces, enabled)

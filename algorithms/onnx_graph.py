@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from headrace.algorithms.acting_onnx import check, given, session, without_values
-from headrace.common import own_code
+from headrace.common import named, own_code
 from headrace.common.errors import UsageError
-from headrace.common.types import Array
+from headrace.common.types import Array, Field
 
 if TYPE_CHECKING:
     from headrace.algorithms.networks import Net
@@ -52,9 +52,11 @@ def _export(net: Net) -> bytes:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            obs, batch = _observations(net, 2), torch.export.Dim("batch")
             program: Any = torch.onnx.export(
-                net, (_observations(net, 2),), dynamo=True, optimize=False, verbose=False, input_names=["obs"],
-                output_names=["out"], dynamic_shapes=({0: torch.export.Dim("batch")},),
+                net, kwargs={"x": obs}, dynamo=True, optimize=False, verbose=False,
+                input_names=list(named.spread("obs", obs)), output_names=["out"],
+                dynamic_shapes={"x": named.each(lambda _: {0: batch}, obs)},
             )  # fmt: skip
         graph = without_values(program.model_proto)
         given(check(graph), _tensors(net))
@@ -75,7 +77,8 @@ def _is_right(graph: bytes, net: Net) -> bool:
             obs = _observations(net, batch)
             with torch.no_grad():
                 mine = net(obs).numpy()
-            theirs = runs.run(None, {"obs": obs.numpy()})[0]
+            given_by_name = {name: tensor.numpy() for name, tensor in named.spread("obs", obs).items()}
+            theirs = runs.run(None, {one.name: given_by_name[one.name] for one in runs.get_inputs()})[0]
             if theirs.shape != mine.shape or np.abs(theirs - mine).max() > TOLERANCE * max(1.0, np.abs(mine).max()):
                 return False
     except Exception:  # of a kept file that was damaged; what was just made is reported by its maker
@@ -87,16 +90,22 @@ def _tensors(net: nn.Module) -> dict[str, Array]:
     return {name: value.detach().cpu().numpy() for name, value in net.state_dict().items()}
 
 
-def _observations(net: Net, batch: int) -> Tensor:
+def _observations(net: Net, batch: int) -> Any:
+    """Such as the network takes: one tensor, or by name."""
     rng = np.random.default_rng(0)
-    if net.dtype.is_floating_point:
-        return torch.from_numpy(rng.standard_normal((batch, *net.shape))).to(net.dtype)
-    return torch.from_numpy(rng.integers(0, 128, (batch, *net.shape))).to(net.dtype)
+
+    def some(field: Field) -> Tensor:
+        shape = (batch, *field.shape)
+        if field.dtype.startswith("float"):
+            return torch.from_numpy(rng.standard_normal(shape)).to(getattr(torch, field.dtype))
+        return torch.from_numpy(rng.integers(0, field.below or 128, shape)).to(getattr(torch, field.dtype))
+
+    return named.each(some, named.alone(net.encoder.fields))
 
 
 def _fingerprint(net: Net) -> str:
     """Of what a graph depends on, as far as can be told: :func:`_is_right` tells the rest."""
-    parts = [torch.__version__, repr(net), str(net.shape), str(net.dtype)]
+    parts = [torch.__version__, repr(net), repr(net.encoder.fields)]
     for kind in {type(module) for module in net.modules() if not type(module).__module__.startswith("torch.")}:
         file = inspect.getsourcefile(kind)
         parts.append(Path(file).read_text() if file else repr(kind))

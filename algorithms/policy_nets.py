@@ -1,7 +1,7 @@
 """The learning half of policies: a network and the distribution that its output is the parameters of.
 
     pi = make(options, spaces, rng)
-    pi(x).log_prob(action)      # x [B, F]
+    pi(x).log_prob(action)      # x [B, F], or by name where several things are shown: the mask is among them
     pi.acting()                 # what the actors' half (acting.py) needs of it
 
 Legend: B batch, F features, D action dimensions.
@@ -9,14 +9,18 @@ Legend: B batch, F features, D action dimensions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from headrace.algorithms import networks
 from headrace.algorithms.acting import LOG_STD_RANGE
+from headrace.algorithms.acting_inputs import laid_out
 from headrace.algorithms.base import NetworkOptions
-from headrace.algorithms.distributions import Categorical, Gaussian, SquashedGaussian
+from headrace.algorithms.distributions import Categorical, Gaussian, MultiCategorical, SquashedGaussian, masked
 from headrace.algorithms.networks import Net
 from headrace.common.types import Array, Spaces
 
@@ -31,8 +35,27 @@ class CategoricalNet(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, x: Tensor) -> Categorical:
-        return Categorical(self.net(x).float())
+    def forward(self, x: Any) -> Categorical:
+        return Categorical(masked(self.net(x).float(), x))
+
+    def acting(self) -> dict[str, Array]:
+        return self.net.acting("pi")
+
+
+class MultiCategoricalNet(nn.Module):
+    """``net``: [B, F] -> logits [B, sum of choices], component by component."""
+
+    place: Tensor
+    there: Tensor
+
+    def __init__(self, net: Net, choices: Sequence[int]) -> None:
+        super().__init__()
+        self.net = net
+        for name, table in zip(("place", "there"), laid_out(choices), strict=True):
+            self.register_buffer(name, torch.from_numpy(table), persistent=False)
+
+    def forward(self, x: Any) -> MultiCategorical:
+        return MultiCategorical(masked(self.net(x).float(), x), self.place, self.there)
 
     def acting(self) -> dict[str, Array]:
         return self.net.acting("pi")
@@ -45,7 +68,7 @@ class GaussianNet(nn.Module):
         super().__init__()
         self.net, self.log_std = net, nn.Parameter(torch.zeros(dimensions))
 
-    def forward(self, x: Tensor) -> Gaussian:
+    def forward(self, x: Any) -> Gaussian:
         return Gaussian(self.net(x).float(), self.log_std)
 
     def acting(self) -> dict[str, Array]:
@@ -59,7 +82,7 @@ class SquashedGaussianNet(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, x: Tensor) -> SquashedGaussian:
+    def forward(self, x: Any) -> SquashedGaussian:
         mean, log_std = self.net(x).float().chunk(2, -1)
         return SquashedGaussian(mean, log_std.clamp(*LOG_STD_RANGE))
 
@@ -78,10 +101,15 @@ class Temperature(nn.Module):
         return self.log_alpha.exp()
 
 
-def make(options: NetworkOptions, spaces: Spaces, rng: np.random.Generator) -> CategoricalNet | GaussianNet:
+def make(
+    options: NetworkOptions, spaces: Spaces, rng: np.random.Generator
+) -> CategoricalNet | MultiCategoricalNet | GaussianNet:
     """The policy that ``spaces`` asks for. Raises what :func:`networks.make` raises."""
     net = networks.make(options, spaces, spaces.outputs, rng, _HEAD_GAIN)
-    return CategoricalNet(net) if spaces.discrete else GaussianNet(net, spaces.action_dim)
+    if spaces.discrete:
+        return CategoricalNet(net)
+    choices = spaces.action.choices
+    return MultiCategoricalNet(net, choices) if choices else GaussianNet(net, spaces.action_dim)
 
 
 def make_squashed(options: NetworkOptions, spaces: Spaces, rng: np.random.Generator) -> SquashedGaussianNet:

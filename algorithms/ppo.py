@@ -9,7 +9,7 @@ Importing this file costs no torch: an actor reads ``Config``, ``schema`` and ``
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic.dataclasses import dataclass
@@ -29,6 +29,7 @@ from headrace.algorithms.base import (
 from headrace.algorithms.device import CPU, Device
 from headrace.algorithms.minibatches import linear, shuffled
 from headrace.algorithms.saving import Stateful
+from headrace.common import named
 from headrace.common.seeding import stream
 from headrace.common.types import Array, Field, Schema, Spaces
 
@@ -123,7 +124,7 @@ class PPO(Stateful):
         self.pi = policy_nets.make(config, spaces, stream(seed, "init", "pi")).to(device.name)
         self.vf = networks.make(config, spaces, 1, stream(seed, "init", "vf")).to(device.name)
         self.adam = optimise.Adam(optimise.Flat(self.pi, self.vf))
-        self.obs_norm = normalise.ObsNorm(spaces, config.normalise_obs).to(device.name)
+        self.obs_norm = normalise.make(spaces, config.normalise_obs).to(device.name)
         self.return_norm = normalise.RunningNorm(1).to(device.name)
         self.rng = stream(seed, "minibatch")
         self._learning_rate = config.learning_rate
@@ -134,14 +135,14 @@ class PPO(Stateful):
 
     def update(self, batch: Batch) -> Result:
         arrays = batch.arrays
-        obs = self.device.tensor(arrays["obs"])
+        obs = self.device.tensor(batch["obs"])
         advantage, target, explained = self._estimate(obs, arrays)
         chosen = np.flatnonzero(arrays["valid"]) if "valid" in arrays else np.arange(advantage.size)
         advantage = (advantage - advantage.flat[chosen].mean()) / (advantage.flat[chosen].std() + 1e-8)
         steps = (arrays["action"], arrays["behaviour_logp"], advantage, target)
-        seen = obs[:-1].flatten(0, 1)
+        seen = named.each(lambda one: one[:-1].flatten(0, 1), obs)
         metrics = self._epochs((self.obs_norm(seen), *(self.device.tensor(x).flatten(0, 1) for x in steps)), chosen)
-        self.obs_norm.update(seen[self.device.tensor(chosen)])
+        self.obs_norm.update(named.rows(seen, self.device.tensor(chosen)))
         return Result(metrics | {"explained_variance": explained, "learning_rate": self._learning_rate})
 
     def weights(self) -> tuple[dict[str, Array], dict[str, float]]:
@@ -149,13 +150,13 @@ class PPO(Stateful):
 
     # --- inside an update ------------------------------------------------------------------------------------------
 
-    def _estimate(self, obs: torch.Tensor, arrays: Mapping[str, Array]) -> tuple[Array, Array, float]:
+    def _estimate(self, obs: Any, arrays: Mapping[str, Array]) -> tuple[Array, Array, float]:
         """Advantages and value targets [T, B] (targets in the critic's units), and the explained variance."""
         values = self._values(obs)
         next_value = np.where(arrays["terminated"], np.float32(0), values[1:])
-        if len(arrays["final_obs"]):
-            t, b = arrays["final_t"], arrays["final_b"]
-            final = self._values(self.device.tensor(arrays["final_obs"]))
+        t, b = arrays["final_t"], arrays["final_b"]
+        if len(t):
+            final = self._values(self.device.tensor(named.gathered(arrays, "final_obs")))
             next_value[t, b] = np.where(arrays["terminated"][t, b], np.float32(0), final)
         done = arrays["terminated"] | arrays["truncated"]
         advantage = gae(arrays["reward"], values[:-1], next_value, done, self.config.gamma, self.config.gae_lambda)
@@ -165,7 +166,7 @@ class PPO(Stateful):
             self.return_norm.update(self.device.tensor(returns.reshape(-1, 1)))
         return advantage, self.return_norm(self.device.tensor(returns)).cpu().numpy(), explained
 
-    def _values(self, obs: torch.Tensor) -> Array:
+    def _values(self, obs: Any) -> Array:
         """What the critic expects after ``obs`` [..., observation]: returns, float32 [...]."""
         import torch
 
@@ -173,7 +174,7 @@ class PPO(Stateful):
             values: Array = self.return_norm.inverse(self.vf(self.obs_norm(obs))[..., 0]).cpu().numpy()
         return values
 
-    def _epochs(self, steps: tuple[torch.Tensor, ...], chosen: Array) -> dict[str, float]:
+    def _epochs(self, steps: tuple[Any, ...], chosen: Array) -> dict[str, float]:
         """Gradient steps on shuffled minibatches of ``steps``: what :meth:`_total_loss` takes, [N, ...] each."""
         config, metrics = self.config, dict[str, float]()
         for epoch in range(config.epochs):
@@ -185,14 +186,14 @@ class PPO(Stateful):
                 break
         return metrics
 
-    def _gradient_step(self, *minibatch: torch.Tensor, report: bool) -> dict[str, torch.Tensor]:
+    def _gradient_step(self, *minibatch: Any, report: bool) -> dict[str, torch.Tensor]:
         """One gradient step; figures only where ``report``."""
         loss, figures = self._loss(*minibatch, report=report)
         norm = self.adam.minimise(loss, self.config.max_grad_norm)
         return figures | {"grad_norm": norm} if report else {}
 
     def _total_loss(
-        self, x: torch.Tensor, action: torch.Tensor, old_logp: torch.Tensor, advantage: torch.Tensor,
+        self, x: Any, action: torch.Tensor, old_logp: torch.Tensor, advantage: torch.Tensor,
         target: torch.Tensor, report: bool,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:  # fmt: skip
         """Eq. 9, negated; all [M], but for x [M, ...] and action [M, ...]. With the figures where ``report``."""

@@ -17,7 +17,7 @@ Importing this file costs no torch: an actor reads ``Config``, ``schema`` and ``
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge, Le
@@ -96,10 +96,11 @@ def policy(config: Config, spaces: Spaces) -> SquashedGaussianPolicy:
 
 def check(spaces: Spaces) -> None:
     """Raises :class:`UsageError` for spaces SAC cannot serve."""
-    if spaces.discrete:
-        raise UsageError("task.env: SAC needs a Box action space and this one is Discrete; PPO takes both")
+    if spaces.action.choices:
+        kind = "Discrete" if spaces.discrete else "MultiDiscrete"
+        raise UsageError(f"task.env: SAC needs a Box action space and this one is {kind}; PPO takes both")
     if not spaces.is_vector:
-        shown = f"{spaces.obs_dtype}{list(spaces.obs_shape)}"
+        shown = ", ".join(f"{field.dtype}{list(field.shape)}" for field in spaces.seen.values())
         raise UsageError(f"task.env: SAC's critics take vectors, and observations are {shown}; PPO takes images")
 
 
@@ -144,14 +145,13 @@ class SAC(Stateful):
         check(spaces)
         self.pi = policy_nets.make_squashed(config, spaces, stream(seed, "init", "pi")).to(device.name)
         self.q, self.target = (
-            networks.TwinQ(config, spaces.features + spaces.action_dim, stream(seed, "init", "q")).to(device.name)
-            for _ in range(2)
+            networks.TwinQ(config, spaces, stream(seed, "init", "q")).to(device.name) for _ in range(2)
         )
         self.temperature = policy_nets.Temperature(config.temperature).to(device.name)
         self._online, self._target = optimise.Flat(self.q), optimise.Flat(self.target)
         self.adam_q, self.adam_pi = optimise.Adam(self._online), optimise.Adam(optimise.Flat(self.pi))
         self.adam_temperature = optimise.Adam(optimise.Flat(self.temperature))
-        self.obs_norm = normalise.ObsNorm(spaces, config.normalise_obs).to(device.name)
+        self.obs_norm = normalise.make(spaces, config.normalise_obs).to(device.name)
         self.rng = stream(seed, "noise")
         self._target_entropy = config.target_entropy * spaces.action_dim
         self._critic_loss, self._policy_loss = device.compiled(self._j_q), device.compiled(self._j_pi)
@@ -163,7 +163,7 @@ class SAC(Stateful):
 
     def update(self, batch: Batch) -> Result:
         """One gradient step of critics, policy and temperature; no priorities."""
-        obs, next_obs, action, *rest = (self.device.tensor(batch.arrays[name]) for name in _TRANSITION)
+        obs, next_obs, action, *rest = (self.device.tensor(batch[name]) for name in _TRANSITION)
         noise = self.device.tensor(self.rng.standard_normal((2, *action.shape), dtype=np.float32))
         for adam in (self.adam_q, self.adam_pi, self.adam_temperature):
             adam.advance(self._learning_rate)
@@ -177,7 +177,7 @@ class SAC(Stateful):
     # --- inside an update ------------------------------------------------------------------------------------------
 
     def _gradient_step(
-        self, x: torch.Tensor, x_next: torch.Tensor, action: torch.Tensor, reward: torch.Tensor,
+        self, x: Any, x_next: Any, action: torch.Tensor, reward: torch.Tensor,
         discount: torch.Tensor, noise: torch.Tensor, noise_next: torch.Tensor,
     ) -> torch.Tensor:  # fmt: skip
         """Algorithm 1's inner loop; the figures [7]. Nothing is clipped, as in the paper."""
@@ -195,7 +195,7 @@ class SAC(Stateful):
         return torch.stack([*losses, q, -logp.mean(), alpha.detach()[0], torch.hypot(norm_q, norm_pi)])
 
     def _j_q(
-        self, x: torch.Tensor, x_next: torch.Tensor, action: torch.Tensor, reward: torch.Tensor,
+        self, x: Any, x_next: Any, action: torch.Tensor, reward: torch.Tensor,
         discount: torch.Tensor, noise: torch.Tensor, alpha: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
         """The critics' loss, and mean Q(s, a)."""
@@ -208,7 +208,7 @@ class SAC(Stateful):
             q = self.q(x, action)
         return critic_loss(q, target), q.detach().mean()
 
-    def _j_pi(self, x: torch.Tensor, noise: torch.Tensor, alpha: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _j_pi(self, x: Any, noise: torch.Tensor, alpha: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The policy's loss, and log pi [M] of what it does."""
         with self.device.autocast():
             action, logp = self.pi(x).rsample(noise)

@@ -78,7 +78,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     ppo = PPO(
-        Config(minibatch=args.minibatch, hidden=tuple(args.hidden)), Spaces((FEATURES,), n_actions=ACTIONS), seed=0
+        Config(minibatch=args.minibatch, hidden=tuple(args.hidden)), Spaces.box((FEATURES,), n_actions=ACTIONS), seed=0
     )
     rng = np.random.default_rng(0)
     obs = torch.from_numpy(rng.standard_normal((SAMPLES, FEATURES)).astype(np.float32))

@@ -28,7 +28,7 @@ from headrace.algorithms.ppo import PPO
 from headrace.algorithms.ppo import Config as PPOConfig
 from headrace.common.types import Spaces
 
-SPACES = Spaces((8,), n_actions=4)
+SPACES = Spaces.box((8,), n_actions=4)
 #: name -> (an algorithm on a device, a batch for one update, gradient steps of that)
 Workload = tuple[Callable[[Device], Any], Batch, int]
 

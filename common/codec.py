@@ -88,6 +88,12 @@ def encode_parts(trajectory: Trajectory, cap_bytes: int, compress: bool = False)
     return [prefix + CRC.pack(crc), *parts]
 
 
+def check_fields(names_and_axes: Mapping[str, int]) -> None:
+    """Do arrays of these names and numbers of axes fit into a record? Raises :class:`Rejected` as ``encode`` would."""
+    described = [pb.Array(name=name, shape=[1] * axes) for name, axes in names_and_axes.items()]
+    _check_header(pb.TrajectoryHeader(t=1, b=1, arrays=described))
+
+
 def decode(data: Buffer, cap_bytes: int) -> Trajectory:
     """The trajectory in ``data``, its arrays read-only views of ``data`` (which must not change any more).
 

@@ -69,6 +69,7 @@ REJECT_REASONS = (
     "dtype",
     "nan",
     "range",
+    "mask",
     "empty",
     "lease",
     "stale",

@@ -6,6 +6,8 @@ Array layouts inside a fragment of T steps in B environments (``Layout`` names t
     CHAIN  [T + 1, B, ...] one entry a step plus the state after the last one: obs
     FINAL  [K, ...]        one entry per episode end inside the fragment, in (t, b) row-major order of
                            ``terminated | truncated``: final_obs, what the environment showed before its reset
+
+An environment that shows several things has an array for each: obs.image, obs.speed, final_obs.image, ... (named.py).
 """
 
 from __future__ import annotations
@@ -15,13 +17,20 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 
+from headrace.common.errors import UsageError
+
 Array = np.ndarray
+#: What an environment shows: one array, or one by each name (named.py).
+Obs: TypeAlias = Array | Mapping[str, Array]
 
 #: dtypes that may travel; anything else is rejected before it is looked at.
 DTYPES = ("float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "bool")
+#: The observation that says which actions are allowed: networks do not see it, whoever chooses an action obeys it.
+MASK = "action_mask"
 
 
 class Layout(enum.Enum):
@@ -36,13 +45,35 @@ class Layout(enum.Enum):
 class Field:
     """One named array of a trajectory: its dtype (a name from :data:`DTYPES`), trailing shape, and layout.
 
-    ``below`` > 0: its values are whole numbers in [0, below). (Not part of the schema's hash.)
+    ``below`` > 0: its values are whole numbers in [0, below); a tuple says it of each entry of a vector. ``start``:
+    what the environment itself counts them from. (Neither is part of the schema's hash.)
     """
 
     dtype: str
     shape: tuple[int, ...] = ()
     layout: Layout = Layout.STEP
-    below: int = 0
+    below: int | tuple[int, ...] = 0
+    start: int | tuple[int, ...] = 0
+
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """How many values each entry can have; none where it holds any numbers."""
+        return self.below if isinstance(self.below, tuple) else (self.below,) if self.below else ()
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether it is a vector (or one number)."""
+        return len(self.shape) <= 1
+
+    @property
+    def features(self) -> int:
+        """Numbers that a network makes of it: those it holds, or as many as there are choices (one-hot)."""
+        return sum(self.choices) or math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Of one entry."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True)
@@ -62,36 +93,75 @@ class Schema:
 class Spaces:
     """What an environment shows and takes, as far as an algorithm must know.
 
-    ``obs_shape``/``obs_dtype`` of one observation. Exactly one kind of action: ``n_actions`` > 0 for Discrete,
-    else ``action_dim`` > 0 for Box. Policies act in [-1, 1] per dimension; the task maps that onto the bounds of the
-    environment. ``marks_invalid``: the environments spend a step on each reset (EnvPool does), so trajectories hold a
-    ``valid`` array that says which steps are experience.
+    ``obs``: the arrays of an observation by name. One that has no name stands under "", and with it, or with others,
+    there may be a mask, under :data:`MASK`: bool, an entry for each choice of ``action``.
+    ``action``: whole numbers (Discrete: one; MultiDiscrete, MultiBinary: a vector), or a float32 vector (Box): policies
+    act in [-1, 1] per dimension, and the task maps that onto the bounds of the environment.
+    ``marks_invalid``: the environments spend a step on each reset (EnvPool does), so trajectories hold a ``valid``
+    array that says which steps are experience.
     """
 
-    obs_shape: tuple[int, ...]
-    obs_dtype: str = "float32"
-    n_actions: int = 0
-    action_dim: int = 0
+    obs: Mapping[str, Field]
+    action: Field
     marks_invalid: bool = False
 
+    @classmethod
+    def box(cls, shape: tuple[int, ...], dtype: str = "float32", *, n_actions: int = 0, action_dim: int = 0) -> Spaces:
+        """The plain case: one Box is shown; taken are one of ``n_actions``, or a vector of ``action_dim``."""
+        action = Field("int64", below=n_actions) if n_actions else Field("float32", (action_dim,))
+        return cls({"": Field(dtype, shape)}, action)
+
     @property
-    def discrete(self) -> bool:
-        return self.n_actions > 0
+    def seen(self) -> Mapping[str, Field]:
+        """What a network sees of ``obs``: all but the mask."""
+        return {name: field for name, field in self.obs.items() if name != MASK}
+
+    @property
+    def obs_shape(self) -> tuple[int, ...]:
+        """Of the one array that is shown. Raises :class:`UsageError` where there are several."""
+        return self._only.shape
+
+    @property
+    def obs_dtype(self) -> str:
+        """Of the one array that is shown. Raises :class:`UsageError` where there are several."""
+        return self._only.dtype
+
+    @property
+    def _only(self) -> Field:
+        if len(self.obs) != 1:
+            shown = ", ".join(name or "an observation" for name in self.obs)
+            raise UsageError(f"task.env shows {shown}; this algorithm takes one array (it asked for spaces.obs_shape)")
+        return next(iter(self.obs.values()))
 
     @property
     def is_vector(self) -> bool:
-        """Whether an observation is a vector (or one number)."""
-        return len(self.obs_shape) <= 1
+        """Whether all that a network sees makes one vector."""
+        return all(field.is_vector for field in self.seen.values())
 
     @property
     def features(self) -> int:
-        """Numbers in an observation."""
-        return math.prod(self.obs_shape)
+        """Numbers in that vector; in the plain case, numbers in an observation."""
+        return sum(field.features for field in self.seen.values())
+
+    @property
+    def discrete(self) -> bool:
+        """Whether an action is one whole number (Discrete)."""
+        return self.n_actions > 0
+
+    @property
+    def n_actions(self) -> int:
+        """Of Discrete; else 0."""
+        return self.action.below if isinstance(self.action.below, int) else 0
+
+    @property
+    def action_dim(self) -> int:
+        """Numbers in an action of a Box; else 0."""
+        return 0 if self.action.choices else self.action.features
 
     @property
     def outputs(self) -> int:
-        """Numbers a policy network gives: a logit per action, or a mean per dimension."""
-        return self.n_actions or self.action_dim
+        """Numbers a policy network gives: a logit per choice, or a mean per dimension."""
+        return self.action.features
 
 
 @dataclass(frozen=True, slots=True)

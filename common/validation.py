@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from headrace.common import masks
 from headrace.common.errors import Rejected
 from headrace.common.types import Array, Field, Layout, Schema, Trajectory
 
@@ -36,9 +37,9 @@ class Expected:
 
 def validate(trajectory: Trajectory, expected: Expected) -> None:
     """Return when ``trajectory`` is of this run and as large as its config says, holds exactly the schema's fields with
-    their dtypes and shapes, and every number is finite and in its range.
+    their dtypes and shapes, every number is finite and in its range, and every action one that its mask allowed.
 
-    Raises :class:`Rejected` (run, schema, empty, dtype, shape, nan, range, lease)."""
+    Raises :class:`Rejected` (run, schema, empty, dtype, shape, nan, range, mask, lease)."""
     schema = expected.schema
     if trajectory.run_id != expected.run_id:
         raise Rejected("run", f"of run {trajectory.run_id!r}; this learner trains {expected.run_id!r}")
@@ -60,6 +61,8 @@ def validate(trajectory: Trajectory, expected: Expected) -> None:
     for name, array in trajectory.arrays.items():
         _check_values(name, array, schema.fields[name].below)
     _check_steps(trajectory, expected)
+    if "action" in schema.fields:
+        masks.check(trajectory.arrays, schema.fields["action"].choices)
     _check_episodes(trajectory, expected)
 
 
@@ -115,9 +118,13 @@ def _check_shape(name: str, array: Array, field: Field, trajectory: Trajectory) 
         raise Rejected("shape", f"array {name!r} ({field.layout.value}) is {array.shape}; expected {expected}")
 
 
-def _check_values(name: str, array: Array, below: int) -> None:
+def _check_values(name: str, array: Array, below: int | tuple[int, ...]) -> None:
     """Every number finite and in its range. (min and max hand a NaN on, and make no temporaries.)"""
     if not array.size or not (below or array.dtype.kind == "f"):
+        return
+    if isinstance(below, tuple):
+        if np.any((array < 0) | (array >= np.array(below))):
+            raise Rejected("range", f"array {name!r} holds values that are not in [0, {below}), entry by entry")
         return
     low, high = (0, below - 1) if below else (-MAX_ABS, MAX_ABS)
     least, most = array.min(), array.max()

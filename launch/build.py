@@ -3,6 +3,7 @@ means the same everywhere."""
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import sys
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from headrace.actor.group_rollout import GroupRollout
 from headrace.actor.rollout_worker import Identity, Rollout, RolloutWorker
 from headrace.algorithms import learner_of
 from headrace.algorithms.base import Algorithm, Experience, Groups, Replay
-from headrace.common.errors import UsageError
+from headrace.common.errors import EnvironmentFailed, UsageError
 from headrace.common.metrics import Metrics
 from headrace.common.seeding import reset_seeds, stream
 from headrace.common.transport import Limits, Sink, check_url, for_run
@@ -60,6 +61,8 @@ class Blueprint:
         """Of one environment made for the purpose. Raises :class:`UsageError` for an unknown or unfit one."""
         task = self.config.task
         batch = make_batch(task.env, 1, backend=task.backend, kwargs=task.kwargs, wrappers=task.wrappers)
+        with contextlib.suppress(EnvironmentFailed):  # of that, whoever collects will speak
+            batch.reset([0])  # whether it tells the mask of its actions is known only then
         batch.close()
         return batch.spaces
 
@@ -112,6 +115,7 @@ class Blueprint:
         """The actors' part of it: what a machine that only collects must be fit for."""
         if isinstance(self.experience, Groups) and self.config.task.backend != "gymnasium":
             raise UsageError("task.backend: groups restart from one seed, which only 'gymnasium' environments can")
+        fragment_size.check_arrays(self.schema, self.config.task.env)
         actors, cap = self.config.actors, self.config.transport.record_bytes
         if warning := fragment_size.check(self.schema, self.experience, actors.envs, actors.fragment_steps, cap):
             print(f"warning: {warning}", file=sys.stderr, flush=True)

@@ -19,6 +19,7 @@ import safetensors
 
 from headrace.algorithms.base import Policy
 from headrace.common.errors import EnvironmentFailed, HeadraceError, UsageError
+from headrace.common.named import put, rows
 from headrace.common.own_code import cause
 from headrace.common.seeding import evaluation_seeds
 from headrace.common.types import Array, Weights
@@ -164,7 +165,7 @@ def _play_side_by_side(
     obs, returns, rng = envs.reset(padded), np.zeros(len(envs)), np.random.default_rng(0)
     alive = np.arange(len(seeds))
     while len(alive):
-        chosen = policy.act(obs[alive], None, rng, explore=False).action
+        chosen = policy.act(rows(obs, alive), None, rng, explore=False).action
         action = np.zeros((len(envs), *chosen.shape[1:]), chosen.dtype)
         action[alive] = chosen
         going_on = []
@@ -174,7 +175,7 @@ def _play_side_by_side(
             returns[i] += envs.own_reward(int(i), reward)
             after = envs.goes_on(int(i)) if terminated or truncated else shown
             if after is not None:
-                obs[i] = after
+                put(obs, i, after)
                 going_on.append(i)
         alive = np.array(going_on, np.int64)
         stepped()
@@ -193,7 +194,7 @@ def write_gif(config: Config, policy: Policy, path: Path, max_frames: int = 400)
         if step % 2 == 0:
             frames.append(_frame(env, config.task.env))
         ((shown, _, terminated, truncated),) = batch.step_some(policy.act(obs, None, rng, explore=False).action, [0])
-        obs = np.asarray([shown], batch.spaces.obs_dtype)
+        obs = batch.stack([shown])
         if terminated or truncated:
             break
     batch.close()

@@ -38,7 +38,8 @@ def run(args: argparse.Namespace) -> int:
 
     from headrace.algorithms.export import export  # where onnx is needed
 
-    graph = export(policy, weights, blueprint.spaces, _bounds(blueprint), args.sample)
+    bounds, shape = _actions(blueprint)
+    graph = export(policy, weights, blueprint.spaces, bounds, args.sample, shape)
     try:
         args.file.write_bytes(graph)
     except OSError as error:
@@ -48,12 +49,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _bounds(blueprint: Blueprint) -> tuple[np.ndarray, np.ndarray] | None:
-    """The lowest and highest action [D]; None where actions are discrete."""
-    if blueprint.spaces.discrete:
-        return None
+def _actions(blueprint: Blueprint) -> tuple[tuple[np.ndarray, np.ndarray] | None, tuple[int, ...]]:
+    """The lowest and highest action, None where actions are whole numbers; and the shape of one."""
     task = blueprint.config.task
     env = make_env(task.env, dict(task.kwargs), None, task.wrappers)
     space = env.action_space
     env.close()
-    return space.low, space.high
+    return None if blueprint.spaces.action.choices else (space.low, space.high), tuple(space.shape)

@@ -1,15 +1,26 @@
-"""Do the fragments of a config fit into ``transport.record_bytes``? Counted unpacked, as every carrier counts them."""
+"""Do the fragments of a config fit into a record: their arrays by number and name, their bytes into
+``transport.record_bytes``? Counted unpacked, as every carrier counts them."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from headrace.algorithms.base import Experience, Groups
-from headrace.common.errors import UsageError
+from headrace.common import codec
+from headrace.common.errors import Rejected, UsageError
 from headrace.common.types import Layout, Schema
 
 #: What a record holds besides its arrays: prefix, header and alignment, and in the header each episode's figures.
 _FRAME_BYTES, _EPISODE_BYTES = 2048, 24
+
+
+def check_arrays(schema: Schema, env_id: str) -> None:
+    """Raises :class:`UsageError` where a record cannot hold arrays of so many, such long names or so many axes."""
+    lead = {Layout.STEP: 2, Layout.CHAIN: 2, Layout.FINAL: 1}
+    try:
+        codec.check_fields({name: lead[field.layout] + len(field.shape) for name, field in schema.fields.items()})
+    except Rejected as refusal:
+        raise UsageError(f"task.env {env_id!r} shows what no record can hold: {refusal}") from refusal
 
 
 def check(schema: Schema, experience: Experience, envs: int, steps: int, record_bytes: int) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from headrace.algorithms.base import Algorithm, State
 from headrace.common.errors import UsageError
-from headrace.common.types import Spaces
+from headrace.common.types import Field, Spaces
 from headrace.launch.build import Blueprint
 from headrace.launch.run_files import stored_config
 from headrace.learner import checkpoint_reader
@@ -42,8 +42,15 @@ def check(blueprint: Blueprint) -> None:
 
 def _seen_and_done(spaces: Spaces) -> str:
     """What the first and the last layer of a network are made for."""
-    action = f"{spaces.n_actions} actions" if spaces.discrete else f"actions of {spaces.action_dim} numbers"
-    return f"observations {list(spaces.obs_shape)} and {action}"
+    shown = ", ".join(f"{name} {_counted(field)}".strip() for name, field in spaces.obs.items())
+    if spaces.discrete:
+        return f"observations {shown} and {spaces.n_actions} actions"
+    many = f"{_counted(spaces.action)}" if spaces.action.choices else f"{spaces.action_dim} numbers"
+    return f"observations {shown} and actions of {many}"
+
+
+def _counted(field: Field) -> str:
+    return f"{list(field.shape)}" + (f" below {field.below}" if field.below else "")
 
 
 def begin(algorithm: Algorithm, source: Path) -> None:

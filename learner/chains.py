@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from headrace.common import named
 from headrace.common.errors import Rejected
 from headrace.common.types import Array
 
@@ -80,9 +81,10 @@ def previous(arrays: Mapping[str, Array]) -> Array:
 def _ended(arrays: Mapping[str, Array]) -> Array:
     """Steps that end an episode, bool [T, B]."""
     ended: Array = arrays["terminated"] | arrays["truncated"]
-    if len(arrays["final_obs"]) != np.count_nonzero(ended):
-        ends = np.count_nonzero(ended)
-        raise Rejected("shape", f"final_obs has {len(arrays['final_obs'])} rows for {ends} episode ends")
+    ends = np.count_nonzero(ended)
+    for name, array in arrays.items():
+        if named.is_of("final_obs", name) and len(array) != ends:
+            raise Rejected("shape", f"{name} has {len(array)} rows for {ends} episode ends")
     return ended
 
 

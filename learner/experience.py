@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from headrace.algorithms.base import Batch, Experience, Groups, OnPolicy, Replay, State
+from headrace.common import named
 from headrace.common.seeding import stream
 from headrace.common.types import Array, Trajectory
 from headrace.learner.replay import ReplayBuffer, SamplesPerInsert
@@ -135,14 +136,12 @@ class _ReplayRound(Round):
 
 
 def join_on_policy(fragments: Sequence[Trajectory]) -> Batch:
-    """Fragments of equal T side by side along B. ``final_obs`` keeps a row per episode end with its ``final_t``,
-    ``final_b``, ordered by fragment."""
+    """Fragments of equal T side by side along B. ``final_obs`` (or each of its arrays) keeps a row per episode end with
+    its ``final_t``, ``final_b``, ordered by fragment."""
     arrays: dict[str, Array] = {
-        name: np.concatenate([f.arrays[name] for f in fragments], axis=1)
+        name: np.concatenate([f.arrays[name] for f in fragments], axis=0 if named.is_of(_FINAL, name) else 1)
         for name in fragments[0].arrays
-        if name != _FINAL
     }
-    arrays[_FINAL] = np.concatenate([f.arrays[_FINAL] for f in fragments])
     ends = [np.nonzero(f.arrays["terminated"] | f.arrays["truncated"]) for f in fragments]
     offsets = np.cumsum([0, *(f.B for f in fragments[:-1])])
     arrays["final_t"] = np.concatenate([t for t, _ in ends])

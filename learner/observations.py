@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 
 from headrace.algorithms.base import Block
+from headrace.common import named
 from headrace.common.buffers import Buffers
-from headrace.common.types import Array, Spaces, Trajectory
+from headrace.common.types import MASK, Array, Spaces, Trajectory
 from headrace.learner import chains
 from headrace.learner.ring import Ring
 
-#: Minibatches whose memory is used again once nobody looks at them (each has two arrays).
+_MASK = named.array_name("obs", MASK)
+#: Minibatches whose memory is used again once nobody looks at them (each has two arrays of an observation).
 _KEPT_MINIBATCHES = 3
 
 
@@ -33,18 +35,19 @@ def observation_rows(capacity: int, steps: int, envs: int) -> int:
 def observation_nbytes(spaces: Spaces, rows: int, stack: int) -> int:
     """Bytes of so many rows."""
     link = 8 if stack > 1 else 0
-    return rows * (int(np.prod(spaces.obs_shape)) * np.dtype(spaces.obs_dtype).itemsize + link)
+    return rows * (sum(field.nbytes for field in spaces.obs.values()) + link)
 
 
 class Observations:
-    """A ring of rows, numbered from 0 as they came; ``stack`` frames make an observation."""
+    """A ring of rows, numbered from 0 as they came; ``stack`` frames make an observation. ``like``: arrays of one, by
+    their names in a fragment (obs, or obs.image, ...)."""
 
-    def __init__(self, rows: int, like: Array, stack: int) -> None:
+    def __init__(self, rows: int, like: Mapping[str, Array], stack: int) -> None:
         links = {"previous": np.empty(0, np.int64)} if stack > 1 else {}
-        self._ring, self._stack = Ring(rows, {"obs": like, **links}), stack
+        self._ring, self._stack, self._names = Ring(rows, {**like, **links}), stack, list(like)
         #: (actor, incarnation) -> (seq, row of the last observations, envs) of its latest fragment, where frames stack.
         self._ends: dict[tuple[int, int], tuple[int, int, int]] = {}
-        self._memory = Buffers(2 * _KEPT_MINIBATCHES)
+        self._memory = Buffers(2 * len(self._names) * _KEPT_MINIBATCHES)
 
     @property
     def nbytes(self) -> int:
@@ -57,32 +60,41 @@ class Observations:
 
     def append(self, trajectory: Trajectory) -> int:
         """Store a fragment's observations; returns the number of its first row (chains.py has the order)."""
-        first, obs, final_obs = self._ring.written, trajectory.arrays["obs"], trajectory.arrays["final_obs"]
-        rows = obs.reshape(-1, *obs.shape[2:])
+        first = self._ring.written
+        obs, final_obs = (named.gathered(trajectory.arrays, kind) for kind in ("obs", "final_obs"))
+        rows = named.spread("obs", named.each(lambda one: one.reshape(-1, *one.shape[2:]), obs))
+        final_rows = named.spread("obs", final_obs)
         if self._stack == 1:
-            self._ring.append({"obs": rows})
-            self._ring.append({"obs": final_obs})
+            self._ring.append(rows)
+            self._ring.append(final_rows)
             return first
         links = chains.previous(trajectory.arrays)
         links[links != chains.NONE] += first
         links[: trajectory.B] = self._before(trajectory)
-        self._ring.append({"obs": rows, "previous": links[: len(rows)]})
-        self._ring.append({"obs": final_obs, "previous": links[len(rows) :]})
+        count = (trajectory.T + 1) * trajectory.B
+        self._ring.append({**rows, "previous": links[:count]})
+        self._ring.append({**final_rows, "previous": links[count:]})
         last = first + trajectory.T * trajectory.B
         self._ends[trajectory.actor_id, trajectory.incarnation] = trajectory.seq, last, trajectory.B
         self._ends = {who: end for who, end in self._ends.items() if end[1] >= self.oldest}
         return first
 
-    def at(self, rows: Array) -> Array:
-        """The observations [N, ...] of ``rows`` (int64 [N]). Where they are stacked [N, stack, ...], oldest first, with
-        zeros before an episode's beginning, or where what came before is not held."""
+    def at(self, rows: Array, kind: str) -> dict[str, Array]:
+        """The observations [N, ...] of ``rows`` (int64 [N]), named as those of ``kind`` (obs, next_obs). Where they are
+        stacked [N, stack, ...], oldest first, with zeros before an episode's beginning, or where what came before is
+        not held."""
         held = None
         if self._stack > 1:
             rows, held = self._stacks(rows)
-        like = self._ring.like("obs")
+        return {f"{kind}{name.removeprefix('obs')}": self._taken(name, rows, held) for name in self._names}
+
+    def _taken(self, name: str, rows: Array, held: Array | None) -> Array:
+        like = self._ring.like(name)
+        if held is not None and name == _MASK:
+            rows, held = rows[:, -1], None  # what was allowed before says nothing of now
         shape = (*rows.shape, *like.shape[1:])
         memory = self._memory.take(int(np.prod(shape)) * like.itemsize)
-        found = self._ring.take("obs", rows, np.frombuffer(memory, like.dtype).reshape(shape))
+        found = self._ring.take(name, rows, np.frombuffer(memory, like.dtype).reshape(shape))
         if held is not None and not held.all():
             found[~held] = 0
         return found
@@ -95,8 +107,10 @@ class Observations:
         seq, last, envs = self._ends.get((trajectory.actor_id, trajectory.incarnation), (-1, 0, 0))
         if (seq + 1, envs) != (trajectory.seq, trajectory.B) or last < self.oldest:
             return none
-        ended_with = self._ring.take("obs", np.arange(last, last + envs))
-        same = (ended_with == trajectory.arrays["obs"][0]).reshape(envs, -1).all(1)
+        same = np.ones(envs, bool)
+        for name in self._names:
+            ended_with = self._ring.take(name, np.arange(last, last + envs))
+            same &= (ended_with == trajectory.arrays[name][0]).reshape(envs, -1).all(1)
         return np.where(same, self._ring.take("previous", np.arange(last, last + envs)), none)
 
     def _stacks(self, rows: Array) -> tuple[Array, Array]:
@@ -119,7 +133,7 @@ class Observations:
     def restored(cls, stack: int, values: Mapping[str, Any], blocks: Mapping[str, Block]) -> Observations:
         """Go on from :meth:`state`. Raises :class:`UsageError` where blocks are missing."""
         ring = Ring.restored(values["rows"], values["written"], blocks)
-        found = cls(1, ring.like("obs"), stack)
+        found = cls(1, {name: ring.like(name) for name in ring.names if named.is_of("obs", name)}, stack)
         found._ring = ring
         found._ends = {(actor, life): (seq, row, envs) for actor, life, seq, row, envs in values["ends"]}
         return found

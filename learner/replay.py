@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from headrace.algorithms.base import Batch, Replay, State
+from headrace.common import named
 from headrace.common.errors import UsageError
 from headrace.common.seeding import generator_state, restore_generator
 from headrace.common.types import Array, Spaces, Trajectory
@@ -31,14 +32,11 @@ TRANSITION = ("row", "ahead", "action", "reward", "discount")
 
 
 def replay_nbytes(spaces: Spaces, replay: Replay, steps: int, envs: int) -> int:
-    """Bytes a :class:`ReplayBuffer` of fragments of [``steps``, ``envs``] will hold, known before it is allocated.
-
-    Actions are int64 where discrete, else float32 [action_dim], as the algorithms' schemas have them.
-    """
+    """Bytes a :class:`ReplayBuffer` of fragments of [``steps``, ``envs``] will hold, known before it is allocated."""
     rows = observation_rows(replay.capacity, steps, envs)
-    action = 8 if spaces.discrete else 4 * spaces.action_dim
     tree = 8 * tree_nodes(replay.capacity) if replay.priority_alpha > 0 else 0
-    return observation_nbytes(spaces, rows, replay.stack) + replay.capacity * (8 + 4 + action + 4 + 4) + tree
+    transitions = replay.capacity * (8 + 4 + spaces.action.nbytes + 4 + 4)
+    return observation_nbytes(spaces, rows, replay.stack) + transitions + tree
 
 
 class ReplayBuffer:
@@ -93,7 +91,8 @@ class ReplayBuffer:
             return 0
         if self._obs is None or self._transitions is None:
             rows = observation_rows(self.replay.capacity, trajectory.T, trajectory.B)
-            self._obs = Observations(rows, trajectory.arrays["final_obs"], self.replay.stack)
+            like = named.spread("obs", named.gathered(trajectory.arrays, "final_obs"))
+            self._obs = Observations(rows, like, self.replay.stack)
             self._transitions = Ring(self.replay.capacity, coming)
         coming["row"] += self._obs.append(trajectory)
         self._transitions.append(coming)
@@ -138,10 +137,10 @@ class ReplayBuffer:
             weight = np.ones(batch, np.float32)
         row, ahead, action, reward, discount = (self._transitions.take(name, serials) for name in TRANSITION)
         arrays = {
-            "obs": self._obs.at(row),
+            **self._obs.at(row, "obs"),
             "action": action,
             "reward": reward,
-            "next_obs": self._obs.at(row + ahead),
+            **self._obs.at(row + ahead, "next_obs"),
             "discount": discount,
             "weight": weight,
         }

@@ -35,6 +35,11 @@ class Ring:
         return sum(column.nbytes for column in self._columns.values())
 
     @property
+    def names(self) -> list[str]:
+        """Of its columns."""
+        return list(self._columns)
+
+    @property
     def oldest(self) -> int:
         """The lowest serial number still held."""
         return max(0, self.written - self.rows)

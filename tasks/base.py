@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from headrace.common.types import Array, Spaces
+from headrace.common.types import Array, Obs, Spaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,16 +14,17 @@ class StepResult:
     """One step of B environments. Resets happen in the same step: where an episode ended, ``obs`` already is the first
     observation of the next one and ``final_obs`` holds what the ended one showed last.
 
-    ``obs`` [B, ...], ``reward`` float32 [B], ``terminated``/``truncated`` bool [B], ``final_obs`` [K, ...] for the K
-    ended columns in order (None: nothing ended), ``valid`` bool [B] where some columns spent the step on their reset.
+    ``obs`` [B, ...] (by name where several things are shown), ``reward`` float32 [B], ``terminated``/``truncated``
+    bool [B], ``final_obs`` [K, ...] for the K ended columns in order (None: nothing ended), ``valid`` bool [B] where
+    some columns spent the step on their reset.
     ``own`` where wrappers stand between: what the environments themselves say.
     """
 
-    obs: Array
+    obs: Obs
     reward: Array
     terminated: Array
     truncated: Array
-    final_obs: Array | None = None
+    final_obs: Obs | None = None
     valid: Array | None = None
     own: Own | None = None
 
@@ -59,11 +60,11 @@ class EnvBatch(Protocol):
 
     def __len__(self) -> int: ...
 
-    def reset(self, seeds: Sequence[int]) -> Array:
+    def reset(self, seeds: Sequence[int]) -> Obs:
         """Start a new episode in every environment; seeds as many as environments. Returns obs [B, ...]."""
 
     def step(self, action: Array) -> StepResult:
-        """Take ``action`` ([B] int64, or [B, action_dim] float32 in [-1, 1])."""
+        """Take ``action``: [B] or [B, D] int64, or [B, D] float32 in [-1, 1] (types.py: Spaces.action)."""
 
     def reward_terms(self) -> Mapping[str, float]:
         """Reward a step since the last call, by term; empty where rewards are not shaped (shaping.py)."""

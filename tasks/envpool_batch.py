@@ -7,6 +7,7 @@ of the next episode. Such steps are marked invalid, so that nobody trains on the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ import numpy as np
 from headrace.common.errors import EnvironmentFailed, UsageError
 from headrace.common.own_code import cause
 from headrace.common.types import Array
+from headrace.tasks.actions import to_env
 from headrace.tasks.base import Call, StepResult
-from headrace.tasks.gymnasium_env import spaces_of
+from headrace.tasks.spaces import spaces_of
 
 
 class EnvPoolBatch:
@@ -32,13 +34,13 @@ class EnvPoolBatch:
             self.env = envpool.make_gymnasium(env_id, num_envs=n, num_threads=1, seed=seed % 2**31, **kwargs)
         except Exception as error:
             raise UsageError(f"task.env {env_id!r} with task.kwargs {kwargs} cannot be made: {cause(error)}") from error
-        spaces = spaces_of(self.env, env_id)
-        self.spaces = type(spaces)(spaces.obs_shape, spaces.obs_dtype, spaces.n_actions, spaces.action_dim, True)
+        self.spaces = replace(spaces_of(self.env, env_id), marks_invalid=True)
+        if list(self.spaces.obs) != [""]:
+            raise UsageError(f"task.env {env_id!r}: of EnvPool's environments those with one observation are served; "
+                             "use task.backend = 'gymnasium'")  # fmt: skip
         self.env_id, self.call, self._n = env_id, Call(), n
         self._resetting = np.zeros(n, np.bool_)
-        if not spaces.discrete:
-            box: Any = self.env.action_space
-            self._low, self._half_range = box.low, (box.high - box.low) / 2
+        self._env_actions = to_env(self.env.action_space)
 
     def __len__(self) -> int:
         return self._n
@@ -48,9 +50,8 @@ class EnvPoolBatch:
         return self._cast(self._called(self.env.reset)[0])
 
     def step(self, action: Array) -> StepResult:
-        if not self.spaces.discrete:
-            action = self._low + (np.clip(action, -1.0, 1.0) + 1.0) * self._half_range
-        shown, reward, terminated, truncated, _ = self._called(self.env.step, action)
+        taken = action if self.spaces.discrete else self._env_actions(action)
+        shown, reward, terminated, truncated, _ = self._called(self.env.step, taken)
         obs, valid = self._cast(shown), ~self._resetting
         terminated, truncated = terminated & valid, truncated & ~terminated & valid
         self._resetting = terminated | truncated

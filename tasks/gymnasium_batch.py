@@ -15,16 +15,16 @@ import numpy as np
 from numpy import ndarray
 
 from headrace.common.errors import EnvironmentFailed
+from headrace.common.named import alone, each, put
 from headrace.common.own_code import cause
-from headrace.common.types import Array
+from headrace.common.types import MASK, Array, Field, Obs
+from headrace.tasks.actions import to_env
 from headrace.tasks.base import Call, Own, StepResult
-from headrace.tasks.gymnasium_env import make_env, spaces_of
+from headrace.tasks.gymnasium_env import make_env
 from headrace.tasks.shaping import shaped
+from headrace.tasks.shown import Reader, Unfit
+from headrace.tasks.spaces import spaces_of
 from headrace.tasks.wrappers import Wrapping, own_returns
-
-
-class _Unfit(Exception):
-    """An environment did not raise, but what it showed is of no use."""
 
 
 class _Called:
@@ -40,7 +40,7 @@ class _Called:
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         index, self._call.index = self._call.index, -1
         if isinstance(error, (Exception, SystemExit)):
-            what = str(error) if isinstance(error, _Unfit) else f"raised {cause(error)}"
+            what = str(error) if isinstance(error, Unfit) else f"raised {cause(error)}"
             raise EnvironmentFailed(f"environment {self._env_id!r} number {index} {what}") from error
 
 
@@ -58,77 +58,97 @@ class GymnasiumBatch:
         return batch
 
     def _take(self, envs: list[gymnasium.Env[Any, Any]], env_id: str) -> None:
-        self.env_id, self.envs, self.spaces, self.call = env_id, envs, spaces_of(envs[0], env_id), Call()
+        self.env_id, self.envs, self.call = env_id, envs, Call()
         self._called = _Called(env_id, self.call)
         self._shaped = [shaping for env in envs if (shaping := shaped(env)) is not None]
         self._owns = [own for env in envs if (own := own_returns(env)) is not None]
-        self._dtype = np.dtype(self.spaces.obs_dtype)  # the one seen last that was fit
-        action = self.envs[0].action_space
-        self._start = int(action.start) if isinstance(action, gymnasium.spaces.Discrete) else 0
-        if isinstance(action, gymnasium.spaces.Box):
-            self._low, self._half_range = action.low, (action.high - action.low) / 2
+        self._env_actions = to_env(envs[0].action_space)
+        self._begun = False
+        self._look({})
+
+    def _look(self, info: Any) -> None:
+        """What is shown is known but for one thing: whether masks come with ``info``, that of a first reset."""
+        self.spaces = spaces_of(self.envs[0], self.env_id, isinstance(info, Mapping) and MASK in info)
+        self._read = Reader(self.envs[0], self.spaces)
+        one = alone(self.spaces.obs)
+        self._kinds = each(lambda field: (field.shape, np.dtype(field.dtype)), one)
+        # Where it is one Box: what an observation that is fit looks like. The dtype is the one seen last.
+        is_box = isinstance(one, Field) and not one.choices
+        self._shape: Any = self._kinds[0] if is_box else None
+        self._dtype: Any = self._kinds[1] if is_box else None
 
     def __len__(self) -> int:
         return len(self.envs)
 
-    def reset(self, seeds: Sequence[int]) -> Array:
+    def reset(self, seeds: Sequence[int]) -> Obs:
         first = []
         with self._called:
             for i, (env, seed) in enumerate(zip(self.envs, seeds, strict=True)):
                 self.call.index = i
-                first.append(self._fit(env.reset(seed=seed)[0]))
+                shown, info = env.reset(seed=seed)
+                if not self._begun:
+                    self._begun = True
+                    self._look(info)
+                first.append(self._fit(shown, info, i))
         for own in self._owns:
             own.take_reset()
-        return self._stack(first)
+        return self.stack(first)
 
     def step(self, action: Array) -> StepResult:
-        n, shape, dtype, call = len(self.envs), self.spaces.obs_shape, self._dtype, self.call
-        obs, reward = np.empty((n, *shape), self.spaces.obs_dtype), np.empty(n, np.float32)
+        n, shape, dtype, call = len(self.envs), self._shape, self._dtype, self.call
+        obs, reward = each(lambda kind: np.empty((n, *kind[0]), kind[1]), self._kinds), np.empty(n, np.float32)
         terminated, truncated = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
         final: list[Any] = []
         owns, own_reward = self._owns, np.zeros(n if self._owns else 0)
         with self._called:
             for i, env_action in enumerate(self._env_actions(action)):
                 call.index = i
-                shown, reward[i], ended, cut, _ = self.envs[i].step(env_action)
+                shown, reward[i], ended, cut, info = self.envs[i].step(env_action)
                 if owns:
                     own_reward[i] = owns[i].take_reward()
                 if ended or cut:
                     terminated[i], truncated[i] = ended, cut and not ended
-                    final.append(self._fit(shown))
-                    shown, _ = self.envs[i].reset()
-                if type(shown) is not ndarray or shown.shape != shape or shown.dtype is not dtype:
-                    shown = self._fit(shown)  # not called at every step: it would cost
-                obs[i] = shown
+                    final.append(self._fit(shown, info, i, ended))
+                    shown, info = self.envs[i].reset()
+                if type(shown) is ndarray and shown.shape == shape and shown.dtype is dtype:
+                    obs[i] = shown
+                else:  # not at every step: it would cost
+                    put(obs, i, self._fit(shown, info, i))
         own = Own(own_reward, np.array([own.take_reset() for own in owns])) if owns else None
-        return StepResult(obs, reward, terminated, truncated, self._stack(final) if final else None, own=own)
+        return StepResult(obs, reward, terminated, truncated, self.stack(final) if final else None, own=own)
 
-    def step_some(self, action: Array, columns: Sequence[int]) -> list[tuple[Array, float, bool, bool]]:
+    def step_some(self, action: Array, columns: Sequence[int]) -> list[tuple[Obs, float, bool, bool]]:
         """Step only ``columns`` and reset nothing: (obs, reward, terminated, truncated) each, for whole episodes."""
-        actions, shape, dtype = self._env_actions(action), self.spaces.obs_shape, self._dtype
+        actions, shape, dtype = self._env_actions(action), self._shape, self._dtype
         results = []
         with self._called:
             for i in columns:
                 self.call.index = i
-                shown, reward, ended, cut, _ = self.envs[i].step(actions[i])
+                shown, reward, ended, cut, info = self.envs[i].step(actions[i])
                 if type(shown) is not ndarray or shown.shape != shape or shown.dtype is not dtype:
-                    shown = self._fit(shown)
+                    shown = self._fit(shown, info, i, ended)
                 results.append((shown, float(reward), bool(ended), bool(cut and not ended)))
         return results
+
+    def stack(self, observations: list[Any]) -> Obs:
+        """Observations of one environment each, as a batch."""
+        made: Obs = each(lambda kind, *parts: np.asarray(parts, kind[1]), self._kinds, *observations)
+        return made
 
     def own_reward(self, column: int, reward: float) -> float:
         """What the environment itself rewarded in the step of ``step_some`` that returned ``reward``."""
         return self._owns[column].take_reward() if self._owns else reward
 
-    def goes_on(self, column: int) -> Array | None:
+    def goes_on(self, column: int) -> Obs | None:
         """After the end of an episode: the observation in which the environment's own episode goes on, if it was a
         wrapper that ended it."""
         if not self._owns:
             return None
         with self._called:
             self.call.index = column
-            shown = self._fit(self.envs[column].reset()[0])
-        return None if self._owns[column].take_reset() else shown
+            shown, info = self.envs[column].reset()
+            after = self._fit(shown, info, column)
+        return None if self._owns[column].take_reset() else after
 
     def reward_terms(self) -> Mapping[str, float]:
         sums: Counter[str] = Counter()
@@ -145,20 +165,9 @@ class GymnasiumBatch:
                 self.call.index = i
                 env.close()
 
-    def _fit(self, shown: Any) -> Array:
-        """An observation as an array, if it has the declared shape and a dtype that can become the declared one."""
-        obs, shape, dtype = np.asarray(shown), self.spaces.obs_shape, self.spaces.obs_dtype
-        if obs.shape != shape:
-            raise _Unfit(f"showed an observation of shape {obs.shape}; its observation space says {shape}")
-        if not np.can_cast(obs.dtype, dtype, "same_kind"):
-            raise _Unfit(f"showed an observation of {obs.dtype}, which is no {dtype}")
-        self._dtype = obs.dtype
-        return obs
-
-    def _env_actions(self, action: Array) -> Any:
-        if self.spaces.discrete:
-            return (action + self._start).tolist() if self._start else action.tolist()
-        return self._low + (np.clip(action, -1.0, 1.0) + 1.0) * self._half_range
-
-    def _stack(self, observations: list[Any]) -> Array:
-        return np.asarray(observations, dtype=self.spaces.obs_dtype)
+    def _fit(self, shown: Any, info: Any, index: int, over: bool = False) -> Obs:
+        """An observation as it is declared, or as can become that. ``over``: none follows it."""
+        fit = self._read(shown, info, self.envs[index], over)
+        if self._shape is not None and isinstance(fit, ndarray):
+            self._dtype = fit.dtype
+        return fit

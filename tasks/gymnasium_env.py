@@ -16,7 +16,6 @@ import gymnasium
 
 from headrace.common.errors import UsageError
 from headrace.common.own_code import cause, load_module, where
-from headrace.common.types import DTYPES, Spaces
 from headrace.tasks.wrappers import Wrapping, wrap
 
 
@@ -80,21 +79,3 @@ def _factory(env_id: str) -> Any:
     if made is not None and not callable(made):
         raise UsageError(f"task.env {env_id!r} is {type(made).__name__}; a class or function that makes one is needed")
     return made
-
-
-def spaces_of(env: gymnasium.Env[Any, Any], env_id: str) -> Spaces:
-    """What algorithms must know of the environment. Raises :class:`UsageError` for spaces nobody here can serve."""
-    obs, action = env.observation_space, env.action_space
-    if not isinstance(obs, gymnasium.spaces.Box) or str(obs.dtype) not in DTYPES:
-        raise UsageError(
-            f"task.env {env_id!r}: observation space {obs} is not supported; a Box of {', '.join(DTYPES)} is"
-        )
-    shape, dtype = tuple(int(n) for n in obs.shape), str(obs.dtype)
-    dtype = "float32" if dtype == "float64" else dtype  # nobody learns from the other 29 bits
-    if isinstance(action, gymnasium.spaces.Discrete):
-        return Spaces(shape, dtype, n_actions=int(action.n))
-    if isinstance(action, gymnasium.spaces.Box) and len(action.shape) == 1 and action.is_bounded():
-        return Spaces(shape, dtype, action_dim=int(action.shape[0]))
-    raise UsageError(
-        f"task.env {env_id!r}: action space {action} is not supported; Discrete and a bounded Box of one dimension are"
-    )

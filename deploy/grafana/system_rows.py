@@ -107,7 +107,7 @@ def errors() -> list[Any]:
         return f"sum(increase({m(name)}[{window}]))"
 
     refused = f"increase({m('learner_rejected_total')}[1m])"
-    none = f"sum({refused}) == 0"  # so that 14 reasons do not take the room of a legend
+    none = f"sum({refused}) == 0"  # so that 15 reasons do not take the room of a legend
     restarts = by_role(f"changes({m('process_start_time_seconds', OURS)}[15m])")
     return [
         lines("Fragments refused", "By reason, a minute; what they were and why is in dead_letter/. A duplicate is no "

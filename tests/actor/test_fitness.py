@@ -11,7 +11,7 @@ from headrace.common.errors import EnvironmentFailed, HeadraceError
 from headrace.common.types import Episode, Spaces, Trajectory
 from headrace.common.validation import MAX_ABS, Expected, validate
 
-SCHEMA = ppo.schema(ppo.Config(), Spaces((4,), n_actions=2))
+SCHEMA = ppo.schema(ppo.Config(), Spaces.box((4,), n_actions=2))
 
 
 def fragment(episodes=(), **changes):

@@ -11,7 +11,7 @@ from headrace.algorithms import dqn, grpo, ppo, sac
 from headrace.common.errors import UsageError
 from headrace.common.types import Spaces, Weights
 
-DISCRETE, CONTINUOUS = Spaces((8,), n_actions=4), Spaces((8,), action_dim=2)
+DISCRETE, CONTINUOUS = Spaces.box((8,), n_actions=4), Spaces.box((8,), action_dim=2)
 
 
 def learner_and_policy(module, spaces):
@@ -73,7 +73,7 @@ def test_weights_that_do_not_fit_together_are_refused():
 @pytest.mark.parametrize("module", [ppo, grpo])
 def test_images_are_refused_in_one_line(module):
     with pytest.raises(UsageError, match="takes vectors"):
-        module.policy(module.Config(), Spaces((84, 84), "uint8", n_actions=2))
+        module.policy(module.Config(), Spaces.box((84, 84), "uint8", n_actions=2))
 
 
 def test_what_an_actor_imports_holds_no_torch():

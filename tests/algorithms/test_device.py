@@ -12,15 +12,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from headrace.algorithms import dqn, grpo, ppo, sac
 from headrace.algorithms.base import Batch
 from headrace.algorithms.device import CPU, Device, Graphed
-from headrace.common.types import Spaces
+from headrace.common import named
+from headrace.common.types import Field, Spaces
 
-SPACES = {"discrete": Spaces((5,), n_actions=3), "continuous": Spaces((5,), action_dim=2)}
+NAMED = {"x": Field("float32", (5,)), "gear": Field("int64", below=3), "action_mask": Field("bool", (5,))}
+SPACES = {
+    "discrete": Spaces.box((5,), n_actions=3),
+    "continuous": Spaces.box((5,), action_dim=2),
+    "named": Spaces(NAMED, Field("int64", (2,), below=(3, 2))),
+}
 MATMULS = {"mm", "addmm"}
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device; torch finds none here")
 
 CASES = {
     "ppo": (ppo.PPO, ppo.Config(minibatch=16, hidden=(32,)), "discrete"),
     "ppo-continuous": (ppo.PPO, ppo.Config(minibatch=16, hidden=(32,)), "continuous"),
+    "ppo-named": (ppo.PPO, ppo.Config(minibatch=16, hidden=(32,)), "named"),
     "grpo": (grpo.GRPO, grpo.Config(minibatch=16, hidden=(32,), kl_coef=0.1), "discrete"),
     "dqn": (dqn.DQN, dqn.Config(minibatch=32, hidden=(32,), dueling=True, priority_alpha=0.6), "discrete"),
     "sac": (sac.SAC, sac.Config(minibatch=32, hidden=(32,)), "continuous"),
@@ -36,19 +43,26 @@ def batch_for(case: str) -> Batch:
         return rng.standard_normal(shape).astype(np.float32)
 
     def actions(*shape: int) -> np.ndarray:
-        return rng.integers(0, 3, shape) if spaces.discrete else normal(*shape, 2)
+        below = spaces.action.below
+        return rng.integers(0, below, (*shape, *spaces.action.shape)) if below else normal(*shape, 2)
+
+    def shown(kind: str, *lead: int) -> dict[str, np.ndarray]:
+        if spaces.obs.keys() == {""}:
+            return {kind: normal(*lead, 5)}
+        gear, mask = rng.integers(0, 3, lead), np.ones((*lead, 5), bool)
+        return named.spread(kind, {"x": normal(*lead, 5), "gear": gear, "action_mask": mask})
 
     T, B, N = 8, 8, 64
     if case in ("dqn", "sac"):
-        return Batch({"obs": normal(32, 5), "next_obs": normal(32, 5), "action": actions(32), "reward": normal(32),
+        return Batch({**shown("obs", 32), **shown("next_obs", 32), "action": actions(32), "reward": normal(32),
                       "discount": np.full(32, 0.99, np.float32), "weight": np.ones(32, np.float32)}, 32)  # fmt: skip
     if case == "grpo":
-        return Batch({"obs": normal(N, 5), "action": actions(N), "behaviour_logp": 0.1 * normal(N) - 1,
+        return Batch({**shown("obs", N), "action": actions(N), "behaviour_logp": 0.1 * normal(N) - 1,
                       "episode": np.arange(N) // 8, "episode_return": rng.standard_normal(8),
                       "episode_group": np.arange(8) // 4}, N)  # fmt: skip
     ends = np.zeros((T, B), bool)
-    return Batch({"obs": normal(T + 1, B, 5), "action": actions(T, B), "reward": normal(T, B), "terminated": ends,
-                  "truncated": ends, "behaviour_logp": 0.1 * normal(T, B) - 1, "final_obs": normal(0, 5),
+    return Batch({**shown("obs", T + 1, B), "action": actions(T, B), "reward": normal(T, B), "terminated": ends,
+                  "truncated": ends, "behaviour_logp": 0.1 * normal(T, B) - 1, **shown("final_obs", 0),
                   "final_t": np.zeros(0, np.int64), "final_b": np.zeros(0, np.int64)}, T * B)  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from headrace.algorithms.base import Batch
 from headrace.common.errors import UsageError
 from headrace.common.types import Layout, Spaces, Weights
 
-SPACES = Spaces((4,), n_actions=3)
+SPACES = Spaces.box((4,), n_actions=3)
 
 
 def minibatch(seed: int = 0, size: int = 16) -> Batch:
@@ -133,7 +133,7 @@ def test_prioritised_replay_gets_the_size_of_the_td_errors() -> None:
 def test_the_values_of_a_three_state_chain() -> None:
     """0 -> 1 -> 2 -> end with reward 1 at the end; the other action stays. gamma 0.5: Q* = gamma^distance."""
     algorithm = dqn.DQN(
-        dqn.Config(gamma=0.5, learning_rate=0.01, tau=0.05, hidden=(16,), minibatch=6), Spaces((3,), n_actions=2), 0
+        dqn.Config(gamma=0.5, learning_rate=0.01, tau=0.05, hidden=(16,), minibatch=6), Spaces.box((3,), n_actions=2), 0
     )
     states, actions = np.repeat(np.arange(3), 2), np.tile([0, 1], 3)
     after = np.where(actions == 1, np.minimum(states + 1, 2), states)
@@ -145,7 +145,7 @@ def test_the_values_of_a_three_state_chain() -> None:
     }  # fmt: skip
     for _ in range(1500):
         algorithm.update(Batch(arrays))
-    policy = dqn.policy(algorithm.config, Spaces((3,), n_actions=2))
+    policy = dqn.policy(algorithm.config, Spaces.box((3,), n_actions=2))
     policy.load(published(algorithm))
     np.testing.assert_allclose(policy.q_values(eye), [[0.125, 0.25], [0.25, 0.5], [0.5, 1.0]], atol=0.02)
 
@@ -207,7 +207,7 @@ def test_weights_of_another_network_are_refused() -> None:
 def test_importing_it_and_acting_costs_no_torch() -> None:
     code = (
         "import sys, numpy as np; from headrace.algorithms import dqn; from headrace.common.types import Spaces\n"
-        "spaces = Spaces((4,), n_actions=2); dqn.policy(dqn.Config(), spaces); dqn.schema(dqn.Config(), spaces)\n"
+        "spaces = Spaces.box((4,), n_actions=2); dqn.policy(dqn.Config(), spaces); dqn.schema(dqn.Config(), spaces)\n"
         "assert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
@@ -225,7 +225,7 @@ def test_it_declares_replay_and_the_plain_schema() -> None:
     assert "behaviour_logp" not in algorithm.schema.fields
 
 
-@pytest.mark.parametrize("spaces", [Spaces((3,), action_dim=1), Spaces((8, 8, 3), "uint8", n_actions=2)])
+@pytest.mark.parametrize("spaces", [Spaces.box((3,), action_dim=1), Spaces.box((8, 8, 3), "uint8", n_actions=2)])
 def test_spaces_it_cannot_serve_are_named_in_one_line(spaces: Spaces) -> None:
     for build in (dqn.policy, lambda config, spaces: dqn.DQN(config, spaces, 0)):
         with pytest.raises(UsageError, match=r"DQN|takes vectors") as caught:

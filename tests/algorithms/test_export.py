@@ -20,15 +20,15 @@ from tests.algorithms.test_networks import OWN, PIXELS, observations
 
 LOW, HIGH = np.array([-2.0, 0.0], np.float32), np.array([2.0, 10.0], np.float32)
 CASES = [
-    pytest.param(ppo, ppo.Config(), Spaces((6,), n_actions=3), id="mlp"),
-    pytest.param(ppo, ppo.Config(layer_norm=True, activation="relu"), Spaces((6,), n_actions=3), id="layer norm"),
-    pytest.param(ppo, ppo.Config(normalise_obs=False), Spaces((), "int16", n_actions=3), id="a number"),
-    pytest.param(ppo, ppo.Config(), Spaces((6,), action_dim=2), id="continuous"),
+    pytest.param(ppo, ppo.Config(), Spaces.box((6,), n_actions=3), id="mlp"),
+    pytest.param(ppo, ppo.Config(layer_norm=True, activation="relu"), Spaces.box((6,), n_actions=3), id="layer norm"),
+    pytest.param(ppo, ppo.Config(normalise_obs=False), Spaces.box((), "int16", n_actions=3), id="a number"),
+    pytest.param(ppo, ppo.Config(), Spaces.box((6,), action_dim=2), id="continuous"),
     pytest.param(ppo, ppo.Config(network="nature_cnn", hidden=(16,)), PIXELS, id="cnn"),
-    pytest.param(ppo, ppo.Config(network=OWN), Spaces((6,), action_dim=2), id="one's own"),
-    pytest.param(sac, sac.Config(hidden=(16,)), Spaces((6,), action_dim=2), id="sac"),
-    pytest.param(dqn, dqn.Config(), Spaces((6,), n_actions=3), id="dqn"),
-    pytest.param(dqn, dqn.Config(dueling=True), Spaces((6,), n_actions=3), id="dueling"),
+    pytest.param(ppo, ppo.Config(network=OWN), Spaces.box((6,), action_dim=2), id="one's own"),
+    pytest.param(sac, sac.Config(hidden=(16,)), Spaces.box((6,), action_dim=2), id="sac"),
+    pytest.param(dqn, dqn.Config(), Spaces.box((6,), n_actions=3), id="dqn"),
+    pytest.param(dqn, dqn.Config(dueling=True), Spaces.box((6,), n_actions=3), id="dueling"),
 ]
 
 
@@ -70,7 +70,7 @@ def test_greedy_it_does_what_the_policy_does(module: Any, config: Any, spaces: S
 
 
 def test_sampling_follows_the_probabilities() -> None:
-    policy, weights = trained(ppo, ppo.Config(), spaces := Spaces((6,), n_actions=3))
+    policy, weights = trained(ppo, ppo.Config(), spaces := Spaces.box((6,), n_actions=3))
     obs = np.repeat(observations(spaces, 1), 40_000, axis=0)
     taken = np.bincount(runner(export(policy, weights, spaces, None, sample=True))(obs), minlength=3) / len(obs)
     logits = policy.net(obs[:1])[0].astype(np.float64)
@@ -78,7 +78,7 @@ def test_sampling_follows_the_probabilities() -> None:
 
 
 def test_sampling_continuous_actions_has_the_spread_of_the_policy() -> None:
-    policy, weights = trained(ppo, ppo.Config(), spaces := Spaces((6,), action_dim=2))
+    policy, weights = trained(ppo, ppo.Config(), spaces := Spaces.box((6,), action_dim=2))
     assert isinstance(policy, GaussianPolicy)
     policy.log_std = np.log(np.array([0.1, 0.05], np.float32))
     obs = np.zeros((40_000, 6), np.float32)
@@ -90,7 +90,7 @@ def test_sampling_continuous_actions_has_the_spread_of_the_policy() -> None:
 
 
 def test_what_cannot_be_exported_is_one_line() -> None:
-    policy, weights = trained(dqn, dqn.Config(), spaces := Spaces((6,), n_actions=3))
+    policy, weights = trained(dqn, dqn.Config(), spaces := Spaces.box((6,), n_actions=3))
     with pytest.raises(UsageError, match="nothing to sample from"):
         export(policy, weights, spaces, None, sample=True)
     with pytest.raises(UsageError, match="a dict has no graph"):

@@ -8,7 +8,7 @@ from headrace.algorithms import grpo
 from headrace.algorithms.base import Batch
 from headrace.common.types import Spaces
 
-SPACES = Spaces((3,), n_actions=2)
+SPACES = Spaces.box((3,), n_actions=2)
 
 
 def parameters(algorithm):

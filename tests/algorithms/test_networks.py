@@ -19,8 +19,8 @@ from headrace.common.errors import UsageError
 from headrace.common.seeding import stream
 from headrace.common.types import Spaces, Weights
 
-PIXELS = Spaces((4, 84, 84), "uint8", n_actions=3)
-VECTOR = Spaces((6,), n_actions=3)
+PIXELS = Spaces.box((4, 84, 84), "uint8", n_actions=3)
+VECTOR = Spaces.box((6,), n_actions=3)
 
 
 class Attention(nn.Module):
@@ -68,11 +68,11 @@ OWN = f"{__name__}:Attention"
 CASES = [
     pytest.param(NetworkOptions(), VECTOR, id="mlp"),
     pytest.param(NetworkOptions(layer_norm=True, activation="relu"), VECTOR, id="layer norm"),
-    pytest.param(NetworkOptions(), Spaces((), n_actions=2), id="a number"),
-    pytest.param(NetworkOptions(), Spaces((5,), "uint8", n_actions=2), id="whole numbers"),
+    pytest.param(NetworkOptions(), Spaces.box((), n_actions=2), id="a number"),
+    pytest.param(NetworkOptions(), Spaces.box((5,), "uint8", n_actions=2), id="whole numbers"),
     pytest.param(NetworkOptions("nature_cnn", hidden=(32,)), PIXELS, id="nature_cnn"),
-    pytest.param(NetworkOptions("nature_cnn", hidden=(32,)), Spaces((64, 64, 3), "uint8", n_actions=2), id="RGB"),
-    pytest.param(NetworkOptions("impala_cnn", hidden=(32,)), Spaces((42, 42), "float32", n_actions=2), id="impala_cnn"),
+    pytest.param(NetworkOptions("nature_cnn", hidden=(32,)), Spaces.box((64, 64, 3), "uint8", n_actions=2), id="RGB"),
+    pytest.param(NetworkOptions("impala_cnn", hidden=(32,)), Spaces.box((42, 42), n_actions=2), id="impala_cnn"),
     pytest.param(NetworkOptions(OWN, {"width": 8}), VECTOR, id="one's own"),
 ]
 
@@ -122,7 +122,7 @@ def test_an_actor_of_any_network_loads_no_torch(tmp_path: Path) -> None:
         "import sys, numpy as np\n"
         "from headrace.algorithms import ppo\n"
         "from headrace.common.types import Spaces, Weights\n"
-        "spaces = Spaces((4, 84, 84), 'uint8', n_actions=3)\n"
+        "spaces = Spaces.box((4, 84, 84), 'uint8', n_actions=3)\n"
         "policy = ppo.policy(ppo.Config(network='nature_cnn'), spaces)\n"
         f"policy.load(Weights('run', 1, 0, dict(np.load({str(tmp_path / 'weights.npz')!r}))))\n"
         "policy.act(np.zeros((8, 4, 84, 84), np.uint8), None, np.random.default_rng(0), True)\n"
@@ -161,12 +161,12 @@ def test_a_kept_graph_is_used_again_and_a_wrong_one_is_not(cache: Path, monkeypa
     ("network", "spaces", "said"),
     [("natur_cnn", PIXELS, "mlp, nature_cnn, impala_cnn or package.module:Class"),
      ("mlp", PIXELS, "takes vectors, and observations are uint8[4, 84, 84]"),
-     ("nature_cnn", VECTOR, "is no image"),
-     ("nature_cnn", Spaces((20, 20), n_actions=2), "cannot be made for observations [20, 20]"),
+     ("nature_cnn", VECTOR, "takes images, and observations are float32[6]; mlp takes vectors"),
+     ("nature_cnn", Spaces.box((20, 20), n_actions=2), "cannot be made for observations [20, 20]"),
      (f"{__name__}:OWN", VECTOR, "is no torch.nn.Module"),
      (f"{__name__}:ThreeAxes", VECTOR, "must give features, float [2, F]"),
      (f"{__name__}:Fails", VECTOR, "does not take observations float32[6]: RuntimeError: no matrix of mine"),
-     (f"{__name__}:Attention", Spaces((), n_actions=2, obs_dtype="int8"), None)],
+     (f"{__name__}:Attention", Spaces.box((), "int8", n_actions=2), None)],
 )  # fmt: skip
 def test_a_network_that_does_not_fit_is_one_line(network: str, spaces: Spaces, said: str | None) -> None:
     if said is None:

@@ -14,7 +14,7 @@ from headrace.algorithms.base import Batch
 from headrace.common.errors import UsageError
 from headrace.common.types import Spaces
 
-DISCRETE, CONTINUOUS = Spaces((5,), n_actions=3), Spaces((5,), action_dim=2)
+DISCRETE, CONTINUOUS = Spaces.box((5,), n_actions=3), Spaces.box((5,), action_dim=2)
 
 
 def slow_gae(reward, value, next_value, done, gamma, lam):

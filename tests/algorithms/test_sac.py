@@ -16,7 +16,7 @@ from headrace.algorithms.distributions import SquashedGaussian
 from headrace.common.errors import UsageError
 from headrace.common.types import Spaces, Weights
 
-SPACES = Spaces((4,), action_dim=2)
+SPACES = Spaces.box((4,), action_dim=2)
 SMALL = {"hidden": (8, 8), "minibatch": 16}
 
 
@@ -188,14 +188,14 @@ def test_the_twin_critics_begin_apart_and_their_targets_with_them() -> None:
 
 def test_it_finds_the_best_action_of_a_bandit() -> None:
     """Reward -(a - 0.5)^2, over at once: greedy actions come to 0.5."""
-    algorithm = sac.SAC(sac.Config(hidden=(32,), learning_rate=0.01, minibatch=64), Spaces((1,), action_dim=1), 0)
+    algorithm = sac.SAC(sac.Config(hidden=(32,), learning_rate=0.01, minibatch=64), Spaces.box((1,), action_dim=1), 0)
     rng, obs = np.random.default_rng(0), np.ones((64, 1), np.float32)
     for _ in range(400):
         action = rng.uniform(-1, 1, (64, 1)).astype(np.float32)
         arrays = {"obs": obs, "next_obs": obs, "action": action, "discount": np.zeros(64, np.float32),
                   "reward": -10 * (action[:, 0] - 0.5) ** 2}  # fmt: skip
         algorithm.update(Batch(arrays))
-    policy = sac.policy(algorithm.config, Spaces((1,), action_dim=1))
+    policy = sac.policy(algorithm.config, Spaces.box((1,), action_dim=1))
     policy.load(Weights("run", 0, 1, *algorithm.weights()))
     assert policy.act(obs[:1], None, rng, explore=False).action[0, 0] == pytest.approx(0.5, abs=0.1)
 
@@ -217,7 +217,7 @@ def acting(algorithm: sac.SAC):  # type: ignore[no-untyped-def]
 
 
 def test_weights_of_another_policy_are_refused() -> None:
-    policy = sac.policy(sac.Config(**SMALL), Spaces((4,), action_dim=3))
+    policy = sac.policy(sac.Config(**SMALL), Spaces.box((4,), action_dim=3))
     with pytest.raises(UsageError, match=r"of the widths \[4, 8, 8, 6\]"):
         policy.load(Weights("run", 0, 1, *make().weights()))
 
@@ -234,7 +234,7 @@ def test_it_declares_replay_and_the_plain_schema() -> None:
     assert "behaviour_logp" not in fields
 
 
-@pytest.mark.parametrize("spaces", [Spaces((3,), n_actions=2), Spaces((8, 8, 3), "uint8", action_dim=2)])
+@pytest.mark.parametrize("spaces", [Spaces.box((3,), n_actions=2), Spaces.box((8, 8, 3), "uint8", action_dim=2)])
 def test_spaces_it_cannot_serve_are_named_in_one_line(spaces: Spaces) -> None:
     for build in (sac.policy, lambda config, spaces: sac.SAC(config, spaces, 0)):
         with pytest.raises(UsageError, match="SAC") as caught:

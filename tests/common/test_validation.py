@@ -112,7 +112,7 @@ def test_episodes_nobody_played_are_refused(episode: Episode) -> None:
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_group_without_a_valid_step_is_refused(whole: bool) -> None:
     config = grpo.Config(groups=2, group_size=2, max_steps=5)
-    schema = grpo.schema(config, Spaces((3,), n_actions=2))
+    schema = grpo.schema(config, Spaces.box((3,), n_actions=2))
     arrays = {name: np.zeros((4, 2, *field.shape), field.dtype) for name, field in schema.fields.items()}
     arrays["valid"][0, 0] = True
     group = Trajectory("run", 1, 0, 1, 0, 0, 0, "task", schema.hash, 4, 2, arrays)

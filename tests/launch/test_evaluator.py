@@ -43,7 +43,7 @@ def published(tmp_path: Path) -> Iterator[None]:
     server = ParamServer(config.weights.address, Options(run_id="evaluated"), Metrics("paramserver"))
     server.start()
     publisher = GrpcPublisher(config.weights.address, "evaluated", "", Metrics("learner"))
-    tensors, scalars = ppo.PPO(ppo.Config(), Spaces((4,), n_actions=2), seed=0).weights()
+    tensors, scalars = ppo.PPO(ppo.Config(), Spaces.box((4,), n_actions=2), seed=0).weights()
     publisher.publish(Published("evaluated", 1, 7, tensors, scalars), Progress(1))
     yield
     publisher.close()

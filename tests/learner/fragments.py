@@ -5,7 +5,7 @@ import numpy as np
 from headrace.algorithms import ppo
 from headrace.common.types import Episode, Spaces, Trajectory
 
-SPACES = Spaces((3,), n_actions=2)
+SPACES = Spaces.box((3,), n_actions=2)
 SCHEMA = ppo.schema(ppo.Config(), SPACES)
 
 

@@ -155,7 +155,7 @@ def test_the_memory_is_known_beforehand_and_taken_at_once(alpha: float, stack: i
     buffer = ReplayBuffer(replay, np.random.default_rng(0))
     buffer.insert(trajectory(fragment(np.random.default_rng(0), 4, 2)))
     before = buffer.nbytes
-    assert before == replay_nbytes(Spaces((2,), n_actions=3), replay, 4, 2)
+    assert before == replay_nbytes(Spaces.box((2,), n_actions=3), replay, 4, 2)
     for _ in range(200):
         buffer.insert(trajectory(fragment(np.random.default_rng(0), 4, 2)))
     assert buffer.nbytes == before
@@ -163,10 +163,10 @@ def test_the_memory_is_known_beforehand_and_taken_at_once(alpha: float, stack: i
 
 def test_the_memory_of_images_is_little_more_than_each_of_them_once() -> None:
     replay = Replay(1_000_000, 256, 1.0, stack=4, priority_alpha=0.6)
-    assert replay_nbytes(Spaces((84, 84), "uint8", n_actions=6), replay, 64, 8) < 8e9
+    assert replay_nbytes(Spaces.box((84, 84), "uint8", n_actions=6), replay, 64, 8) < 8e9
     box = Replay(10, 1, 1.0, min_size=1)
     rows = (10 // 4 + 2) * 3 * 2 + 1  # the fragments of 2 steps that hold 10, one more, and an end
-    assert replay_nbytes(Spaces((3, 4), "uint8", action_dim=2), box, 2, 2) == rows * 12 + 10 * (8 + 4 + 8 + 4 + 4)
+    assert replay_nbytes(Spaces.box((3, 4), "uint8", action_dim=2), box, 2, 2) == rows * 12 + 10 * (8 + 4 + 8 + 4 + 4)
 
 
 # --- the sum tree --------------------------------------------------------------------------------------------------

@@ -106,8 +106,6 @@ def test_actions_in_unit_range_reach_the_bounds():
     [
         ("CartPole-v99", "v99"),
         ("NoSuchEnv-v0", "NoSuchEnv"),
-        ("FrozenLake-v1", "observation space"),
-        ("Blackjack-v1", "observation space"),
     ],
 )
 def test_unknown_or_unfit_environments_are_one_clear_line(env_id, says):

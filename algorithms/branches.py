@@ -53,7 +53,7 @@ def one_hot(x: Tensor, field: Field) -> Tensor:
     x, parts, at = x if field.shape else x[..., None], [], 0
     for n, alike in itertools.groupby(field.choices):
         entries = slice(at, at := at + len(list(alike)))
-        parts.append((x[..., entries, None] == torch.arange(n, device=x.device)).flatten(-2))
+        parts.append((x[..., entries, None] == torch.arange(n, dtype=x.dtype, device=x.device)).flatten(-2))
     return torch.cat(parts, -1).float()
 
 

@@ -1,0 +1,85 @@
+"""docs/from-scratch.md, typed as it stands: an empty folder, a virtual environment of its own, the installed package."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "from-scratch.md").read_text()
+#: What the source of a wheel is made of besides its packages (.dockerignore lists the same).
+_SOURCES = ("pyproject.toml", "README.md", "LICENSE")
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment with a wheel made from this checkout, and nothing that leads back into it. What it depends
+    on is what the tests run with."""
+    root = tmp_path_factory.mktemp("venv")
+    source, venv, wheels = root / "source", root / "venv", root / "wheels"
+    source.mkdir()
+    for folder in (path.parent for path in ROOT.glob("*/__init__.py") if path.parent.name != "tests"):
+        shutil.copytree(folder, source / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in _SOURCES:
+        shutil.copy(ROOT / name, source)
+    uv, constraints = [sys.executable, "-m", "uv"], ROOT / "constraints.txt"
+    done(uv, "build", "--quiet", "--wheel", "-b", constraints, "--python", sys.executable, "-o", wheels, source)
+    done(uv, "venv", "--quiet", "--python", sys.executable, venv)
+    (wheel,) = wheels.glob("headrace-*.whl")
+    done(uv, "pip", "install", "--quiet", "--python", venv / "bin" / "python", "-c", constraints, wheel)
+    return venv
+
+
+def done(command: list[str], *words: object) -> None:
+    ran = subprocess.run([*command, *map(str, words)], capture_output=True, text=True, timeout=600, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
+def typed() -> list[list[str]]:
+    blocks = re.findall(r"^```console\n(.*?)^```", PAGE, re.M | re.S)
+    return [shlex.split(line.removeprefix("$ ")) for block in blocks for line in block.splitlines()]
+
+
+@pytest.mark.timeout(900)
+def test_the_page_as_it_stands(environment: Path, tmp_path: Path) -> None:
+    files = dict(re.findall(r"^```(?:python|toml)\n# (\S+)\n(.*?)^```", PAGE, re.M | re.S))
+    assert files.keys() == {"warehouse.py", "joined.py", "a2c.py", "warehouse.toml", "play.py"}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    path = {"PATH": f"{environment / 'bin'}:/usr/bin:/bin", "HOME": str(Path.home())}
+    train, resume, evaluate, export, play = typed()
+
+    def said(words: list[str]) -> str:
+        ran = subprocess.run(words, cwd=tmp_path, env=path, capture_output=True, text=True, timeout=200, check=False)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        return ran.stdout
+
+    assert str(environment) in said(["python", "-c", "import headrace.launch.cli as it; print(it.__file__)"])
+    with subprocess.Popen(train, cwd=tmp_path, env=path, stdout=subprocess.DEVNULL, start_new_session=True) as running:
+        wait_for_checkpoint(tmp_path / "warehouse" / "checkpoints", running)
+        os.killpg(running.pid, signal.SIGKILL)
+    assert not (tmp_path / "warehouse" / "result.json").exists(), "killed before its end"
+    assert "greedy evaluation" in said(resume)
+    assert json.loads(said(evaluate))["mean"] > 5.5
+    said(export)
+    text = (tmp_path / "play.py").read_text()
+    assert "headrace" not in text
+    assert float(said(play).split()[-1]) >= 4
+
+
+def wait_for_checkpoint(folder: Path, running: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while not any(folder.glob("ckpt-*/manifest.json")):
+        assert running.poll() is None, "it ended before its first checkpoint"
+        assert time.monotonic() < deadline, "no checkpoint in 60 s"
+        time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""docs/from-scratch.md, typed as it stands: an empty folder, a virtual environment of its own, the installed package."""
+"""docs/from-scratch.md, typed as it stands: an empty folder, a virtual environment, the package installed."""
 
 from __future__ import annotations
 

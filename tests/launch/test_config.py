@@ -49,7 +49,7 @@ def test_every_preset_is_whole_and_says_what_it_is(name):
         (
             "pendulum-sac",
             "algorithm.activation=gelu",
-            "algorithm.activation = 'gelu': input should be 'relu' or 'tanh'",
+            "algorithm.activation = 'gelu': input should be 'tanh' or 'relu'",
         ),
         ("cartpole-grpo", "algorithm.clip=0", "algorithm.clip = 0: input should be greater than 0"),
         ("cartpole-ppo", "learner.device=abacus", "learner.device = 'abacus'"),
@@ -125,7 +125,6 @@ def test_an_environment_the_algorithm_cannot_serve_is_refused():
         ("phys2d/CartPole-v1", "cannot be made: ModuleNotFoundError: No module named 'jax' (cartpole.py, line "),
         ("CartPoel-v1", "Did you mean: `CartPole`?"),
         ("no_such_module:X-v0", "no_such_module cannot be imported from "),
-        ("FrozenLake-v1", "observation space Discrete(16) is not supported; a Box of float32, "),
     ],
 )
 def test_an_environment_that_cannot_be_had_is_one_line(env, says):

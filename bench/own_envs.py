@@ -17,7 +17,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Tuple
 
 MOVES = 10
 CARDS, HELD = 16, 6
-SIDE = 8
+SIDE = 6
 DIALS = (6, 5)
 
 
@@ -82,8 +82,8 @@ class Signs(_Moves):
 
     def _shown(self) -> Any:
         self._column, self._mirror = (int(self.np_random.integers(n)) for n in (SIDE, 2))
-        picture = self.np_random.integers(0, 100, (SIDE, SIDE)).astype(np.uint8)
-        picture[:, self._column] += 120
+        picture = self.np_random.integers(0, 40, (SIDE, SIDE)).astype(np.uint8)
+        picture[:, self._column] += 200
         shown = {"picture": picture, "panel": {"switch": self._mirror}}
         return {name: shown[name] for name in self.observation_space}
 

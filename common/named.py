@@ -4,7 +4,8 @@
     spread("obs", obs)                                   # {"obs.image": ..., "obs.speed": ...}: as they travel
     gathered(arrays, "obs")                              # back again
 
-Arrays and tensors alike. The name "" is that of an array that has none, beside a mask: it travels as ``obs``.
+Arrays and tensors alike. The name "" is that of an array that has none, beside a mask: it travels as ``obs``. The
+mappings are dicts (to ask whether one is a Mapping costs some 0.3 us, four times a step).
 """
 
 from __future__ import annotations
@@ -15,31 +16,31 @@ from typing import Any
 from headrace.common.types import MASK
 
 
-def parts(obs: Any) -> Mapping[str, Any]:
+def parts(obs: Any) -> dict[str, Any]:
     """Always by name."""
-    return obs if isinstance(obs, Mapping) else {"": obs}
+    return obs if isinstance(obs, dict) else {"": obs}
 
 
 def alone(parts: Mapping[str, Any]) -> Any:
     """The opposite: the one array that has no name, if it is the only one."""
-    return parts if parts.keys() - {""} else parts[""]
+    return dict(parts) if parts.keys() - {""} else parts[""]
 
 
 def each(function: Callable[..., Any], *obs: Any) -> Any:
     """``function`` of the array, or of those of each name."""
-    if isinstance(obs[0], Mapping):
+    if isinstance(obs[0], dict):
         return {name: function(*(one[name] for one in obs)) for name in obs[0]}
     return function(*obs)
 
 
 def rows(obs: Any, at: Any) -> Any:
     """``obs[at]``, by name where there are several."""
-    return {name: part[at] for name, part in obs.items()} if isinstance(obs, Mapping) else obs[at]
+    return {name: part[at] for name, part in obs.items()} if isinstance(obs, dict) else obs[at]
 
 
 def put(obs: Any, at: Any, rows: Any) -> None:
     """``obs[at] = rows``, by name where there are several."""
-    if isinstance(obs, Mapping):
+    if isinstance(obs, dict):
         for name, part in obs.items():
             part[at] = rows[name]
     else:
@@ -68,11 +69,11 @@ def gathered(arrays: Mapping[str, Any], kind: str) -> Any:
 
 def seen(obs: Any) -> Any:
     """What a network sees of an observation: all but the mask."""
-    if not isinstance(obs, Mapping):
+    if not isinstance(obs, dict):
         return obs
     return alone({name: part for name, part in obs.items() if name != MASK})
 
 
 def mask(obs: Any) -> Any:
     """bool [..., choices], True where a choice is allowed; None where all are."""
-    return obs.get(MASK) if isinstance(obs, Mapping) else None
+    return obs.get(MASK) if isinstance(obs, dict) else None

@@ -2,11 +2,14 @@
 
 EnvPool spends a step on each reset: the step after an episode's end ignores its action and shows the first observation
 of the next episode. Such steps are marked invalid, so that nobody trains on them or counts them.
+
+Of an Atari game it says, beside the clipped reward and the end of a life, what the game itself said (``own``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,7 @@ import numpy as np
 from headrace.common.errors import EnvironmentFailed, UsageError
 from headrace.common.own_code import cause
 from headrace.common.types import Array
-from headrace.tasks.base import Call, StepResult
+from headrace.tasks.base import Call, Own, StepResult
 from headrace.tasks.gymnasium_env import spaces_of
 
 
@@ -32,8 +35,10 @@ class EnvPoolBatch:
             self.env = envpool.make_gymnasium(env_id, num_envs=n, num_threads=1, seed=seed % 2**31, **kwargs)
         except Exception as error:
             raise UsageError(f"task.env {env_id!r} with task.kwargs {kwargs} cannot be made: {cause(error)}") from error
-        spaces = spaces_of(self.env, env_id)
-        self.spaces = type(spaces)(spaces.obs_shape, spaces.obs_dtype, spaces.n_actions, spaces.action_dim, True)
+        self.spaces = replace(spaces_of(self.env, env_id), marks_invalid=True)
+        self._one_frame = kwargs.get("stack_num") == 1  # EnvPool's [1, H, W] is Gymnasium's [H, W]
+        if self._one_frame:
+            self.spaces = replace(self.spaces, obs_shape=self.spaces.obs_shape[1:])
         self.env_id, self.call, self._n = env_id, Call(), n
         self._resetting = np.zeros(n, np.bool_)
         if not spaces.discrete:
@@ -50,12 +55,13 @@ class EnvPoolBatch:
     def step(self, action: Array) -> StepResult:
         if not self.spaces.discrete:
             action = self._low + (np.clip(action, -1.0, 1.0) + 1.0) * self._half_range
-        shown, reward, terminated, truncated, _ = self._called(self.env.step, action)
+        shown, reward, terminated, truncated, info = self._called(self.env.step, action)
+        own = _own(info, truncated)
         obs, valid = self._cast(shown), ~self._resetting
         terminated, truncated = terminated & valid, truncated & ~terminated & valid
         self._resetting = terminated | truncated
         final = obs[self._resetting] if self._resetting.any() else None
-        return StepResult(obs, reward.astype(np.float32), terminated, truncated, final, valid)
+        return StepResult(obs, reward.astype(np.float32), terminated, truncated, final, valid, own)
 
     def reward_terms(self) -> Mapping[str, float]:
         return {}
@@ -74,4 +80,11 @@ class EnvPoolBatch:
             self.call.index = -1
 
     def _cast(self, obs: Any) -> Array:
-        return np.asarray(obs, dtype=self.spaces.obs_dtype)
+        return np.asarray(obs[:, 0] if self._one_frame else obs, dtype=self.spaces.obs_dtype)
+
+
+def _own(info: Mapping[str, Any], truncated: Array) -> Own | None:
+    """What a game says beneath clipped rewards and lives; None of everything that is no Atari game."""
+    if "lives" not in info:
+        return None
+    return Own(info["reward"].astype(np.float64), info["terminated"].astype(np.bool_) | truncated)

@@ -54,6 +54,15 @@ class NetworkOptions:
     """Shift and scale vectors by their running mean and deviation (they travel with the weights)."""
 
 
+@pydantic_dataclass(frozen=True)
+class FrameOptions(NetworkOptions):
+    """The same, of algorithms that can stack frames (frame_stack.py)."""
+
+    frame_stack: Count = 1
+    """Images the network is shown at a time: the last so many of an episode, each sent and stored once. One frame says
+    where things are, and not where they go."""
+
+
 # --- the kinds of experience ---------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,10 @@
 
     obs [B, ...] as the environment shows it -> action [B] or [B, D] as the environment takes it
 
+A policy that stacks frames takes, and gives, those it remembers besides, zeros where an episode begins:
+
+    obs [B, ...], state [B, k - 1, ...] -> action, next_state [B, k - 1, ...]
+
 Standard operators only: any ONNX runtime runs it, no file of ours beside it. Needs no torch.
 """
 
@@ -24,6 +28,7 @@ from headrace.algorithms.acting import (
 )
 from headrace.algorithms.acting_onnx import OnnxNet
 from headrace.algorithms.base import Policy
+from headrace.algorithms.frame_stack import StackedPolicy
 from headrace.common.errors import UsageError
 from headrace.common.types import Array, Spaces, Weights
 
@@ -56,10 +61,12 @@ class _Graph:
 def export(policy: Policy, weights: Weights, spaces: Spaces, bounds: tuple[Array, Array] | None, sample: bool) -> bytes:
     """The file. ``bounds``: the lowest and highest action [D], where actions are continuous. ``sample``: draw actions
     as in training instead of taking the best. Raises :class:`UsageError` for a policy that is none of acting.py's."""
+    remembered, policy = (policy.k - 1, policy.policy) if isinstance(policy, StackedPolicy) else (0, policy)
     if not isinstance(policy, CategoricalPolicy | GaussianPolicy | SquashedGaussianPolicy | EpsilonGreedyPolicy):
         raise UsageError(f"a {type(policy).__name__} has no graph; those of headrace's own policies are exported")
     graph = _Graph()
-    out = _network(graph, policy.net, weights, _observation(graph, weights, spaces))
+    seen = _stack(graph) if remembered else _observation(graph, weights, spaces)
+    out = _network(graph, policy.net, weights, seen)
     match policy:
         case CategoricalPolicy():
             _choose(graph, _gumbel(graph, out) if sample else out)
@@ -73,7 +80,15 @@ def export(policy: Policy, weights: Weights, spaces: Spaces, bounds: tuple[Array
         case SquashedGaussianPolicy():
             assert bounds is not None, "a Gaussian policy acts within bounds"
             _squeeze(graph, _squashed(graph, out, sample), *bounds)
-    return _model(graph, spaces)
+    return _model(graph, spaces, remembered)
+
+
+def _stack(graph: _Graph) -> str:
+    """The frames remembered and the one shown, oldest first; all but the oldest are remembered next."""
+    first, last, axis = (graph.constant(np.array([n], np.int64)) for n in (1, np.iinfo(np.int64).max, 1))
+    stack = graph.add("Concat", "state", graph.add("Unsqueeze", "obs", axis), axis=1)
+    graph.add("Slice", stack, first, last, axis, output="next_state")
+    return stack
 
 
 def _observation(graph: _Graph, weights: Weights, spaces: Spaces) -> str:
@@ -155,12 +170,16 @@ def _squeeze(graph: _Graph, action: str, low: Array, high: Array) -> None:
     graph.add("Add", scaled, graph.constant(low.astype(np.float32)), output="action")
 
 
-def _model(graph: _Graph, spaces: Spaces) -> bytes:
+def _model(graph: _Graph, spaces: Spaces, remembered: int) -> bytes:
     dtype = helper.np_dtype_to_tensor_dtype(np.dtype(spaces.obs_dtype))
     obs = helper.make_tensor_value_info("obs", dtype, ["batch", *spaces.obs_shape])
+    before, after = (
+        [helper.make_tensor_value_info(name, dtype, ["batch", remembered, *spaces.obs_shape])] if remembered else []
+        for name in ("state", "next_state")
+    )
     kind, shape = (onnx.TensorProto.INT64, []) if spaces.discrete else (onnx.TensorProto.FLOAT, [spaces.action_dim])
     action = helper.make_tensor_value_info("action", kind, ["batch", *shape])
-    made = helper.make_graph(graph.nodes, "policy", [obs], [action], graph.constants)
+    made = helper.make_graph(graph.nodes, "policy", [obs, *before], [action, *after], graph.constants)
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     model.producer_name = "headrace"
     onnx.checker.check_model(model, full_check=True)

@@ -97,6 +97,24 @@ def test_a_network_that_acts_by_its_graph_is_too(tmp_path, count):
     assert_equal(processes("cartpole-ppo", tmp_path / "run", count, *pixels), wanted)
 
 
+FRAMES = ["task.env=tests.tasks.pixel_envs:Catch-v0", "algorithm.network=nature_cnn", "algorithm.hidden=[16]",
+          "algorithm.frame_stack=4", "actors.envs=2", "actors.fragment_steps=16", "run.total_steps=640"]  # fmt: skip
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_stacked_frames_are_too(tmp_path, count):
+    wanted = serial("cartpole-ppo", *FRAMES)
+    assert wanted[1]["version"] == 10
+    assert_equal(processes("cartpole-ppo", tmp_path / "run", count, *FRAMES), wanted)
+
+
+def test_stacked_frames_from_replay_are_too(tmp_path):
+    replay = [*FRAMES, "algorithm.min_size=128", "algorithm.samples_per_insert=4", "algorithm.minibatch=32"]
+    wanted = serial("cartpole-dqn", *replay)
+    assert wanted[1]["version"] >= 10
+    assert_equal(processes("cartpole-dqn", tmp_path / "run", 2, *replay), wanted)
+
+
 @contextlib.contextmanager
 def junk(path: Path) -> Iterator[None]:
     """Inside, somebody puts what is no record into the carrier at ``path``, from its learner's start to its end."""

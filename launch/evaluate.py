@@ -198,9 +198,11 @@ def write_gif(config: Config, policy: Policy, path: Path, max_frames: int = 400)
         acted = policy.act(obs, state, rng, explore=False)
         ((shown, _, terminated, truncated),) = batch.step_some(acted.action, [0])
         state = acted.state
-        obs = np.asarray([shown], batch.spaces.obs_dtype)
         if terminated or truncated:
-            break
+            shown, state = batch.goes_on(0), None
+            if shown is None:
+                break
+        obs = np.asarray([shown], batch.spaces.obs_dtype)
     batch.close()
     try:
         frames[0].save(path, save_all=True, append_images=frames[1:], duration=1000 // _GIF_FPS, loop=0, optimize=True)

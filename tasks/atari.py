@@ -84,10 +84,12 @@ def preprocessed(env: gymnasium.Env[Any, Any], **arguments: Any) -> gymnasium.En
 def for_envpool(
     env_id: str, kwargs: Mapping[str, Any], wrappers: Sequence[Wrapping]
 ) -> tuple[str, dict[str, Any], Sequence[Wrapping]]:
-    """EnvPool's name of the game, its arguments, and the wrappers that are left. Raises :class:`UsageError`."""
+    """EnvPool's name of the game, its arguments, and the wrappers that are left. Raises :class:`UsageError`, also where
+    ale-py is missing, with which the run will be evaluated."""
+    register(env_id)
     if list(map(_name, wrappers)) != [WRAPPER]:
         raise UsageError(
-            f"task.env {env_id!r}: EnvPool's games come preprocessed; use task.wrappers = [\"atari\"], and nothing else"
+            f'task.env {env_id!r}: EnvPool\'s games come preprocessed; use task.wrappers = ["atari"], and nothing else'
         )
     wanted = asdict(_preprocessing({} if isinstance(wrappers[0], str) else wrappers[0]))
     size = wanted.pop("screen_size")

@@ -41,7 +41,7 @@ class EnvPoolBatch:
             self.spaces = replace(self.spaces, obs_shape=self.spaces.obs_shape[1:])
         self.env_id, self.call, self._n = env_id, Call(), n
         self._resetting = np.zeros(n, np.bool_)
-        if not spaces.discrete:
+        if not self.spaces.discrete:
             box: Any = self.env.action_space
             self._low, self._half_range = box.low, (box.high - box.low) / 2
 

@@ -1,4 +1,5 @@
-"""Fragments of fixed length: T steps in B environments, one batched forward a step; episodes run on across them."""
+"""Fragments of fixed length: T steps in B environments, one batched forward a step; episodes run on across them, and
+so does what the policy remembers of them."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from headrace.common import named
 from headrace.common.errors import EnvironmentFailed
 from headrace.common.types import Array, Episode, Layout, Obs, Schema
 from headrace.tasks import EnvBatch
+from headrace.tasks.base import StepResult
 
 
 class EnvRollout:
@@ -31,6 +33,7 @@ class EnvRollout:
         self.policy, self.envs = policy, envs
         self._schema, self._steps, self._reset_seeds, self._rng = schema, steps, reset_seeds, rng
         self._obs: Obs | None = None
+        self._state: Array | None = None
         self._returns = np.zeros(len(envs), np.float64)
         self._lengths = np.zeros(len(envs), np.int64)
 
@@ -42,9 +45,11 @@ class EnvRollout:
         if self._obs is None:
             self._obs = self.envs.reset(self._reset_seeds)
         shown = named.gathered(arrays, "obs")
+        if "state" in arrays:
+            arrays["state"][:] = 0 if self._state is None else self._state
         for t in range(self._steps):
             acting = time.perf_counter()
-            output = self.policy.act(self._obs, None, self._rng, explore=True)
+            output = self.policy.act(self._obs, self._state, self._rng, explore=True)
             acting_s += time.perf_counter() - acting
             try:
                 result = self.envs.step(output.action)
@@ -65,7 +70,9 @@ class EnvRollout:
             if result.final_obs is not None:
                 finals.append(result.final_obs)
                 episodes += self._finish(result.own.ended if result.own else result.terminated | result.truncated)
-            self._obs = result.obs
+            self._obs, self._state = result.obs, output.state
+            if self._state is not None:
+                self._state[_begins(result)] = 0
         named.put(shown, self._steps, self._obs)
         arrays |= named.spread("final_obs", named.each(_concatenated, *finals)) if finals else self._no_finals()
         timings.add("policy", acting_s)
@@ -84,7 +91,7 @@ class EnvRollout:
     def _allocate(self) -> dict[str, Array]:
         """Fresh arrays for every fragment: what was put belongs to whoever got it."""
         T, B = self._steps, len(self.envs)
-        lead = {Layout.STEP: (T, B), Layout.CHAIN: (T + 1, B)}
+        lead = {Layout.STEP: (T, B), Layout.CHAIN: (T + 1, B), Layout.START: (B,)}
         return {
             name: np.empty((*lead[field.layout], *field.shape), field.dtype)
             for name, field in self._schema.fields.items()
@@ -98,3 +105,9 @@ class EnvRollout:
 
 def _concatenated(*parts: Array) -> Array:
     return np.concatenate(parts)
+
+
+def _begins(result: StepResult) -> Array:
+    """The columns in which an episode begins after this step, bool [B]: it ended one, or was spent on a reset."""
+    ended: Array = result.terminated | result.truncated
+    return ended if result.valid is None else ended | ~result.valid

@@ -31,13 +31,13 @@ class GroupRollout:
         size = len(self.envs)
         began, acting_s = time.perf_counter(), 0.0
         obs = self.envs.reset(reset_seeds(self._seed, "group", lease, n=1) * size)
-        alive = np.arange(size)
+        alive, state = np.arange(size), None
         rows: list[dict[str, Array]] = []
         returns = np.zeros(size, np.float64)
         while len(alive) and len(rows) < self._max_steps:
             acting = time.perf_counter()
             here = named.rows(obs, alive)
-            output = self.policy.act(here, None, self._rng, explore=True)
+            output = self.policy.act(here, state, self._rng, explore=True)
             acting_s += time.perf_counter() - acting
             row = self._empty_row(size)
             row["action"][alive], row["valid"][alive] = output.action, True
@@ -51,7 +51,8 @@ class GroupRollout:
                 row["terminated"][i], row["truncated"][i] = terminated, truncated
                 returns[i] += self.envs.own_reward(int(i), reward)
             rows.append(row)
-            alive = alive[~(row["terminated"] | row["truncated"])[alive]]
+            goes_on = ~(row["terminated"] | row["truncated"])[alive]
+            alive, state = alive[goes_on], None if output.state is None else output.state[goes_on]
         arrays = {name: np.stack([row[name] for row in rows]) for name in self._schema.fields}
         timings.add("policy", acting_s)
         timings.add("env", time.perf_counter() - began - acting_s)

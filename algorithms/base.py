@@ -57,6 +57,15 @@ class NetworkOptions:
     """Shift and scale vectors by their running mean and deviation (they travel with the weights)."""
 
 
+@pydantic_dataclass(frozen=True)
+class FrameOptions(NetworkOptions):
+    """The same, of algorithms that can stack frames (frame_stack.py)."""
+
+    frame_stack: Count = 1
+    """Images the network is shown at a time: the last so many of an episode, each sent and stored once. One frame says
+    where things are, and not where they go."""
+
+
 # --- the kinds of experience ---------------------------------------------------------------------------------------
 
 
@@ -184,19 +193,21 @@ class State:
 @dataclass(frozen=True)
 class PolicyOutput:
     """``action`` [B, ...] to give to the environments; ``extras`` to record beside it (e.g. behaviour_logp [B]);
-    ``state`` the next recurrent state (None for a memoryless policy)."""
+    ``state`` [B, ...], one array, what the policy remembers from here on (None: it has no memory). The array is the
+    caller's, who makes the rows zero whose episode ends."""
 
     action: Array
     extras: Mapping[str, Array]
-    state: Any = None
+    state: Array | None = None
 
 
 class Policy(Protocol):
     """The acting half: actor and evaluator hold one."""
 
-    def act(self, obs: Obs, state: Any, rng: np.random.Generator, explore: bool) -> PolicyOutput:
+    def act(self, obs: Obs, state: Array | None, rng: np.random.Generator, explore: bool) -> PolicyOutput:
         """Actions for a batch of observations [B, ...] (by name where the environment shows several things); greedy
-        where ``explore`` is False."""
+        where ``explore`` is False. ``state`` [B, ...] is what it returned one step before, zeros in the rows whose
+        episode begins; None where all of them do."""
 
     def load(self, weights: Weights) -> None:
         """Take over a version. Raises :class:`UsageError` when names or shapes do not fit."""

@@ -18,8 +18,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import Ge, Le
 from pydantic.dataclasses import dataclass
 
+from headrace.algorithms import frame_stack
 from headrace.algorithms.acting import EpsilonGreedyPolicy, acting_net, env_schema
-from headrace.algorithms.base import Batch, Count, NetworkOptions, NotNegative, Positive, Replay, Result, Share, State
+from headrace.algorithms.base import (
+    Batch,
+    Count,
+    FrameOptions,
+    NotNegative,
+    Policy,
+    Positive,
+    Replay,
+    Result,
+    Share,
+    State,
+)
 from headrace.algorithms.device import CPU, Device
 from headrace.algorithms.minibatches import linear
 from headrace.algorithms.saving import Stateful
@@ -38,7 +50,7 @@ _FIGURES = ("loss", "td_error", "q", "grad_norm")
 
 
 @dataclass(frozen=True)
-class Config(NetworkOptions):
+class Config(FrameOptions):
     """Hyper-parameters of DQN. The defaults learn CartPole."""
 
     fragments: Count = 1
@@ -93,6 +105,7 @@ class Config(NetworkOptions):
             priority_alpha=self.priority_alpha,
             priority_beta=self.priority_beta,
             beta_steps=self.beta_steps,
+            stack=self.frame_stack,
         )
 
     def epsilon(self, fraction: float) -> float:
@@ -115,10 +128,11 @@ def schema(config: Config, spaces: Spaces) -> Schema:
     return env_schema(spaces, {})
 
 
-def policy(config: Config, spaces: Spaces) -> EpsilonGreedyPolicy:
+def policy(config: Config, spaces: Spaces) -> Policy:
     """The acting half. Raises :class:`UsageError` for spaces DQN cannot serve."""
-    net = acting_net("q", config, spaces, outputs(config, spaces))
-    return EpsilonGreedyPolicy(net, spaces.n_actions, config.dueling, config.epsilon_start)
+    net = acting_net("q", config, frame_stack.stacked(spaces, config.frame_stack), outputs(config, spaces))
+    greedy = EpsilonGreedyPolicy(net, spaces.n_actions, config.dueling, config.epsilon_start)
+    return frame_stack.acting(greedy, spaces, config.frame_stack)
 
 
 # --- the mathematics -----------------------------------------------------------------------------------------------
@@ -148,6 +162,7 @@ class DQN(Stateful):
 
         self.config, self.experience, self.schema = config, config.experience, schema(config, spaces)
         self.device = device
+        spaces = frame_stack.stacked(spaces, config.frame_stack)
         self.q, self.target = (
             networks.make(config, spaces, outputs(config, spaces), stream(seed, "init", "q")).to(device.name)
             for _ in range(2)

@@ -5,6 +5,10 @@
 An environment that shows several things has an input for each, called as they travel: obs.image, obs.speed, and
 obs.action_mask, bool [B, choices].
 
+A policy that stacks frames takes, and gives, those it remembers besides, zeros where an episode begins:
+
+    obs [B, ...], state [B, k - 1, ...] -> action, next_state [B, k - 1, ...]
+
 Standard operators only: any ONNX runtime runs it, no file of ours beside it. Needs no torch.
 """
 
@@ -29,6 +33,7 @@ from headrace.algorithms.acting import (
 from headrace.algorithms.acting_inputs import NEVER, OBS_CLIP, codes, laid_out, norms
 from headrace.algorithms.acting_onnx import OnnxNet
 from headrace.algorithms.base import Policy
+from headrace.algorithms.frame_stack import StackedPolicy
 from headrace.common.errors import UsageError
 from headrace.common.named import array_name
 from headrace.common.types import MASK, Array, Field, Spaces, Weights
@@ -66,11 +71,13 @@ def export(
     """The file. ``bounds``: the lowest and highest action [D], where actions are continuous. ``sample``: draw actions
     as in training instead of taking the best. ``action_shape``: as the environment has it, where that is no vector.
     Raises :class:`UsageError` for a policy that is none of acting.py's."""
+    remembered, policy = (policy.k - 1, policy.policy) if isinstance(policy, StackedPolicy) else (0, policy)
     ours = CategoricalPolicy | MultiCategoricalPolicy | GaussianPolicy | SquashedGaussianPolicy | EpsilonGreedyPolicy
     if not isinstance(policy, ours):
         raise UsageError(f"a {type(policy).__name__} has no graph; those of headrace's own policies are exported")
     graph = _Graph()
-    out = _network(graph, policy.net, weights, _observations(graph, weights, spaces))
+    seen = {"": _stack(graph)} if remembered else _observations(graph, weights, spaces)
+    out = _network(graph, policy.net, weights, seen)
     match policy:
         case CategoricalPolicy():
             out = _masked(graph, out, spaces)
@@ -90,7 +97,15 @@ def export(
             action = _squeeze(graph, _squashed(graph, out, sample), *bounds)
     shape = spaces.action.shape if action_shape is None else action_shape
     graph.add("Reshape", action, graph.constant(np.array([-1, *shape], np.int64)), output="action")
-    return _model(graph, spaces, shape)
+    return _model(graph, spaces, shape, remembered)
+
+
+def _stack(graph: _Graph) -> str:
+    """The frames remembered and the one shown, oldest first; all but the oldest are remembered next."""
+    first, last, axis = (graph.constant(np.array([n], np.int64)) for n in (1, np.iinfo(np.int64).max, 1))
+    stack = graph.add("Concat", "state", graph.add("Unsqueeze", "obs", axis), axis=1)
+    graph.add("Slice", stack, first, last, axis, output="next_state")
+    return stack
 
 
 def _observations(graph: _Graph, weights: Weights, spaces: Spaces) -> dict[str, str]:
@@ -209,17 +224,20 @@ def _squeeze(graph: _Graph, action: str, low: Array, high: Array) -> str:
     return graph.add("Add", scaled, graph.constant(low.astype(np.float32).ravel()))
 
 
-def _model(graph: _Graph, spaces: Spaces, action_shape: tuple[int, ...]) -> bytes:
-    given = [
-        helper.make_tensor_value_info(
-            array_name("obs", name), helper.np_dtype_to_tensor_dtype(np.dtype(field.dtype)), ["batch", *field.shape]
-        )
-        for name, field in spaces.obs.items()
-    ]
-    kind = onnx.TensorProto.INT64 if spaces.action.choices else onnx.TensorProto.FLOAT
-    action = helper.make_tensor_value_info("action", kind, ["batch", *action_shape])
-    made = helper.make_graph(graph.nodes, "policy", given, [action], graph.constants)
+def _model(graph: _Graph, spaces: Spaces, action_shape: tuple[int, ...], remembered: int) -> bytes:
+    given = [_info(array_name("obs", name), field, field.shape) for name, field in spaces.obs.items()]
+    found = [_info("action", spaces.action, action_shape)]
+    if remembered:
+        frames = (remembered, *spaces.obs_shape)
+        given.append(_info("state", spaces.obs[""], frames))
+        found.append(_info("next_state", spaces.obs[""], frames))
+    made = helper.make_graph(graph.nodes, "policy", given, found, graph.constants)
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     model.producer_name = "headrace"
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString())
+
+
+def _info(name: str, field: Field, shape: tuple[int, ...]) -> onnx.ValueInfoProto:
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(field.dtype))
+    return helper.make_tensor_value_info(name, kind, ["batch", *shape])

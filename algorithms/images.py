@@ -1,6 +1,6 @@
 """Networks for images: convolutions, then linear layers. Bodies for networks.py.
 
-Legend: C channels, H and W height and width.
+Legend: C channels, H and W height and width, k stacked frames (frame_stack.py), whose channels stand side by side.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from headrace.algorithms.layers import MLP, orthogonal
 
 
 class _Images(nn.Module):
-    """Convolutions, then linear layers. Images [..., C, H, W], [..., H, W, C] or [..., H, W]; whole numbers are taken
-    for 0 to 255."""
+    """Convolutions, then linear layers. Images [..., C, H, W], [..., H, W, C] or [..., H, W]; or k of them,
+    [..., k, H, W] as if they were channels, [..., k, C, H, W] or [..., k, H, W, C]. Whole numbers are for 0 to 255."""
 
     def __init__(
         self, shape: Sequence[int], convolutions: nn.Module, hidden: Sequence[int], rng: np.random.Generator
     ) -> None:
         super().__init__()
         self._lead = len(shape)
-        self._channels_last = _channels_last(shape)
+        self._channels_last = _channels_last(shape[-3:])
         self.convolutions = convolutions
         with torch.no_grad():
             flat = convolutions(torch.zeros(1, *_image(shape))).shape[1]
@@ -35,7 +35,8 @@ class _Images(nn.Module):
         lead = x.shape[: -self._lead]
         x = x.flatten(0, -self._lead - 1) if len(lead) != 1 else x
         x = x if x.is_floating_point() else x.float() / 255
-        x = x[:, None] if self._lead == 2 else x.permute(0, 3, 1, 2) if self._channels_last else x
+        x = x[:, None] if self._lead == 2 else x.movedim(-1, -3) if self._channels_last else x
+        x = x.flatten(1, 2) if self._lead == 4 else x
         out: Tensor = self.linear(self.convolutions(x))
         return out.reshape(*lead, -1) if len(lead) != 1 else out
 
@@ -82,6 +83,9 @@ def _image(shape: Sequence[int]) -> tuple[int, int, int]:
     """(C, H, W). Raises ValueError for what is no image."""
     if len(shape) == 2:
         return 1, shape[0], shape[1]
+    if len(shape) == 4:
+        channels, height, width = _image(shape[1:])
+        return shape[0] * channels, height, width
     if len(shape) != 3:
         raise ValueError(f"{list(shape)} is no image: [C, H, W], [H, W, C] and [H, W] are")
     return (shape[2], shape[0], shape[1]) if _channels_last(shape) else (shape[0], shape[1], shape[2])

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic.dataclasses import dataclass
 
+from headrace.algorithms import frame_stack
 from headrace.algorithms.acting import env_schema, stochastic_policy
 from headrace.algorithms.base import (
     Batch,
     Count,
-    NetworkOptions,
+    FrameOptions,
     NotNegative,
     OnPolicy,
     Policy,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Config(NetworkOptions):
+class Config(FrameOptions):
     """Hyper-parameters of PPO. The defaults learn CartPole."""
 
     fragments: Count = 2
@@ -75,12 +76,13 @@ class Config(NetworkOptions):
 
 def schema(config: Config, spaces: Spaces) -> Schema:
     """A fragment holds what the environment showed and the log-probability of what was done."""
-    return env_schema(spaces, {"behaviour_logp": Field("float32")})
+    return env_schema(spaces, {"behaviour_logp": Field("float32"), **frame_stack.fields(spaces, config.frame_stack)})
 
 
 def policy(config: Config, spaces: Spaces) -> Policy:
     """The acting half."""
-    return stochastic_policy(config, spaces)
+    seen = frame_stack.stacked(spaces, config.frame_stack)
+    return frame_stack.acting(stochastic_policy(config, seen), spaces, config.frame_stack)
 
 
 # --- the mathematics -----------------------------------------------------------------------------------------------
@@ -121,6 +123,7 @@ class PPO(Stateful):
 
         self.config, self.experience, self.schema = config, config.experience, schema(config, spaces)
         self.device = device
+        spaces = frame_stack.stacked(spaces, config.frame_stack)
         self.pi = policy_nets.make(config, spaces, stream(seed, "init", "pi")).to(device.name)
         self.vf = networks.make(config, spaces, 1, stream(seed, "init", "vf")).to(device.name)
         self.adam = optimise.Adam(optimise.Flat(self.pi, self.vf))
@@ -135,8 +138,8 @@ class PPO(Stateful):
 
     def update(self, batch: Batch) -> Result:
         arrays = batch.arrays
-        obs = self.device.tensor(batch["obs"])
-        advantage, target, explained = self._estimate(obs, arrays)
+        obs, final_obs = frame_stack.shown(batch, self.config.frame_stack, self.device.tensor)
+        advantage, target, explained = self._estimate(obs, final_obs, arrays)
         chosen = np.flatnonzero(arrays["valid"]) if "valid" in arrays else np.arange(advantage.size)
         advantage = (advantage - advantage.flat[chosen].mean()) / (advantage.flat[chosen].std() + 1e-8)
         steps = (arrays["action"], arrays["behaviour_logp"], advantage, target)
@@ -150,13 +153,13 @@ class PPO(Stateful):
 
     # --- inside an update ------------------------------------------------------------------------------------------
 
-    def _estimate(self, obs: Any, arrays: Mapping[str, Array]) -> tuple[Array, Array, float]:
+    def _estimate(self, obs: Any, final_obs: Any, arrays: Mapping[str, Array]) -> tuple[Array, Array, float]:
         """Advantages and value targets [T, B] (targets in the critic's units), and the explained variance."""
         values = self._values(obs)
         next_value = np.where(arrays["terminated"], np.float32(0), values[1:])
         t, b = arrays["final_t"], arrays["final_b"]
         if len(t):
-            final = self._values(self.device.tensor(named.gathered(arrays, "final_obs")))
+            final = self._values(final_obs)
             next_value[t, b] = np.where(arrays["terminated"][t, b], np.float32(0), final)
         done = arrays["terminated"] | arrays["truncated"]
         advantage = gae(arrays["reward"], values[:-1], next_value, done, self.config.gamma, self.config.gae_lambda)

@@ -6,6 +6,7 @@ Array layouts inside a fragment of T steps in B environments (``Layout`` names t
     CHAIN  [T + 1, B, ...] one entry a step plus the state after the last one: obs
     FINAL  [K, ...]        one entry per episode end inside the fragment, in (t, b) row-major order of
                            ``terminated | truncated``: final_obs, what the environment showed before its reset
+    START  [B, ...]        one entry a column: state, the policy's before the fragment's first step
 
 An environment that shows several things has an array for each: obs.image, obs.speed, final_obs.image, ... (named.py).
 """
@@ -39,6 +40,7 @@ class Layout(enum.Enum):
     STEP = "step"
     CHAIN = "chain"
     FINAL = "final"
+    START = "start"
 
 
 @dataclass(frozen=True, slots=True)

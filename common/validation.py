@@ -112,6 +112,7 @@ def _check_shape(name: str, array: Array, field: Field, trajectory: Trajectory) 
         Layout.STEP: (trajectory.T, trajectory.B),
         Layout.CHAIN: (trajectory.T + 1, trajectory.B),
         Layout.FINAL: array.shape[:1],  # how many there must be is _check_ends' question
+        Layout.START: (trajectory.B,),
     }[field.layout]
     expected = leading + field.shape
     if array.ndim == 0 or array.shape != expected:

@@ -181,12 +181,11 @@ def with_addresses(config: Config) -> Config:
 def plan(blueprint: Blueprint) -> dict[str, Any]:
     """What the numbers of the config come to, printed before the start and kept in ``plan.json``."""
     config, experience = blueprint.config, blueprint.experience
-    field_bytes = {n: f for n, f in blueprint.schema.fields.items()}
     if isinstance(experience, Groups):
-        steps, fragments = experience.size * experience.max_steps, experience.groups
+        envs, long, fragments = experience.size, experience.max_steps, experience.groups
     else:
-        steps, fragments = config.actors.envs * config.actors.fragment_steps, experience.fragments
-    step_bytes = sum(_item_bytes(f.dtype, f.shape) for f in field_bytes.values())
+        envs, long, fragments = config.actors.envs, config.actors.fragment_steps, experience.fragments
+    steps = envs * long
     return {
         "workers": config.workers,
         "environments": config.workers * blueprint.envs_per_worker,
@@ -196,7 +195,7 @@ def plan(blueprint: Blueprint) -> dict[str, Any]:
         "versions_at_least": -(-config.run.total_steps // (steps * fragments)),
         "staleness_at_most_versions": config.learner.max_staleness,
         "workers_busy_at_most": config.leases_at_once,
-        "fragment_bytes_about": steps * step_bytes,
+        "fragment_bytes_about": fragment_size.nbytes(blueprint.schema, envs, long),
         "queue_bytes_at_most": config.transport.queue_bytes,
         "replay_bytes": _replay_bytes(blueprint),
     }
@@ -220,9 +219,3 @@ def _replay_bytes(blueprint: Blueprint) -> int:
     if not isinstance(experience, Replay):
         return 0
     return replay_nbytes(blueprint.spaces, experience, actors.fragment_steps, actors.envs)
-
-
-def _item_bytes(dtype: str, shape: tuple[int, ...]) -> int:
-    import numpy as np
-
-    return int(np.dtype(dtype).itemsize * np.prod(shape, dtype=np.int64))

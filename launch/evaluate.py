@@ -163,21 +163,24 @@ def _play_side_by_side(
 ) -> list[float]:
     padded = [*seeds, *[seeds[0]] * (len(envs) - len(seeds))]
     obs, returns, rng = envs.reset(padded), np.zeros(len(envs)), np.random.default_rng(0)
-    alive = np.arange(len(seeds))
+    alive, state = np.arange(len(seeds)), None
     while len(alive):
-        chosen = policy.act(rows(obs, alive), None, rng, explore=False).action
-        action = np.zeros((len(envs), *chosen.shape[1:]), chosen.dtype)
-        action[alive] = chosen
+        acted = policy.act(rows(obs, alive), state, rng, explore=False)
+        action = np.zeros((len(envs), *acted.action.shape[1:]), acted.action.dtype)
+        action[alive] = acted.action
         going_on = []
-        for i, (shown, reward, terminated, truncated) in zip(
-            alive, envs.step_some(action, alive.tolist()), strict=True
+        for row, (i, (shown, reward, terminated, truncated)) in enumerate(
+            zip(alive, envs.step_some(action, alive.tolist()), strict=True)
         ):
             returns[i] += envs.own_reward(int(i), reward)
-            after = envs.goes_on(int(i)) if terminated or truncated else shown
+            ended = terminated or truncated
+            after = envs.goes_on(int(i)) if ended else shown
             if after is not None:
                 put(obs, i, after)
-                going_on.append(i)
-        alive = np.array(going_on, np.int64)
+                going_on.append(row)
+            if ended and acted.state is not None:
+                acted.state[row] = 0
+        alive, state = alive[going_on], None if acted.state is None else acted.state[going_on]
         stepped()
     return [float(r) for r in returns[: len(seeds)]]
 
@@ -189,14 +192,19 @@ def write_gif(config: Config, policy: Policy, path: Path, max_frames: int = 400)
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws without looking for a screen
     env = make_env(config.task.env, dict(config.task.kwargs), "rgb_array", config.task.wrappers)
     batch = GymnasiumBatch.of([env], config.task.env)
-    obs, frames, rng = batch.reset(evaluation_seeds(1)), [], np.random.default_rng(0)
+    obs, state, frames, rng = batch.reset(evaluation_seeds(1)), None, [], np.random.default_rng(0)
     for step in range(2 * max_frames):
         if step % 2 == 0:
             frames.append(_frame(env, config.task.env))
-        ((shown, _, terminated, truncated),) = batch.step_some(policy.act(obs, None, rng, explore=False).action, [0])
-        obs = batch.stack([shown])
+        acted = policy.act(obs, state, rng, explore=False)
+        ((shown, _, terminated, truncated),) = batch.step_some(acted.action, [0])
+        state = acted.state
         if terminated or truncated:
-            break
+            after, state = batch.goes_on(0), None
+            if after is None:
+                break
+            shown = after
+        obs = batch.stack([shown])
     batch.close()
     try:
         frames[0].save(path, save_all=True, append_images=frames[1:], duration=1000 // _GIF_FPS, loop=0, optimize=True)

@@ -1,6 +1,6 @@
 """Keeps experience the way the algorithm declared it: fragments in, batches out. Pure: knows no sockets and no clocks.
 
-experience = make_buffer(algorithm.experience, seed)
+experience = make_buffer(algorithm.experience, algorithm.schema, seed)
 experience.add(trajectory)                # validated and admitted already
 while (round_ := experience.next_round()) is not None:
     for batch in round_: ...              # one round = one version
@@ -9,18 +9,18 @@ while (round_ := experience.next_round()) is not None:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 
 from headrace.algorithms.base import Batch, Experience, Groups, OnPolicy, Replay, State
-from headrace.common import named
 from headrace.common.seeding import stream
-from headrace.common.types import Array, Trajectory
+from headrace.common.types import Array, Layout, Schema, Trajectory
 from headrace.learner.replay import ReplayBuffer, SamplesPerInsert
 
-#: Arrays with one row per episode end instead of one per step; they are joined by (t, b), not along B.
-_FINAL = "final_obs"
+#: The axis along which fragments are joined: B, or the episode ends.
+_AXIS = {Layout.STEP: 1, Layout.CHAIN: 1, Layout.FINAL: 0, Layout.START: 0}
 
 
 class ExperienceBuffer(Protocol):
@@ -51,11 +51,11 @@ def per_version(declared: Experience) -> int:
     return declared.groups if isinstance(declared, Groups) else declared.fragments
 
 
-def make_buffer(declared: Experience, seed: int) -> ExperienceBuffer:
-    """The buffer for a declared kind of experience."""
+def make_buffer(declared: Experience, schema: Schema, seed: int) -> ExperienceBuffer:
+    """The buffer for a declared kind of experience, of fragments that hold what ``schema`` says."""
     match declared:
         case OnPolicy():
-            return FragmentBuffer(declared.fragments, join_on_policy)
+            return FragmentBuffer(declared.fragments, partial(join_on_policy, schema=schema))
         case Groups():
             return FragmentBuffer(declared.groups, join_groups)
         case Replay():
@@ -135,12 +135,12 @@ class _ReplayRound(Round):
             self._buffer.update_priorities(self._indices, priorities)
 
 
-def join_on_policy(fragments: Sequence[Trajectory]) -> Batch:
-    """Fragments of equal T side by side along B. ``final_obs`` (or each of its arrays) keeps a row per episode end with
-    its ``final_t``, ``final_b``, ordered by fragment."""
+def join_on_policy(fragments: Sequence[Trajectory], schema: Schema) -> Batch:
+    """Fragments of equal T side by side along B. FINAL arrays keep a row per episode end with its ``final_t``,
+    ``final_b``, ordered by fragment."""
     arrays: dict[str, Array] = {
-        name: np.concatenate([f.arrays[name] for f in fragments], axis=0 if named.is_of(_FINAL, name) else 1)
-        for name in fragments[0].arrays
+        name: np.concatenate([f.arrays[name] for f in fragments], axis=_AXIS[field.layout])
+        for name, field in schema.fields.items()
     }
     ends = [np.nonzero(f.arrays["terminated"] | f.arrays["truncated"]) for f in fragments]
     offsets = np.cumsum([0, *(f.B for f in fragments[:-1])])

@@ -56,7 +56,7 @@ class Learner:
         self._total_steps, self._max_staleness = total_steps, max_staleness
         self._per_version = per_version(algorithm.experience)
         self._at_once = (1 + max_staleness) * self._per_version
-        self.experience: ExperienceBuffer = make_buffer(algorithm.experience, seed)
+        self.experience: ExperienceBuffer = make_buffer(algorithm.experience, algorithm.schema, seed)
         self.counters, self._spent, self._positions = Counters(), LeaseSet(), Positions()
         self._issued, self._examined = 0, dict[int, int]()
         self.fresh = resume is None or info is None

@@ -30,8 +30,11 @@ def make_batch(
 
             return GymnasiumBatch(env_id, n, dict(kwargs), wrappers)
         case "envpool":
+            from headrace.tasks import atari
             from headrace.tasks.envpool_batch import EnvPoolBatch
 
+            if env_id.startswith(atari.NAMESPACE):
+                env_id, kwargs, wrappers = atari.for_envpool(env_id, kwargs, wrappers)
             if wrappers:
                 raise UsageError("task.wrappers: EnvPool's environments take none; use task.backend = 'gymnasium'")
             return EnvPoolBatch(env_id, n, dict(kwargs), seed)

@@ -2,6 +2,8 @@
 
 EnvPool spends a step on each reset: the step after an episode's end ignores its action and shows the first observation
 of the next episode. Such steps are marked invalid, so that nobody trains on them or counts them.
+
+Of an Atari game it says, beside the clipped reward and the end of a life, what the game itself said (``own``).
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from headrace.common.errors import EnvironmentFailed, UsageError
 from headrace.common.own_code import cause
 from headrace.common.types import Array
 from headrace.tasks.actions import to_env
-from headrace.tasks.base import Call, StepResult
+from headrace.tasks.base import Call, Own, StepResult
 from headrace.tasks.spaces import spaces_of
 
 
@@ -38,6 +40,10 @@ class EnvPoolBatch:
         if list(self.spaces.obs) != [""]:
             raise UsageError(f"task.env {env_id!r}: of EnvPool's environments those with one observation are served; "
                              "use task.backend = 'gymnasium'")  # fmt: skip
+        self._one_frame = kwargs.get("stack_num") == 1  # EnvPool's [1, H, W] is Gymnasium's [H, W]
+        if self._one_frame:
+            frame = replace(self.spaces.obs[""], shape=self.spaces.obs_shape[1:])
+            self.spaces = replace(self.spaces, obs={"": frame})
         self.env_id, self.call, self._n = env_id, Call(), n
         self._resetting = np.zeros(n, np.bool_)
         self._env_actions = to_env(self.env.action_space)
@@ -51,12 +57,13 @@ class EnvPoolBatch:
 
     def step(self, action: Array) -> StepResult:
         taken = action if self.spaces.discrete else self._env_actions(action)
-        shown, reward, terminated, truncated, _ = self._called(self.env.step, taken)
+        shown, reward, terminated, truncated, info = self._called(self.env.step, taken)
+        own = _own(info, truncated)
         obs, valid = self._cast(shown), ~self._resetting
         terminated, truncated = terminated & valid, truncated & ~terminated & valid
         self._resetting = terminated | truncated
         final = obs[self._resetting] if self._resetting.any() else None
-        return StepResult(obs, reward.astype(np.float32), terminated, truncated, final, valid)
+        return StepResult(obs, reward.astype(np.float32), terminated, truncated, final, valid, own)
 
     def reward_terms(self) -> Mapping[str, float]:
         return {}
@@ -75,4 +82,11 @@ class EnvPoolBatch:
             self.call.index = -1
 
     def _cast(self, obs: Any) -> Array:
-        return np.asarray(obs, dtype=self.spaces.obs_dtype)
+        return np.asarray(obs[:, 0] if self._one_frame else obs, dtype=self.spaces.obs_dtype)
+
+
+def _own(info: Mapping[str, Any], truncated: Array) -> Own | None:
+    """What a game says beneath clipped rewards and lives; None of everything that is no Atari game."""
+    if "lives" not in info:
+        return None
+    return Own(info["reward"].astype(np.float64), info["terminated"].astype(np.bool_) | truncated)

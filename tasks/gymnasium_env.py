@@ -16,6 +16,7 @@ import gymnasium
 
 from headrace.common.errors import UsageError
 from headrace.common.own_code import cause, load_module, where
+from headrace.tasks import atari
 from headrace.tasks.wrappers import Wrapping, wrap
 
 
@@ -29,8 +30,9 @@ def make_env(
     if factory is None:
         spec = copy.deepcopy(find_spec(env_id))
         spec.order_enforce = False  # our loops reset before they step; one Python call a step saved
+    kwargs = {**atari.game_kwargs(env_id, wrappers), **kwargs}
     if render_mode is not None:
-        kwargs = {**kwargs, "render_mode": render_mode}
+        kwargs["render_mode"] = render_mode
     try:
         env = factory(**kwargs) if factory else gymnasium.make(spec, disable_env_checker=True, **kwargs)
     except (Exception, SystemExit) as error:  # a constructor of others: whatever it raises, the config named it
@@ -53,10 +55,13 @@ class _OwnActions(gymnasium.spaces.Discrete):  # type: ignore[misc]  # Gymnasium
 
 
 def find_spec(env_id: str) -> Any:
-    """What Gymnasium has registered; of ``module:Id-v0`` the module is imported first, which registers it."""
+    """What Gymnasium has registered; of ``module:Id-v0`` the module is imported first, which registers it, and of
+    ``ALE/Id-v5`` ale-py is."""
     module, colon, name = env_id.rpartition(":")
     if colon:
         load_module(module, f"task.env {env_id!r}")
+    elif name.startswith(atari.NAMESPACE):
+        atari.register(env_id)
     try:
         return gymnasium.spec(name)
     except gymnasium.error.Error as error:

@@ -2,6 +2,7 @@
 
     task.wrappers = ["FlattenObservation", "my_package.wrappers:Thing",
                      { name = "TransformReward", func = "my_package.rewards:halved" }]
+    task.wrappers = ["atari"]                    # the usual ones for an Atari game (atari.py)
 
 Returns that are shown and evaluated are the environment's own: :class:`OwnReturns` stands innermost and keeps them from
 whatever wrappers do to rewards and episodes.
@@ -23,6 +24,8 @@ from headrace.common.own_code import cause, fetch
 Wrapping: TypeAlias = str | Mapping[str, Any]
 _SETTING = "task.wrappers"
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+#: Several wrappers at once, by a short name: a function from an environment, and arguments, to the wrapped one.
+_PRESETS = {"atari": "headrace.tasks.atari:preprocessed"}
 #: Their statistics would stay with the actor that gathered them.
 _RUNNING = (gymnasiums.NormalizeObservation, gymnasiums.NormalizeReward)
 
@@ -95,10 +98,14 @@ def _taken_apart(wrapping: Wrapping, setting: str) -> tuple[str, dict[str, Any]]
 
 
 def _kind(name: str, setting: str) -> Any:
-    """The class of a wrapper: Gymnasium's own by name, others as ``package.module:Class``."""
+    """The class of a wrapper: Gymnasium's own by name, others as ``package.module:Class``, or a short name."""
+    name = _PRESETS.get(name, name)
     kind = fetch(name, setting) if ":" in name else getattr(gymnasiums, name, None)
     if kind is None:
-        raise UsageError(f"{setting} {name!r}: gymnasium.wrappers has none; write your own as package.module:Class")
+        raise UsageError(
+            f"{setting} {name!r}: gymnasium.wrappers has none; write your own as package.module:Class "
+            f"({', '.join(_PRESETS)} is the usual preprocessing of Atari games)"
+        )
     if not callable(kind):
         raise UsageError(f"{setting} {name!r} is {type(kind).__name__}, and no class of a wrapper")
     if isinstance(kind, type) and issubclass(kind, _RUNNING):

@@ -69,6 +69,24 @@ def test_greedy_it_does_what_the_policy_does(module: Any, config: Any, spaces: S
             np.testing.assert_allclose(act(obs), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("module", [ppo, dqn])
+def test_stacked_frames_come_in_and_go_out_as_a_state(module: Any) -> None:
+    spaces, k = Spaces.box((36, 36), "uint8", n_actions=3), 3
+    config = module.Config(network="nature_cnn", hidden=(16,), frame_stack=k)
+    policy, weights = trained(module, config, spaces)
+    graph = export(policy, weights, spaces, None, sample=False)
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    ours, theirs, chosen = None, np.zeros((40, k - 1, 36, 36), np.uint8), set()
+    for step in range(5):
+        obs = np.random.default_rng(step).integers(0, 256, (40, 36, 36), np.uint8)
+        acted = policy.act(obs, ours, np.random.default_rng(0), explore=False)
+        action, theirs = session.run(["action", "next_state"], {"obs": obs, "state": theirs})
+        np.testing.assert_array_equal(action, acted.action)
+        np.testing.assert_array_equal(theirs, acted.state)
+        ours, chosen = acted.state, chosen | set(acted.action)
+    assert len(chosen) > 1, "it chooses"
+
+
 def test_sampling_follows_the_probabilities() -> None:
     policy, weights = trained(ppo, ppo.Config(), spaces := Spaces.box((6,), n_actions=3))
     obs = np.repeat(observations(spaces, 1), 40_000, axis=0)

@@ -120,7 +120,7 @@ def test_what_a_checkpoint_cannot_be_restored_into_is_known_beforehand(algorithm
         try:
             Blueprint(after).algorithm().restore(learnt.state())
             if buffer is not None:
-                make_buffer(Blueprint(after).experience, 0).restore(buffer)
+                make_buffer(Blueprint(after).experience, Blueprint(after).schema, 0).restore(buffer)
         except UsageError:
             with pytest.raises(UsageError, match="cannot become"):
                 resume.changes(before, after)
@@ -131,7 +131,8 @@ def saved_buffer(of: Config) -> Any:
     experience = Blueprint(of).experience
     if not hasattr(experience, "capacity"):
         return None
-    buffer, blueprint = make_buffer(experience, 0), Blueprint(of)
+    blueprint = Blueprint(of)
+    buffer = make_buffer(experience, blueprint.schema, 0)
     while buffer.state().values["buffer"]["inserted"] < 2 * experience.capacity:
         buffer.add(blank(blueprint))
         buffer.next_round()
@@ -141,7 +142,7 @@ def saved_buffer(of: Config) -> Any:
 def blank(of: Blueprint) -> Trajectory:
     """A fragment of zeros, in which no episode ends."""
     T, B = of.expected.steps, of.expected.envs
-    lead = {Layout.STEP: (T, B), Layout.CHAIN: (T + 1, B), Layout.FINAL: (0,)}
+    lead = {Layout.STEP: (T, B), Layout.CHAIN: (T + 1, B), Layout.FINAL: (0,), Layout.START: (B,)}
     arrays = {name: np.zeros((*lead[f.layout], *f.shape), f.dtype) for name, f in of.schema.fields.items()}
     return Trajectory("run", 0, 0, 0, 0, 0, 0, "task", "", T, B, arrays)
 

@@ -5,11 +5,11 @@ import numpy as np
 from headrace.algorithms.base import Groups, OnPolicy, Replay
 from headrace.common.types import Trajectory
 from headrace.learner.experience import join_on_policy, make_buffer, per_version
-from tests.learner.fragments import fragment
+from tests.learner.fragments import SCHEMA, fragment
 
 
 def test_on_policy_rounds_take_fragments_as_they_came_and_order_them_by_lease():
-    kept = make_buffer(OnPolicy(3), seed=0)
+    kept = make_buffer(OnPolicy(3), SCHEMA, seed=0)
     for lease in (2, 0):
         kept.add(fragment(lease))
         assert kept.next_round() is None
@@ -25,7 +25,7 @@ def test_on_policy_rounds_take_fragments_as_they_came_and_order_them_by_lease():
 
 def test_final_rows_stay_with_their_step_and_column():
     fragments = [fragment(i, T=6, B=3) for i in range(4)]
-    arrays = join_on_policy(fragments).arrays
+    arrays = join_on_policy(fragments, SCHEMA).arrays
     ended = arrays["terminated"] | arrays["truncated"]
     assert len(arrays["final_obs"]) == ended.sum() > 3
     assert ended[arrays["final_t"], arrays["final_b"]].all()
@@ -44,7 +44,7 @@ def group(number, lengths):
 
 
 def test_groups_are_flattened_to_valid_steps_with_their_episodes():
-    kept = make_buffer(Groups(groups=2, size=2, max_steps=9), seed=0)
+    kept = make_buffer(Groups(groups=2, size=2, max_steps=9), SCHEMA, seed=0)
     kept.add(group(1, [1, 3]))
     kept.add(group(0, [2, 2]))
     (batch,) = kept.next_round().batches
@@ -59,7 +59,7 @@ def test_groups_are_flattened_to_valid_steps_with_their_episodes():
 def test_replay_rounds_pay_back_what_was_inserted_and_state_goes_on_bit_for_bit():
     declared = Replay(capacity=64, batch=8, samples_per_insert=2.0, fragments=2, min_size=8, priority_alpha=0.6)
     assert per_version(declared) == 2
-    one, other = make_buffer(declared, seed=0), make_buffer(declared, seed=1)
+    one, other = make_buffer(declared, SCHEMA, seed=0), make_buffer(declared, SCHEMA, seed=1)
 
     def turn(kept, first):
         drawn = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from headrace.algorithms.acting import env_schema
 from headrace.algorithms.base import Replay
 from headrace.common.types import Array, Field, Spaces
 from headrace.learner.experience import join_groups, join_on_policy
@@ -15,6 +16,8 @@ SPACES = Spaces(
     {"a": Field("float32", (2,)), "b.c": Field("uint8", (3,)), "action_mask": Field("bool", (3,))},
     Field("int64", below=3),
 )
+
+PLAIN = Spaces.box((2,), n_actions=3)
 
 
 def derived(x: Array) -> dict[str, Array]:
@@ -72,7 +75,10 @@ def test_a_buffer_goes_on_where_it_was_saved() -> None:
 def test_fragments_are_joined_by_name() -> None:
     rng = np.random.default_rng(0)
     made = [fragment(rng, 4, 2) for _ in range(3)]
-    expected, found = (join_on_policy([trajectory(f(a)) for a in made]) for f in (dict, several))
+    expected, found = (
+        join_on_policy([trajectory(f(a)) for a in made], schema)
+        for f, schema in ((dict, env_schema(PLAIN, {})), (several, env_schema(SPACES, {})))
+    )
     for kind in ("obs", "final_obs"):
         assert found[kind].keys() == {"a", "b.c", "action_mask"}
         for name, array in derived(expected.arrays[kind]).items():

@@ -30,10 +30,11 @@ Needed = dict[str, tuple[str, tuple[int, ...]]]
 
 
 class OnnxNet:
-    """A network read out of a weights' tensors. Call it with obs [B, ...]; returns float32 [B, outputs]."""
+    """A network read out of a weights' tensors. Call it with obs [B, ...], and with a state, float32 [B, state_width],
+    where that is not 0; returns float32 [B, outputs]."""
 
-    def __init__(self, name: str, spaces: Spaces, outputs: int) -> None:
-        self.name, self._spaces, self._outputs = name, spaces, outputs
+    def __init__(self, name: str, spaces: Spaces, outputs: int, state_width: int = 0) -> None:
+        self.name, self.state_width, self._spaces, self._outputs = name, state_width, spaces, outputs
         self._graph, self._needed = b"", Needed()
         self._session: Any = None
         self._obs_mean: Array | None = None
@@ -56,16 +57,17 @@ class OnnxNet:
             self._try()
         self._graph = graph
 
-    def __call__(self, obs: Array) -> Array:
+    def __call__(self, obs: Array, state: Array | None = None) -> Array:
         x = normalised(obs.reshape(len(obs), -1), self._obs_mean, self._obs_scale) if self._spaces.is_vector else obs
-        out: Array = self._session.run(None, {"obs": x})[0]
+        out: Array = self._session.run(None, {"obs": x} if state is None else {"obs": x, "state": state})[0]
         return out
 
     def _try(self) -> None:
         """Its first run, on nothing. Raises :class:`UsageError` unless the outputs fit."""
         obs = np.zeros((2, *self._spaces.obs_shape), self._spaces.obs_dtype)
+        state = np.zeros((2, self.state_width), np.float32) if self.state_width else None
         try:
-            out = self(obs)
+            out = self(obs, state)
         except Exception as error:
             raise _unfit(self.name, f"it does not run: {_one_line(error)}") from error
         if out.dtype != np.float32 or out.shape != (2, self._outputs):

@@ -54,6 +54,17 @@ class NetworkOptions:
     """Shift and scale vectors by their running mean and deviation (they travel with the weights)."""
 
 
+@pydantic_dataclass(frozen=True)
+class MemoryOptions(NetworkOptions):
+    """The part of a Config that lets it remember (memory.py)."""
+
+    memory: Literal["", "lstm", "gru"] = ""
+    """lstm or gru: the network's features go through one, and policy and critic are linear layers over what it
+    remembers of the episode."""
+    memory_width: Count = 64
+    """Width of the LSTM or GRU."""
+
+
 # --- the kinds of experience ---------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
     obs [B, ...] as the environment shows it -> action [B] or [B, D] as the environment takes it
 
+One that remembers has a second input, ``state`` [B, S], zeros before an episode, and gives the next: ``next_state``.
 Standard operators only: any ONNX runtime runs it, no file of ours beside it. Needs no torch.
 """
 
@@ -22,6 +23,7 @@ from headrace.algorithms.acting import (
     NumpyMLP,
     SquashedGaussianPolicy,
 )
+from headrace.algorithms.acting_memory import RecurrentPolicy
 from headrace.algorithms.acting_onnx import OnnxNet
 from headrace.algorithms.base import Policy
 from headrace.common.errors import UsageError
@@ -56,10 +58,13 @@ class _Graph:
 def export(policy: Policy, weights: Weights, spaces: Spaces, bounds: tuple[Array, Array] | None, sample: bool) -> bytes:
     """The file. ``bounds``: the lowest and highest action [D], where actions are continuous. ``sample``: draw actions
     as in training instead of taking the best. Raises :class:`UsageError` for a policy that is none of acting.py's."""
+    graph, states = _Graph(), 0
+    x = _observation(graph, weights, spaces)
+    if isinstance(policy, RecurrentPolicy):
+        x, states, policy = _remembered(graph, policy, weights, x), policy.memory.state_width, policy.policy
     if not isinstance(policy, CategoricalPolicy | GaussianPolicy | SquashedGaussianPolicy | EpsilonGreedyPolicy):
         raise UsageError(f"a {type(policy).__name__} has no graph; those of headrace's own policies are exported")
-    graph = _Graph()
-    out = _network(graph, policy.net, weights, _observation(graph, weights, spaces))
+    out = _network(graph, policy.net, weights, x)
     match policy:
         case CategoricalPolicy():
             _choose(graph, _gumbel(graph, out) if sample else out)
@@ -73,7 +78,7 @@ def export(policy: Policy, weights: Weights, spaces: Spaces, bounds: tuple[Array
         case SquashedGaussianPolicy():
             assert bounds is not None, "a Gaussian policy acts within bounds"
             _squeeze(graph, _squashed(graph, out, sample), *bounds)
-    return _model(graph, spaces)
+    return _model(graph, spaces, states)
 
 
 def _observation(graph: _Graph, weights: Weights, spaces: Spaces) -> str:
@@ -101,6 +106,13 @@ def _network(graph: _Graph, net: Any, weights: Weights, x: str) -> str:
         node.input[:] = [x if name == "obs" else name for name in node.input]
         graph.nodes.append(node)
     return str(model.graph.output[0].name)
+
+
+def _remembered(graph: _Graph, policy: RecurrentPolicy, weights: Weights, x: str) -> str:
+    """The memory's step; what the policy behind it sees."""
+    after = graph.add("Identity", _network(graph, policy.memory, weights, x), output="next_state")
+    first, last, axis = (graph.constant(np.array([n], np.int64)) for n in (0, policy.width, 1))
+    return graph.add("Slice", after, first, last, axis)
 
 
 def _mlp(graph: _Graph, net: NumpyMLP, x: str) -> str:
@@ -155,12 +167,16 @@ def _squeeze(graph: _Graph, action: str, low: Array, high: Array) -> None:
     graph.add("Add", scaled, graph.constant(low.astype(np.float32)), output="action")
 
 
-def _model(graph: _Graph, spaces: Spaces) -> bytes:
+def _model(graph: _Graph, spaces: Spaces, states: int) -> bytes:
     dtype = helper.np_dtype_to_tensor_dtype(np.dtype(spaces.obs_dtype))
     obs = helper.make_tensor_value_info("obs", dtype, ["batch", *spaces.obs_shape])
     kind, shape = (onnx.TensorProto.INT64, []) if spaces.discrete else (onnx.TensorProto.FLOAT, [spaces.action_dim])
     action = helper.make_tensor_value_info("action", kind, ["batch", *shape])
-    made = helper.make_graph(graph.nodes, "policy", [obs], [action], graph.constants)
+    before, after = (
+        [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", states])] if states else []
+        for name in ("state", "next_state")
+    )
+    made = helper.make_graph(graph.nodes, "policy", [obs, *before], [action, *after], graph.constants)
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     model.producer_name = "headrace"
     onnx.checker.check_model(model, full_check=True)

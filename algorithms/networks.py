@@ -49,8 +49,7 @@ class Net(nn.Module):
             from headrace.algorithms import onnx_graph
 
             self._graph = onnx_graph.export(self)
-        tensors = {f"{name}.{key}": value.detach().cpu().numpy().copy() for key, value in self.state_dict().items()}
-        return tensors | {f"{name}.onnx": self._graph}
+        return named_tensors(name, self) | {f"{name}.onnx": self._graph}
 
 
 class TwinQ(nn.Module):
@@ -74,12 +73,28 @@ def make(
     options: NetworkOptions, spaces: Spaces, outputs: int, rng: np.random.Generator, head_gain: float = 1.0
 ) -> Net:
     """The network that ``options`` asks for. Raises :class:`UsageError` where it does not take such observations."""
+    body, features = make_body(options, spaces, rng)
+    return Net(body, orthogonal(nn.Linear(features, outputs), head_gain, rng), *shown(spaces))
+
+
+def make_body(options: NetworkOptions, spaces: Spaces, rng: np.random.Generator) -> tuple[nn.Module, int]:
+    """The network without a head, and how many features it gives. Raises :class:`UsageError`, as :func:`make` does."""
     check_network(options, spaces)
-    shape = (spaces.features,) if spaces.is_vector else spaces.obs_shape
-    dtype = torch.float32 if spaces.is_vector else getattr(torch, spaces.obs_dtype)
+    shape, dtype = shown(spaces)
     body = _body(options, shape, rng)
-    features = _features(options.network, body, torch.zeros(2, *shape, dtype=dtype))
-    return Net(body, orthogonal(nn.Linear(features, outputs), head_gain, rng), shape, dtype)
+    return body, _features(options.network, body, torch.zeros(2, *shape, dtype=dtype))
+
+
+def shown(spaces: Spaces) -> tuple[tuple[int, ...], torch.dtype]:
+    """Shape and dtype of an observation as networks have it: vectors are normalised before."""
+    if spaces.is_vector:
+        return (spaces.features,), torch.float32
+    return spaces.obs_shape, getattr(torch, spaces.obs_dtype)
+
+
+def named_tensors(name: str, module: nn.Module) -> dict[str, Array]:
+    """A copy of the module's tensors, as ``{name}.{its own name}``."""
+    return {f"{name}.{key}": value.detach().cpu().numpy().copy() for key, value in module.state_dict().items()}
 
 
 def _body(options: NetworkOptions, shape: tuple[int, ...], rng: np.random.Generator) -> nn.Module:

@@ -31,11 +31,12 @@ Needed = dict[str, tuple[str, tuple[int, ...]]]
 
 
 class OnnxNet:
-    """A network read out of a weights' tensors. Call it with obs [B, ...], by name where there are several; returns
-    float32 [B, outputs]. The graph's inputs are called as observations travel: ``obs``, or ``obs.image``, ..."""
+    """A network read out of a weights' tensors. Call it with obs [B, ...], by name where there are several, and with a
+    state, float32 [B, state_width], where that is not 0; returns float32 [B, outputs]. The graph's inputs are called as
+    observations travel, ``obs``, or ``obs.image``, ..., and ``state``."""
 
-    def __init__(self, name: str, spaces: Spaces, outputs: int) -> None:
-        self.name, self.fields, self._outputs = name, spaces.seen, outputs
+    def __init__(self, name: str, spaces: Spaces, outputs: int, state_width: int = 0) -> None:
+        self.name, self.state_width, self.fields, self._outputs = name, state_width, spaces.seen, outputs
         self._graph, self._needed = b"", Needed()
         self._session: Any = None
         self._inputs: list[str] = []
@@ -59,20 +60,23 @@ class OnnxNet:
             self._try()
         self._graph = graph
 
-    def __call__(self, obs: Any) -> Array:
+    def __call__(self, obs: Any, state: Array | None = None) -> Array:
         parts = named.parts(obs)
         given = {
             named.array_name("obs", name): prepared(parts[name], field, *self._norms[name])
             for name, field in self.fields.items()
         }
+        if state is not None:
+            given["state"] = state
         out: Array = self._session.run(None, {name: given[name] for name in self._inputs})[0]
         return out
 
     def _try(self) -> None:
         """Its first run, on nothing. Raises :class:`UsageError` unless the outputs fit."""
         obs = {name: np.zeros((2, *field.shape), field.dtype) for name, field in self.fields.items()}
+        state = np.zeros((2, self.state_width), np.float32) if self.state_width else None
         try:
-            out = self(obs)
+            out = self(obs, state)
         except Exception as error:
             raise _unfit(self.name, f"it does not run: {_one_line(error)}") from error
         if out.dtype != np.float32 or out.shape != (2, self._outputs):

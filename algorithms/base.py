@@ -59,11 +59,22 @@ class NetworkOptions:
 
 @pydantic_dataclass(frozen=True)
 class FrameOptions(NetworkOptions):
-    """The same, of algorithms that can stack frames (frame_stack.py)."""
+    """The part of a Config that lets it stack frames (frame_stack.py)."""
 
     frame_stack: Count = 1
     """Images the network is shown at a time: the last so many of an episode, each sent and stored once. One frame says
     where things are, and not where they go."""
+
+
+@pydantic_dataclass(frozen=True)
+class MemoryOptions(NetworkOptions):
+    """The part of a Config that lets it remember (memory.py)."""
+
+    memory: Literal["", "lstm", "gru"] = ""
+    """lstm or gru: the network's features go through one, and policy and critic are linear layers over what it
+    remembers of the episode."""
+    memory_width: Count = 64
+    """Width of the LSTM or GRU."""
 
 
 # --- the kinds of experience ---------------------------------------------------------------------------------------

@@ -5,15 +5,17 @@
 An environment that shows several things has an input for each, called as they travel: obs.image, obs.speed, and
 obs.action_mask, bool [B, choices].
 
-A policy that stacks frames takes, and gives, those it remembers besides, zeros where an episode begins:
+A policy that remembers, frames [B, k - 1, ...] or what its memory holds [B, S], takes ``state``, zeros where an episode
+begins, and gives ``next_state``:
 
-    obs [B, ...], state [B, k - 1, ...] -> action, next_state [B, k - 1, ...]
+    obs [B, ...], state -> action, next_state
 
 Standard operators only: any ONNX runtime runs it, no file of ours beside it. Needs no torch.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,7 @@ from headrace.algorithms.acting import (
     SquashedGaussianPolicy,
 )
 from headrace.algorithms.acting_inputs import NEVER, OBS_CLIP, codes, laid_out, norms
+from headrace.algorithms.acting_memory import RecurrentPolicy
 from headrace.algorithms.acting_onnx import OnnxNet
 from headrace.algorithms.base import Policy
 from headrace.algorithms.frame_stack import StackedPolicy
@@ -71,12 +74,11 @@ def export(
     """The file. ``bounds``: the lowest and highest action [D], where actions are continuous. ``sample``: draw actions
     as in training instead of taking the best. ``action_shape``: as the environment has it, where that is no vector.
     Raises :class:`UsageError` for a policy that is none of acting.py's."""
-    remembered, policy = (policy.k - 1, policy.policy) if isinstance(policy, StackedPolicy) else (0, policy)
+    graph = _Graph()
+    seen, state, policy = _seen(graph, policy, weights, spaces)
     ours = CategoricalPolicy | MultiCategoricalPolicy | GaussianPolicy | SquashedGaussianPolicy | EpsilonGreedyPolicy
     if not isinstance(policy, ours):
         raise UsageError(f"a {type(policy).__name__} has no graph; those of headrace's own policies are exported")
-    graph = _Graph()
-    seen = {"": _stack(graph)} if remembered else _observations(graph, weights, spaces)
     out = _network(graph, policy.net, weights, seen)
     match policy:
         case CategoricalPolicy():
@@ -97,7 +99,28 @@ def export(
             action = _squeeze(graph, _squashed(graph, out, sample), *bounds)
     shape = spaces.action.shape if action_shape is None else action_shape
     graph.add("Reshape", action, graph.constant(np.array([-1, *shape], np.int64)), output="action")
-    return _model(graph, spaces, shape, remembered)
+    return _model(graph, spaces, shape, state)
+
+
+def _seen(
+    graph: _Graph, policy: Policy, weights: Weights, spaces: Spaces
+) -> tuple[dict[str, str], Field | None, Policy]:
+    """What the policy proper sees, by name; what is carried from step to step, if anything is; the policy proper."""
+    if isinstance(policy, StackedPolicy):
+        frames = replace(spaces.obs[""], shape=(policy.k - 1, *spaces.obs_shape))
+        return {"": _stack(graph)}, frames, policy.policy
+    seen = _observations(graph, weights, spaces)
+    if isinstance(policy, RecurrentPolicy):
+        state = Field("float32", (policy.memory.state_width,))
+        return {"": _remembered(graph, policy, weights, seen)}, state, policy.policy
+    return seen, None, policy
+
+
+def _remembered(graph: _Graph, policy: RecurrentPolicy, weights: Weights, x: dict[str, str]) -> str:
+    """The memory's step; what the policy behind it sees."""
+    after = graph.add("Identity", _network(graph, policy.memory, weights, x), output="next_state")
+    first, last, axis = (graph.constant(np.array([n], np.int64)) for n in (0, policy.width, 1))
+    return graph.add("Slice", after, first, last, axis)
 
 
 def _stack(graph: _Graph) -> str:
@@ -224,13 +247,12 @@ def _squeeze(graph: _Graph, action: str, low: Array, high: Array) -> str:
     return graph.add("Add", scaled, graph.constant(low.astype(np.float32).ravel()))
 
 
-def _model(graph: _Graph, spaces: Spaces, action_shape: tuple[int, ...], remembered: int) -> bytes:
+def _model(graph: _Graph, spaces: Spaces, action_shape: tuple[int, ...], state: Field | None) -> bytes:
     given = [_info(array_name("obs", name), field, field.shape) for name, field in spaces.obs.items()]
     found = [_info("action", spaces.action, action_shape)]
-    if remembered:
-        frames = (remembered, *spaces.obs_shape)
-        given.append(_info("state", spaces.obs[""], frames))
-        found.append(_info("next_state", spaces.obs[""], frames))
+    if state is not None:
+        given.append(_info("state", state, state.shape))
+        found.append(_info("next_state", state, state.shape))
     made = helper.make_graph(graph.nodes, "policy", given, found, graph.constants)
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     model.producer_name = "headrace"

@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass
 from headrace.algorithms.acting import obs_fields, stochastic_policy
 from headrace.algorithms.base import Batch, Count, Groups, NetworkOptions, NotNegative, Policy, Positive, Result, Share
 from headrace.algorithms.device import CPU, Device
-from headrace.algorithms.minibatches import linear, shuffled
+from headrace.algorithms.minibatches import Samples, linear, shuffled
 from headrace.algorithms.ppo import clipped_surrogate
 from headrace.algorithms.saving import Stateful
 from headrace.common.seeding import stream
@@ -153,7 +153,7 @@ class GRPO(Stateful):
         old_logp, advantages = self.device.tensor(arrays["behaviour_logp"]), self.device.tensor(advantage)
         steps = (x, action, old_logp, advantages, self._reference_logp(x, action))
         for _ in range(self.config.epochs):
-            for minibatch, last in shuffled(self.rng, chosen, self.config.minibatch, steps):
+            for minibatch, last in shuffled(self.rng, Samples(steps, chosen, self.config.minibatch)):
                 self.adam.advance(self._learning_rate)
                 figures = self._step(*minibatch, report=last)
         return {name: float(value) for name, value in figures.items()}

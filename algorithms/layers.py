@@ -20,14 +20,18 @@ _Layer = TypeVar("_Layer", nn.Linear, nn.Conv2d)
 
 def orthogonal(layer: _Layer, gain: float, rng: np.random.Generator) -> _Layer:
     """Weights with orthonormal rows or columns times ``gain`` (Saxe et al. 2014), biases 0; in place."""
-    out, into = layer.weight.shape[0], math.prod(layer.weight.shape[1:])
-    q, r = np.linalg.qr(rng.standard_normal((max(out, into), min(out, into))))
-    q *= np.sign(np.diag(r))
-    rows = (gain * (q if out >= into else q.T)).astype(np.float32)
-    layer.weight.data = torch.from_numpy(rows).reshape(layer.weight.shape)
+    layer.weight.data = orthonormal(layer.weight.shape, gain, rng)
     assert layer.bias is not None
     layer.bias.data.zero_()
     return layer
+
+
+def orthonormal(shape: Sequence[int], gain: float, rng: np.random.Generator) -> Tensor:
+    """A tensor of ``shape`` whose rows, or columns where there are fewer, are orthonormal, times ``gain``."""
+    out, into = shape[0], math.prod(shape[1:])
+    q, r = np.linalg.qr(rng.standard_normal((max(out, into), min(out, into))))
+    q *= np.sign(np.diag(r))
+    return torch.from_numpy((gain * (q if out >= into else q.T)).astype(np.float32)).reshape(*shape)
 
 
 class MLP(nn.Module):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,16 +17,26 @@ def linear(start: float, end: float, fraction: float) -> float:
     return start + (end - start) * fraction
 
 
-def shuffled(
-    rng: np.random.Generator, chosen: Array, size: int, tensors: tuple[Any, ...]
-) -> Iterator[tuple[list[Any], bool]]:
-    """One pass in random order over the rows ``chosen`` (int64 [K]) of ``tensors`` [N, ...], or of such by name:
-    minibatches of ``size`` rows, and whether it is the last one. What does not fill a minibatch sits the pass out; K
-    below ``size`` are one."""
+@dataclass(frozen=True)
+class Samples:
+    """What minibatches are made of: the rows ``chosen`` (int64 [K]) along ``axis`` of ``tensors``, or of such by name,
+    ``minibatch`` at a time."""
+
+    tensors: Sequence[Any]
+    chosen: Array
+    minibatch: int
+    axis: int = 0
+
+
+def shuffled(rng: np.random.Generator, samples: Samples) -> Iterator[tuple[list[Any], bool]]:
+    """One pass in random order: minibatches, and whether it is the last one. What does not fill a minibatch sits the
+    pass out; fewer samples than one are one."""
     import torch
 
-    size = min(size, len(chosen))
+    tensors, chosen, axis = samples.tensors, samples.chosen, samples.axis
+    size = min(samples.minibatch, len(chosen))
     order = torch.from_numpy(rng.permutation(chosen)).to(tensors[-1].device)
-    rows = [named.each(lambda one: one.index_select(0, order), tensor) for tensor in tensors]
+    rows = [named.each(lambda one: one.index_select(axis, order), tensor) for tensor in tensors]
     for start in range(0, len(chosen) - size + 1, size):
-        yield [named.rows(row, slice(start, start + size)) for row in rows], start + 2 * size > len(chosen)
+        part = [named.each(lambda one, at=start: one.narrow(axis, at, size), row) for row in rows]
+        yield part, start + 2 * size > len(chosen)

@@ -50,8 +50,7 @@ class Net(nn.Module):
             from headrace.algorithms import onnx_graph
 
             self._graph = onnx_graph.export(self)
-        tensors = {f"{name}.{key}": value.detach().cpu().numpy().copy() for key, value in self.state_dict().items()}
-        return tensors | {f"{name}.onnx": self._graph}
+        return named_tensors(name, self) | {f"{name}.onnx": self._graph}
 
 
 class TwinQ(nn.Module):
@@ -77,6 +76,12 @@ def make(
     options: NetworkOptions, spaces: Spaces, outputs: int, rng: np.random.Generator, head_gain: float = 1.0
 ) -> Net:
     """The network that ``options`` asks for. Raises :class:`UsageError` where it does not take such observations."""
+    encoder, body, features = make_body(options, spaces, rng)
+    return Net(encoder, body, orthogonal(nn.Linear(features, outputs), head_gain, rng))
+
+
+def make_body(options: NetworkOptions, spaces: Spaces, rng: np.random.Generator) -> tuple[Encoder, nn.Module, int]:
+    """The network without a head, and how many features it gives. Raises :class:`UsageError`, as :func:`make` does."""
     check_network(options, spaces)
     fields = taken(spaces)
     encoder = Encoder(fields, joined=options.network == "mlp")
@@ -84,8 +89,12 @@ def make(
         {name: torch.zeros(2, *field.shape, dtype=getattr(torch, field.dtype)) for name, field in fields.items()}
     )
     body = _body(options, named.each(lambda one: tuple(one.shape[1:]), example), rng)
-    features = _features(options.network, body, example)
-    return Net(encoder, body, orthogonal(nn.Linear(features, outputs), head_gain, rng))
+    return encoder, body, _features(options.network, body, example)
+
+
+def named_tensors(name: str, module: nn.Module) -> dict[str, Array]:
+    """A copy of the module's tensors, as ``{name}.{its own name}``."""
+    return {f"{name}.{key}": value.detach().cpu().numpy().copy() for key, value in module.state_dict().items()}
 
 
 def taken(spaces: Spaces) -> dict[str, Field]:

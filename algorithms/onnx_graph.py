@@ -11,6 +11,7 @@ import inspect
 import logging
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +25,16 @@ from headrace.common.errors import UsageError
 from headrace.common.types import Array, Field
 
 if TYPE_CHECKING:
+    from headrace.algorithms.memory import Memory
     from headrace.algorithms.networks import Net
 
 #: How far the graph's outputs may be from the network's, relative to the largest of them.
 TOLERANCE = 1e-4
 
 
-def export(net: Net) -> Array:
-    """The graph, uint8 [bytes]. Raises :class:`UsageError` for a network that ONNX cannot express."""
+def export(net: Net | Memory) -> Array:
+    """The graph, uint8 [bytes]: ``obs`` (and ``state``, of a memory's step) -> ``out``. Raises
+    :class:`UsageError` for a network that ONNX cannot express."""
     kept = _folder() / f"{_fingerprint(net)}.onnx"
     if kept.is_file() and _is_right(graph := kept.read_bytes(), net):
         return np.frombuffer(graph, np.uint8)
@@ -45,18 +48,18 @@ def export(net: Net) -> Array:
     return np.frombuffer(graph, np.uint8)
 
 
-def _export(net: Net) -> bytes:
+def _export(net: Net | Memory) -> bytes:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     was_training = net.training
     net.eval()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            obs, batch = _observations(net, 2), torch.export.Dim("batch")
+            inputs, batch = _inputs(net, 2), {0: torch.export.Dim("batch")}
             program: Any = torch.onnx.export(
-                net, kwargs={"x": obs}, dynamo=True, optimize=False, verbose=False,
-                input_names=list(named.spread("obs", obs)), output_names=["out"],
-                dynamic_shapes={"x": named.each(lambda _: {0: batch}, obs)},
+                net, kwargs=inputs, dynamo=True, optimize=False, verbose=False, input_names=list(_called(inputs)),
+                output_names=["out"],
+                dynamic_shapes={name: named.each(lambda _: batch, value) for name, value in inputs.items()},
             )  # fmt: skip
         graph = without_values(program.model_proto)
         given(check(graph), _tensors(net))
@@ -69,15 +72,15 @@ def _export(net: Net) -> bytes:
     return graph
 
 
-def _is_right(graph: bytes, net: Net) -> bool:
+def _is_right(graph: bytes, net: Net | Memory) -> bool:
     """Whether it computes what the network does, for 1 and for 3 observations."""
     try:
         runs = session(graph, given(check(graph), _tensors(net)))
         for batch in (1, 3):
-            obs = _observations(net, batch)
+            inputs = _inputs(net, batch)
             with torch.no_grad():
-                mine = net(obs).numpy()
-            given_by_name = {name: tensor.numpy() for name, tensor in named.spread("obs", obs).items()}
+                mine = net(**inputs).numpy()
+            given_by_name = {name: tensor.numpy() for name, tensor in _called(inputs).items()}
             theirs = runs.run(None, {one.name: given_by_name[one.name] for one in runs.get_inputs()})[0]
             if theirs.shape != mine.shape or np.abs(theirs - mine).max() > TOLERANCE * max(1.0, np.abs(mine).max()):
                 return False
@@ -90,8 +93,8 @@ def _tensors(net: nn.Module) -> dict[str, Array]:
     return {name: value.detach().cpu().numpy() for name, value in net.state_dict().items()}
 
 
-def _observations(net: Net, batch: int) -> Any:
-    """Such as the network takes: one tensor, or by name."""
+def _inputs(net: Net | Memory, batch: int) -> dict[str, Any]:
+    """Something of what it is shown, ``x``, one tensor or by name; of a memory also a ``state``."""
     rng = np.random.default_rng(0)
 
     def some(field: Field) -> Tensor:
@@ -100,10 +103,18 @@ def _observations(net: Net, batch: int) -> Any:
             return torch.from_numpy(rng.standard_normal(shape)).to(getattr(torch, field.dtype))
         return torch.from_numpy(rng.integers(0, field.below or 128, shape)).to(getattr(torch, field.dtype))
 
-    return named.each(some, named.alone(net.encoder.fields))
+    inputs = {"x": named.each(some, named.alone(net.encoder.fields))}
+    if states := getattr(net, "state_width", 0):
+        inputs["state"] = torch.from_numpy(rng.uniform(-1, 1, (batch, states))).float()
+    return inputs
 
 
-def _fingerprint(net: Net) -> str:
+def _called(inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+    """As the graph calls them: observations as they travel."""
+    return {**named.spread("obs", inputs["x"]), **{name: one for name, one in inputs.items() if name != "x"}}
+
+
+def _fingerprint(net: Net | Memory) -> str:
     """Of what a graph depends on, as far as can be told: :func:`_is_right` tells the rest."""
     parts = [torch.__version__, repr(net), repr(net.encoder.fields)]
     for kind in {type(module) for module in net.modules() if not type(module).__module__.startswith("torch.")}:
@@ -116,5 +127,5 @@ def _folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headrace" / "graphs"
 
 
-def _named(net: Net) -> str:
+def _named(net: Net | Memory) -> str:
     return f"algorithm.network {type(net.body).__name__} ({own_code.where(type(net.body))})"

@@ -1,6 +1,8 @@
 """Proximal Policy Optimization (Schulman et al. 2017), discrete and continuous actions.
 
-The learner recomputes values, so actors carry no critic.
+The learner recomputes values, so actors carry no critic. With a memory (memory.py) policy and critic are heads over the
+same one: a critic's own would have to be carried by the actors. Minibatches are then whole columns of T steps, each
+unrolled from the state that the actor had before it.
 
 Legend: T steps, B environments, N samples of an update, F features, A actions or action dimensions, M minibatch.
 Importing this file costs no torch: an actor reads ``Config``, ``schema`` and ``policy`` from it.
@@ -16,10 +18,12 @@ from pydantic.dataclasses import dataclass
 
 from headrace.algorithms import frame_stack
 from headrace.algorithms.acting import env_schema, stochastic_policy
+from headrace.algorithms.acting_memory import behind, remembering, state_fields
 from headrace.algorithms.base import (
     Batch,
     Count,
     FrameOptions,
+    MemoryOptions,
     NotNegative,
     OnPolicy,
     Policy,
@@ -28,9 +32,10 @@ from headrace.algorithms.base import (
     Share,
 )
 from headrace.algorithms.device import CPU, Device
-from headrace.algorithms.minibatches import linear, shuffled
+from headrace.algorithms.minibatches import Samples, linear, shuffled
 from headrace.algorithms.saving import Stateful
 from headrace.common import named
+from headrace.common.errors import UsageError
 from headrace.common.seeding import stream
 from headrace.common.types import Array, Field, Schema, Spaces
 
@@ -39,7 +44,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Config(FrameOptions):
+class Config(FrameOptions, MemoryOptions):
     """Hyper-parameters of PPO. The defaults learn CartPole."""
 
     fragments: Count = 2
@@ -47,7 +52,8 @@ class Config(FrameOptions):
     epochs: Count = 4
     """Passes over the samples of an update."""
     minibatch: Count = 256
-    """Samples per gradient step; what does not fill a minibatch sits the epoch out."""
+    """Samples per gradient step; what does not fill a minibatch sits the epoch out. With a memory, as many whole
+    columns as fit, one at least."""
     learning_rate: Share = 1e-3
     """Adam's step size at the start."""
     learning_rate_end: Share = 0.0
@@ -76,13 +82,16 @@ class Config(FrameOptions):
 
 def schema(config: Config, spaces: Spaces) -> Schema:
     """A fragment holds what the environment showed and the log-probability of what was done."""
-    return env_schema(spaces, {"behaviour_logp": Field("float32"), **frame_stack.fields(spaces, config.frame_stack)})
+    extras = {"behaviour_logp": Field("float32")}
+    return env_schema(spaces, extras | frame_stack.fields(spaces, config.frame_stack) | state_fields(config))
 
 
 def policy(config: Config, spaces: Spaces) -> Policy:
     """The acting half."""
-    seen = frame_stack.stacked(spaces, config.frame_stack)
-    return frame_stack.acting(stochastic_policy(config, seen), spaces, config.frame_stack)
+    if config.memory and config.frame_stack > 1:
+        raise UsageError("algorithm.memory, algorithm.frame_stack: who remembers needs no stack of frames; choose one")
+    stacked = frame_stack.stacked(spaces, config.frame_stack)
+    return frame_stack.acting(remembering(config, stacked, stochastic_policy), spaces, config.frame_stack)
 
 
 # --- the mathematics -----------------------------------------------------------------------------------------------
@@ -119,14 +128,15 @@ class PPO(Stateful):
     """Networks, optimiser, normalisers and the shuffling RNG; ``update`` is one version."""
 
     def __init__(self, config: Config, spaces: Spaces, seed: int, device: Device = CPU) -> None:
-        from headrace.algorithms import networks, normalise, optimise, policy_nets
+        from headrace.algorithms import memory, networks, normalise, optimise, policy_nets
 
         self.config, self.experience, self.schema = config, config.experience, schema(config, spaces)
         self.device = device
         spaces = frame_stack.stacked(spaces, config.frame_stack)
-        self.pi = policy_nets.make(config, spaces, stream(seed, "init", "pi")).to(device.name)
-        self.vf = networks.make(config, spaces, 1, stream(seed, "init", "vf")).to(device.name)
-        self.adam = optimise.Adam(optimise.Flat(self.pi, self.vf))
+        self.memory = memory.make(config, spaces, stream(seed, "init", "memory")).to(device.name)
+        self.pi = policy_nets.make(*behind(config, spaces), stream(seed, "init", "pi")).to(device.name)
+        self.vf = networks.make(*behind(config, spaces), 1, stream(seed, "init", "vf")).to(device.name)
+        self.adam = optimise.Adam(optimise.Flat(self.memory, self.pi, self.vf))
         self.obs_norm = normalise.make(spaces, config.normalise_obs).to(device.name)
         self.return_norm = normalise.RunningNorm(1).to(device.name)
         self.rng = stream(seed, "minibatch")
@@ -142,25 +152,27 @@ class PPO(Stateful):
         advantage, target, explained = self._estimate(obs, final_obs, arrays)
         chosen = np.flatnonzero(arrays["valid"]) if "valid" in arrays else np.arange(advantage.size)
         advantage = (advantage - advantage.flat[chosen].mean()) / (advantage.flat[chosen].std() + 1e-8)
-        steps = (arrays["action"], arrays["behaviour_logp"], advantage, target)
-        seen = named.each(lambda one: one[:-1].flatten(0, 1), obs)
-        metrics = self._epochs((self.obs_norm(seen), *(self.device.tensor(x).flatten(0, 1) for x in steps)), chosen)
-        self.obs_norm.update(named.rows(seen, self.device.tensor(chosen)))
+        before = named.each(lambda one: one[:-1], obs)
+        told = (arrays["action"], arrays["behaviour_logp"], advantage, target)
+        steps = [self.obs_norm(before), *map(self.device.tensor, told)]
+        metrics = self._epochs(self.memory.samples(steps, arrays, chosen, self.config.minibatch))
+        rows = self.device.tensor(chosen)
+        self.obs_norm.update(named.each(lambda one: one.flatten(0, 1)[rows], before))
         return Result(metrics | {"explained_variance": explained, "learning_rate": self._learning_rate})
 
     def weights(self) -> tuple[dict[str, Array], dict[str, float]]:
-        return self.pi.acting() | self.obs_norm.acting(), {}
+        return self.memory.acting() | self.pi.acting() | self.obs_norm.acting(), {}
 
     # --- inside an update ------------------------------------------------------------------------------------------
 
     def _estimate(self, obs: Any, final_obs: Any, arrays: Mapping[str, Array]) -> tuple[Array, Array, float]:
         """Advantages and value targets [T, B] (targets in the critic's units), and the explained variance."""
-        values = self._values(obs)
+        seen, final_seen = self.memory.follow(self.obs_norm(obs), self.obs_norm(final_obs), arrays)
+        values = self._values(seen)
         next_value = np.where(arrays["terminated"], np.float32(0), values[1:])
         t, b = arrays["final_t"], arrays["final_b"]
         if len(t):
-            final = self._values(final_obs)
-            next_value[t, b] = np.where(arrays["terminated"][t, b], np.float32(0), final)
+            next_value[t, b] = np.where(arrays["terminated"][t, b], np.float32(0), self._values(final_seen))
         done = arrays["terminated"] | arrays["truncated"]
         advantage = gae(arrays["reward"], values[:-1], next_value, done, self.config.gamma, self.config.gae_lambda)
         returns = advantage + values[:-1]
@@ -169,19 +181,19 @@ class PPO(Stateful):
             self.return_norm.update(self.device.tensor(returns.reshape(-1, 1)))
         return advantage, self.return_norm(self.device.tensor(returns)).cpu().numpy(), explained
 
-    def _values(self, obs: Any) -> Array:
-        """What the critic expects after ``obs`` [..., observation]: returns, float32 [...]."""
+    def _values(self, seen: Any) -> Array:
+        """What the critic expects where ``seen`` [..., F] is what it sees: returns, float32 [...]."""
         import torch
 
         with torch.no_grad():
-            values: Array = self.return_norm.inverse(self.vf(self.obs_norm(obs))[..., 0]).cpu().numpy()
+            values: Array = self.return_norm.inverse(self.vf(seen)[..., 0]).cpu().numpy()
         return values
 
-    def _epochs(self, steps: tuple[Any, ...], chosen: Array) -> dict[str, float]:
-        """Gradient steps on shuffled minibatches of ``steps``: what :meth:`_total_loss` takes, [N, ...] each."""
+    def _epochs(self, samples: Samples) -> dict[str, float]:
+        """Gradient steps on shuffled minibatches of what :meth:`_total_loss` takes."""
         config, metrics = self.config, dict[str, float]()
         for epoch in range(config.epochs):
-            for minibatch, last in shuffled(self.rng, chosen, config.minibatch, steps):
+            for minibatch, last in shuffled(self.rng, samples):
                 self.adam.advance(self._learning_rate)
                 figures = self._step(*minibatch, report=last)
             metrics = {name: float(value) for name, value in figures.items()} | {"epochs": float(epoch + 1)}
@@ -197,12 +209,14 @@ class PPO(Stateful):
 
     def _total_loss(
         self, x: Any, action: torch.Tensor, old_logp: torch.Tensor, advantage: torch.Tensor,
-        target: torch.Tensor, report: bool,
+        target: torch.Tensor, *context: torch.Tensor, report: bool,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:  # fmt: skip
-        """Eq. 9, negated; all [M], but for x [M, ...] and action [M, ...]. With the figures where ``report``."""
+        """Eq. 9, negated; all [M], but for x [M, ...] and action [M, ...]; with a memory and its ``context`` [T, M].
+        With the figures where ``report``."""
         config = self.config
         with self.device.autocast():
-            pi, value = self.pi(x), self.vf(x)[:, 0]
+            seen = self.memory.unroll(x, *context)
+            pi, value = self.pi(seen), self.vf(seen)[..., 0]
         log_ratio, entropy = pi.log_prob(action) - old_logp, pi.entropy().mean()
         surrogate = clipped_surrogate(log_ratio, advantage, config.clip)
         value_loss = (value - target).square().mean()

@@ -77,3 +77,9 @@ def seen(obs: Any) -> Any:
 def mask(obs: Any) -> Any:
     """bool [..., choices], True where a choice is allowed; None where all are."""
     return obs.get(MASK) if isinstance(obs, dict) else None
+
+
+def instead(found: Any, obs: Any) -> Any:
+    """``found`` in place of what a network sees of ``obs``; its mask, if it has one, beside it."""
+    mask_ = mask(obs)
+    return found if mask_ is None else {"": found, MASK: mask_}

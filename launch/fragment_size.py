@@ -16,7 +16,7 @@ _FRAME_BYTES, _EPISODE_BYTES = 2048, 24
 
 def check_arrays(schema: Schema, env_id: str) -> None:
     """Raises :class:`UsageError` where a record cannot hold arrays of so many, such long names or so many axes."""
-    lead = {Layout.STEP: 2, Layout.CHAIN: 2, Layout.FINAL: 1}
+    lead = {Layout.STEP: 2, Layout.CHAIN: 2, Layout.FINAL: 1, Layout.START: 1}
     try:
         codec.check_fields({name: lead[field.layout] + len(field.shape) for name, field in schema.fields.items()})
     except Rejected as refusal:

@@ -17,7 +17,8 @@ from headrace.launch.run_files import stored_config
 from headrace.learner import checkpoint_reader
 
 #: What decides about the shapes of the parameters, and what they mean.
-_NETWORK = ("name", "network", "network_kwargs", "hidden", "activation", "layer_norm", "dueling", "frame_stack")
+_NETWORK = ("name", "network", "network_kwargs", "hidden", "activation", "layer_norm", "memory", "memory_width",
+            "dueling", "frame_stack")  # fmt: skip
 #: How the tensors of optimisers begin in a checkpoint: adam, adam_q (algorithms/optimise.py: Adam).
 _OPTIMISER = "adam"
 

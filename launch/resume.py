@@ -26,7 +26,8 @@ NEW_LOG_HELP = "with --resume: the log is lost, or another one: drop the positio
 #: Settings (or sections of them) that a run cannot change: whose checkpoint it would be, of what, or of which shape.
 FIXED = ("run.id", "run.seed", "run.init_from", "task.env", "task.kwargs", "algorithm.name", "algorithm.network",
          "algorithm.network_kwargs", "algorithm.hidden", "algorithm.layer_norm", "algorithm.activation",
-         "algorithm.dueling", "algorithm.frame_stack", "algorithm.capacity", "algorithm.priority_alpha")  # fmt: skip
+         "algorithm.memory", "algorithm.memory_width", "algorithm.frame_stack", "algorithm.dueling",
+         "algorithm.capacity", "algorithm.priority_alpha")  # fmt: skip
 _log = logging.getLogger("headrace.learner")
 
 

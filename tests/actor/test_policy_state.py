@@ -79,8 +79,18 @@ def test_a_step_spent_on_a_reset_is_forgotten_too():
     rollout.close()
 
 
+class Shifted(gymnasium.ObservationWrapper):
+    def __init__(self, env, by):
+        super().__init__(env)
+        self.by = np.float32(by)
+
+    def observation(self, observation):
+        return observation + self.by
+
+
 def test_each_episode_of_a_group_has_its_own():
-    batch = GymnasiumBatch.of([Counting(4), Counting(2), Counting(3, False)], "Counting")
+    envs = [Shifted(env, 10 * i) for i, env in enumerate((Counting(4), Counting(2), Counting(3, False)))]
+    batch = GymnasiumBatch.of(envs, "Counting")
     schema = Schema({n: f for n, f in env_schema(batch.spaces, RECORDED).fields.items() if f.layout is Layout.STEP})
     schema = Schema({**schema.fields, "obs": Field("float32", (1,)), "valid": Field("bool")})
     arrays = GroupRollout(batch, Remembers(), schema, 9, seed=1, rng=None).collect(0, Timings()).arrays

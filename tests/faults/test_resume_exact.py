@@ -30,6 +30,8 @@ DQN = ("cartpole-dqn", "actors.envs=2", "algorithm.min_size=50", "algorithm.capa
        "algorithm.fragments=2", "algorithm.n_step=3")  # fmt: skip
 KINDS = {
     "ppo": ("cartpole-ppo", "actors.envs=2", "actors.fragment_steps=32", "algorithm.minibatch=24"),
+    "recurrent ppo": ("cartpole-recurrent-ppo", "actors.envs=3", "actors.fragment_steps=32", "algorithm.minibatch=64",
+                      "algorithm.fragments=2", "algorithm.hidden=[16]", "algorithm.memory_width=8"),
     "dqn uniform": DQN,
     "dqn prioritised": (*DQN, "algorithm.priority_alpha=0.6", "algorithm.dueling=true"),
     "sac": ("pendulum-sac", "actors.envs=2", "algorithm.min_size=50", "algorithm.capacity=300",

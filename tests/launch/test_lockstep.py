@@ -29,6 +29,7 @@ PPO = ["actors.envs=4", "actors.fragment_steps=32", "run.total_steps=5120", "alg
 #: preset -> what makes about 20 short versions of it
 SMALL = {
     "cartpole-ppo": PPO,
+    "cartpole-recurrent-ppo": [*PPO, "algorithm.fragments=2", "algorithm.hidden=[16]", "algorithm.memory_width=8"],
     "cartpole-dqn": ["actors.envs=4", "actors.fragment_steps=32", "run.total_steps=2560", "algorithm.min_size=512"],
     "pendulum-sac": ["actors.fragment_steps=32", "run.total_steps=2560", "algorithm.min_size=512",
                      "algorithm.samples_per_insert=32"],
@@ -90,6 +91,13 @@ def test_replay_and_groups_are_too(tmp_path, preset):
     wanted = serial(preset)
     assert wanted[1]["version"] >= VERSIONS / 2
     assert_equal(processes(preset, tmp_path / "run", 2), wanted)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_a_policy_that_remembers_is_too(tmp_path, count):
+    wanted = serial("cartpole-recurrent-ppo")
+    assert wanted[1]["version"] == VERSIONS
+    assert_equal(processes("cartpole-recurrent-ppo", tmp_path / "run", count), wanted)
 
 
 def test_continuous_actions_are_too(tmp_path):

@@ -154,6 +154,7 @@ def other_value(of: Config, name: str) -> Config:
     others = {
         "priority_alpha": 0.0, "activation": "relu" if of.algorithm["name"] != "sac" else "tanh", "layer_norm": True,
         "network": "tests.algorithms.test_networks:Attention", "network_kwargs": {"width": 8},
+        "memory": "gru", "memory_width": 9,
     }  # fmt: skip
     value = others.get(name, value)
     return of.model_copy(update={"algorithm": {**of.algorithm, name: value}})

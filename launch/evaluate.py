@@ -199,9 +199,10 @@ def write_gif(config: Config, policy: Policy, path: Path, max_frames: int = 400)
         ((shown, _, terminated, truncated),) = batch.step_some(acted.action, [0])
         state = acted.state
         if terminated or truncated:
-            shown, state = batch.goes_on(0), None
-            if shown is None:
+            after, state = batch.goes_on(0), None
+            if after is None:
                 break
+            shown = after
         obs = np.asarray([shown], batch.spaces.obs_dtype)
     batch.close()
     try:

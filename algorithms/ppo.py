@@ -9,7 +9,7 @@ Importing this file costs no torch: an actor reads ``Config``, ``schema`` and ``
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic.dataclasses import dataclass
@@ -25,6 +25,7 @@ from headrace.algorithms.base import (
     Positive,
     Result,
     Share,
+    Tensors,
 )
 from headrace.algorithms.device import CPU, Device
 from headrace.algorithms.minibatches import linear, shuffled
@@ -150,7 +151,7 @@ class PPO(Stateful):
 
     # --- inside an update ------------------------------------------------------------------------------------------
 
-    def _estimate(self, obs: Any, arrays: Mapping[str, Array]) -> tuple[Array, Array, float]:
+    def _estimate(self, obs: Tensors, arrays: Mapping[str, Array]) -> tuple[Array, Array, float]:
         """Advantages and value targets [T, B] (targets in the critic's units), and the explained variance."""
         values = self._values(obs)
         next_value = np.where(arrays["terminated"], np.float32(0), values[1:])
@@ -166,7 +167,7 @@ class PPO(Stateful):
             self.return_norm.update(self.device.tensor(returns.reshape(-1, 1)))
         return advantage, self.return_norm(self.device.tensor(returns)).cpu().numpy(), explained
 
-    def _values(self, obs: Any) -> Array:
+    def _values(self, obs: Tensors) -> Array:
         """What the critic expects after ``obs`` [..., observation]: returns, float32 [...]."""
         import torch
 
@@ -174,7 +175,7 @@ class PPO(Stateful):
             values: Array = self.return_norm.inverse(self.vf(self.obs_norm(obs))[..., 0]).cpu().numpy()
         return values
 
-    def _epochs(self, steps: tuple[Any, ...], chosen: Array) -> dict[str, float]:
+    def _epochs(self, steps: tuple[Tensors, ...], chosen: Array) -> dict[str, float]:
         """Gradient steps on shuffled minibatches of ``steps``: what :meth:`_total_loss` takes, [N, ...] each."""
         config, metrics = self.config, dict[str, float]()
         for epoch in range(config.epochs):
@@ -186,14 +187,14 @@ class PPO(Stateful):
                 break
         return metrics
 
-    def _gradient_step(self, *minibatch: Any, report: bool) -> dict[str, torch.Tensor]:
+    def _gradient_step(self, *minibatch: Tensors, report: bool) -> dict[str, torch.Tensor]:
         """One gradient step; figures only where ``report``."""
         loss, figures = self._loss(*minibatch, report=report)
         norm = self.adam.minimise(loss, self.config.max_grad_norm)
         return figures | {"grad_norm": norm} if report else {}
 
     def _total_loss(
-        self, x: Any, action: torch.Tensor, old_logp: torch.Tensor, advantage: torch.Tensor,
+        self, x: Tensors, action: torch.Tensor, old_logp: torch.Tensor, advantage: torch.Tensor,
         target: torch.Tensor, report: bool,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:  # fmt: skip
         """Eq. 9, negated; all [M], but for x [M, ...] and action [M, ...]. With the figures where ``report``."""

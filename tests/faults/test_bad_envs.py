@@ -132,7 +132,7 @@ def test_what_fails_once_is_made_anew_and_the_run_goes_on(new_run: Callable[...,
     ("name", "says"),
     [
         ("CannotBeMade", "cannot be made: OSError: licence server not found (bad_envs.py, line "),
-        ("TextObs", "observation space Text(1, 5, characters="),
+        ("TextObs", "observation space Text(1, 5, charset="),
         ("DictAction", "action space Dict('a': Discrete(2)) is not supported; Discrete, MultiDiscrete, "),
         ("Goood", "Did you mean: `Good`?"),
     ],

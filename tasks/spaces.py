@@ -86,7 +86,8 @@ def _action(space: Any, task: str) -> Field:
         case gymnasiums.Box() if not np.issubdtype(space.dtype, np.floating):
             raise UsageError(f"{task}: action space {space} has whole numbers; a MultiDiscrete says how many each has")
     raise UsageError(
-        f"{task}: action space {space!s:.200} is not supported; Discrete, MultiDiscrete, MultiBinary and a bounded Box are"
+        f"{task}: action space {space!s:.200} is not supported; "
+        "Discrete, MultiDiscrete, MultiBinary and a bounded Box are"
     )
 
 

@@ -48,13 +48,14 @@ class OnnxNet:
         graph, is_new = tensors[f"{self.name}.onnx"].tobytes(), False
         if graph != self._graph:
             self._needed, is_new = check(graph), True
-        named = {key.removeprefix(f"{self.name}."): value for key, value in tensors.items()}
-        values = given(self._needed, named)
+        values = given(self._needed, {key.removeprefix(f"{self.name}."): value for key, value in tensors.items()})
         try:
             self._session = session(graph, values)
         except Exception as error:  # whatever the runtime makes of a graph from elsewhere
             raise _unfit(self.name, f"it cannot be loaded: {_one_line(error)}") from error
         self._inputs = [one.name for one in self._session.get_inputs()]
+        if unknown := set(self._inputs) - named.spread("obs", self.fields).keys():
+            raise _unfit(self.name, f"it takes {', '.join(sorted(unknown))}, which nothing that is shown is called")
         self._norms = norms(tensors, self.fields)
         if is_new:
             self._try()
@@ -62,13 +63,13 @@ class OnnxNet:
 
     def __call__(self, obs: Any, state: Array | None = None) -> Array:
         parts = named.parts(obs)
-        given = {
+        feed = {
             named.array_name("obs", name): prepared(parts[name], field, *self._norms[name])
             for name, field in self.fields.items()
         }
         if state is not None:
-            given["state"] = state
-        out: Array = self._session.run(None, {name: given[name] for name in self._inputs})[0]
+            feed["state"] = state
+        out: Array = self._session.run(None, {name: feed[name] for name in self._inputs})[0]
         return out
 
     def _try(self) -> None:

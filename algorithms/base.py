@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from annotated_types import Ge, Gt, Le
@@ -25,6 +25,12 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from headrace.common import named
 from headrace.common.types import Array, Obs, Schema, Weights
+
+if TYPE_CHECKING:
+    import torch
+
+#: What an environment showed, on the learner's device: one tensor, or one by each name (common/named.py).
+Tensors: TypeAlias = "torch.Tensor | Mapping[str, torch.Tensor]"
 
 # --- the numbers of a Config: pydantic holds their ranges wherever one is made ---------------------------------------
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from headrace.algorithms.base import Tensors
 from headrace.algorithms.layers import MLP
 from headrace.common import named
 from headrace.common.types import Field
@@ -34,7 +35,7 @@ class Encoder(nn.Module):
     def extra_repr(self) -> str:
         return f"{dict(self.fields)}, joined={self._joined}"
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Tensors) -> Any:
         x = named.seen(x)
         if self._as_it_is:
             return x

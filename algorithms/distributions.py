@@ -7,12 +7,13 @@ pi.log_prob(action), pi.entropy() # both [B]
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from headrace.algorithms import acting_inputs
+from headrace.algorithms.base import Tensors
 from headrace.common import named
 
 NEVER = float(acting_inputs.NEVER)
@@ -25,7 +26,7 @@ class Distribution(Protocol):
     def entropy(self) -> Tensor: ...
 
 
-def masked(scores: Tensor, x: Any) -> Tensor:
+def masked(scores: Tensor, x: Tensors) -> Tensor:
     """``scores`` [B, choices] with those that the mask among the observations ``x`` forbids so low that they have
     neither probability nor gradient, and no argmax takes them."""
     mask = named.mask(x)

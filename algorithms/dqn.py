@@ -13,7 +13,7 @@ Importing this file costs no torch: an actor reads ``Config``, ``schema`` and ``
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge, Le
 from pydantic.dataclasses import dataclass
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     import torch
 
     from headrace.algorithms import networks
+    from headrace.algorithms.base import Tensors
 
 #: What a gradient step takes, and the figures it gives.
 _TRANSITION = ("obs", "next_obs", "action", "reward", "discount", "weight")
@@ -195,7 +196,7 @@ class DQN(Stateful):
 
     # --- inside an update ------------------------------------------------------------------------------------------
 
-    def _gradient_step(self, *minibatch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def _gradient_step(self, *minibatch: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
         """The figures [4] and |TD error| [M]."""
         import torch
 
@@ -205,7 +206,7 @@ class DQN(Stateful):
         return torch.stack([loss.detach(), error.mean(), q, norm]), error
 
     def _td_loss(
-        self, x: Any, x_next: Any, action: torch.Tensor, reward: torch.Tensor,
+        self, x: Tensors, x_next: Tensors, action: torch.Tensor, reward: torch.Tensor,
         discount: torch.Tensor, weight: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
         """The loss, mean Q(s, a), and |TD error| [M]."""
@@ -219,7 +220,7 @@ class DQN(Stateful):
         loss = (weight * torch.nn.functional.huber_loss(q, target, reduction="none")).mean()
         return loss, q.detach().mean(), (q.detach() - target).abs()
 
-    def _values(self, net: networks.Net, x: Any) -> torch.Tensor:
+    def _values(self, net: networks.Net, x: Tensors) -> torch.Tensor:
         """Q of all actions [M, A]; of those that are not allowed, none that an argmax would choose."""
         from headrace.algorithms.distributions import masked
 

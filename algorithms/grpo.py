@@ -10,7 +10,7 @@ Legend: N steps of an update, M minibatch. Importing this file costs no torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic.dataclasses import dataclass
@@ -26,6 +26,8 @@ from headrace.common.types import Array, Field, Layout, Schema, Spaces
 
 if TYPE_CHECKING:
     import torch
+
+    from headrace.algorithms.base import Tensors
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ class GRPO(Stateful):
 
     # --- inside an update ------------------------------------------------------------------------------------------
 
-    def _epochs(self, obs: Any, arrays: Mapping[str, Array], advantage: Array, chosen: Array) -> dict[str, float]:
+    def _epochs(self, obs: Tensors, arrays: Mapping[str, Array], advantage: Array, chosen: Array) -> dict[str, float]:
         """Gradient steps over shuffled minibatches of the steps that say something."""
         x, action = self.obs_norm(obs), self.device.tensor(arrays["action"])
         old_logp, advantages = self.device.tensor(arrays["behaviour_logp"]), self.device.tensor(advantage)
@@ -158,7 +160,7 @@ class GRPO(Stateful):
                 figures = self._step(*minibatch, report=last)
         return {name: float(value) for name, value in figures.items()}
 
-    def _reference_logp(self, x: Any, action: torch.Tensor) -> torch.Tensor:
+    def _reference_logp(self, x: Tensors, action: torch.Tensor) -> torch.Tensor:
         import torch
 
         if not self.config.kl_coef:
@@ -167,14 +169,14 @@ class GRPO(Stateful):
             logp: torch.Tensor = self.reference(x).log_prob(action)
         return logp
 
-    def _gradient_step(self, *minibatch: Any, report: bool) -> dict[str, torch.Tensor]:
+    def _gradient_step(self, *minibatch: Tensors, report: bool) -> dict[str, torch.Tensor]:
         """One gradient step; figures only where ``report``."""
         loss, figures = self._loss(*minibatch, report=report)
         norm = self.adam.minimise(loss, self.config.max_grad_norm)
         return figures | {"grad_norm": norm} if report else {}
 
     def _total_loss(
-        self, x: Any, action: torch.Tensor, old_logp: torch.Tensor, advantage: torch.Tensor,
+        self, x: Tensors, action: torch.Tensor, old_logp: torch.Tensor, advantage: torch.Tensor,
         reference_logp: torch.Tensor, report: bool,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:  # fmt: skip
         """Eq. 3, negated; all [M], but for x [M, ...] and action [M, ...]. With the figures where ``report``."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from headrace.algorithms.acting import IMAGE_NETWORKS, check_network
-from headrace.algorithms.base import NetworkOptions
+from headrace.algorithms.base import NetworkOptions, Tensors
 from headrace.algorithms.branches import Branches, Encoder
 from headrace.algorithms.images import ImpalaCNN, NatureCNN
 from headrace.algorithms.layers import MLP, orthogonal
@@ -38,7 +38,7 @@ class Net(nn.Module):
         self.encoder, self.body, self.head = encoder, body, head
         self._graph: Array | None = None
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: Tensors) -> Tensor:
         out: Tensor = self.head(self.body(self.encoder(x)))
         return out
 

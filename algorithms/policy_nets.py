@@ -10,7 +10,6 @@ Legend: B batch, F features, D action dimensions.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from headrace.algorithms import networks
 from headrace.algorithms.acting import LOG_STD_RANGE
 from headrace.algorithms.acting_inputs import laid_out
-from headrace.algorithms.base import NetworkOptions
+from headrace.algorithms.base import NetworkOptions, Tensors
 from headrace.algorithms.distributions import Categorical, Gaussian, MultiCategorical, SquashedGaussian, masked
 from headrace.algorithms.networks import Net
 from headrace.common.types import Array, Spaces
@@ -35,7 +34,7 @@ class CategoricalNet(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, x: Any) -> Categorical:
+    def forward(self, x: Tensors) -> Categorical:
         return Categorical(masked(self.net(x).float(), x))
 
     def acting(self) -> dict[str, Array]:
@@ -54,7 +53,7 @@ class MultiCategoricalNet(nn.Module):
         for name, table in zip(("place", "there"), laid_out(choices), strict=True):
             self.register_buffer(name, torch.from_numpy(table), persistent=False)
 
-    def forward(self, x: Any) -> MultiCategorical:
+    def forward(self, x: Tensors) -> MultiCategorical:
         return MultiCategorical(masked(self.net(x).float(), x), self.place, self.there)
 
     def acting(self) -> dict[str, Array]:
@@ -68,7 +67,7 @@ class GaussianNet(nn.Module):
         super().__init__()
         self.net, self.log_std = net, nn.Parameter(torch.zeros(dimensions))
 
-    def forward(self, x: Any) -> Gaussian:
+    def forward(self, x: Tensors) -> Gaussian:
         return Gaussian(self.net(x).float(), self.log_std)
 
     def acting(self) -> dict[str, Array]:
@@ -82,7 +81,7 @@ class SquashedGaussianNet(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, x: Any) -> SquashedGaussian:
+    def forward(self, x: Tensors) -> SquashedGaussian:
         mean, log_std = self.net(x).float().chunk(2, -1)
         return SquashedGaussian(mean, log_std.clamp(*LOG_STD_RANGE))
 

@@ -11,7 +11,7 @@ Importing this file costs no torch: an actor reads ``Config``, ``schema`` and ``
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic.dataclasses import dataclass
@@ -30,6 +30,7 @@ from headrace.algorithms.base import (
     Positive,
     Result,
     Share,
+    Tensors,
 )
 from headrace.algorithms.device import CPU, Device
 from headrace.algorithms.minibatches import Samples, linear, shuffled
@@ -165,7 +166,7 @@ class PPO(Stateful):
 
     # --- inside an update ------------------------------------------------------------------------------------------
 
-    def _estimate(self, obs: Any, final_obs: Any, arrays: Mapping[str, Array]) -> tuple[Array, Array, float]:
+    def _estimate(self, obs: Tensors, final_obs: Tensors, arrays: Mapping[str, Array]) -> tuple[Array, Array, float]:
         """Advantages and value targets [T, B] (targets in the critic's units), and the explained variance."""
         seen, final_seen = self.memory.follow(self.obs_norm(obs), self.obs_norm(final_obs), arrays)
         values = self._values(seen)
@@ -181,7 +182,7 @@ class PPO(Stateful):
             self.return_norm.update(self.device.tensor(returns.reshape(-1, 1)))
         return advantage, self.return_norm(self.device.tensor(returns)).cpu().numpy(), explained
 
-    def _values(self, seen: Any) -> Array:
+    def _values(self, seen: Tensors) -> Array:
         """What the critic expects where ``seen`` [..., F] is what it sees: returns, float32 [...]."""
         import torch
 
@@ -201,14 +202,14 @@ class PPO(Stateful):
                 break
         return metrics
 
-    def _gradient_step(self, *minibatch: Any, report: bool) -> dict[str, torch.Tensor]:
+    def _gradient_step(self, *minibatch: Tensors, report: bool) -> dict[str, torch.Tensor]:
         """One gradient step; figures only where ``report``."""
         loss, figures = self._loss(*minibatch, report=report)
         norm = self.adam.minimise(loss, self.config.max_grad_norm)
         return figures | {"grad_norm": norm} if report else {}
 
     def _total_loss(
-        self, x: Any, action: torch.Tensor, old_logp: torch.Tensor, advantage: torch.Tensor,
+        self, x: Tensors, action: torch.Tensor, old_logp: torch.Tensor, advantage: torch.Tensor,
         target: torch.Tensor, *context: torch.Tensor, report: bool,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:  # fmt: skip
         """Eq. 9, negated; all [M], but for x [M, ...] and action [M, ...]; with a memory and its ``context`` [T, M].

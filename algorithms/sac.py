@@ -17,7 +17,7 @@ Importing this file costs no torch: an actor reads ``Config``, ``schema`` and ``
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from annotated_types import Ge, Le
@@ -34,6 +34,8 @@ from headrace.common.types import Array, Schema, Spaces
 
 if TYPE_CHECKING:
     import torch
+
+    from headrace.algorithms.base import Tensors
 
 #: What a gradient step takes, beside noise, and the figures it gives.
 _TRANSITION = ("obs", "next_obs", "action", "reward", "discount")
@@ -177,7 +179,7 @@ class SAC(Stateful):
     # --- inside an update ------------------------------------------------------------------------------------------
 
     def _gradient_step(
-        self, x: Any, x_next: Any, action: torch.Tensor, reward: torch.Tensor,
+        self, x: Tensors, x_next: Tensors, action: torch.Tensor, reward: torch.Tensor,
         discount: torch.Tensor, noise: torch.Tensor, noise_next: torch.Tensor,
     ) -> torch.Tensor:  # fmt: skip
         """Algorithm 1's inner loop; the figures [7]. Nothing is clipped, as in the paper."""
@@ -195,7 +197,7 @@ class SAC(Stateful):
         return torch.stack([*losses, q, -logp.mean(), alpha.detach()[0], torch.hypot(norm_q, norm_pi)])
 
     def _j_q(
-        self, x: Any, x_next: Any, action: torch.Tensor, reward: torch.Tensor,
+        self, x: Tensors, x_next: Tensors, action: torch.Tensor, reward: torch.Tensor,
         discount: torch.Tensor, noise: torch.Tensor, alpha: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
         """The critics' loss, and mean Q(s, a)."""
@@ -208,7 +210,7 @@ class SAC(Stateful):
             q = self.q(x, action)
         return critic_loss(q, target), q.detach().mean()
 
-    def _j_pi(self, x: Any, noise: torch.Tensor, alpha: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _j_pi(self, x: Tensors, noise: torch.Tensor, alpha: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The policy's loss, and log pi [M] of what it does."""
         with self.device.autocast():
             action, logp = self.pi(x).rsample(noise)

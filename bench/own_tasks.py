@@ -31,8 +31,9 @@ SMALL = ["actors.envs=16", "actors.fragment_steps=32", "learner.device=cpu", "al
 #: Its environment, how long it is trained and with what, and what is hidden from it for comparison.
 TASKS: dict[str, tuple[Any, list[str], list[str]]] = {
     "cards": (Cards, ["run.total_steps=60_000"], ["masked=false"]),
-    "signs": (Signs, ["run.total_steps=40_000", "algorithm.network=impala_cnn", "algorithm.hidden=[64]",
-                      "algorithm.learning_rate=0.002"], ["without=picture", "without=switch"]),
+    "signs": (Signs, ["run.total_steps=50_000", "algorithm.network=impala_cnn", "algorithm.hidden=[64]",
+                      "algorithm.minibatch=128", "algorithm.learning_rate=0.001", "algorithm.entropy_coef=0.02"],
+              ["without=picture", "without=switch"]),
     "dials": (Dials, ["run.total_steps=60_000"], ["without=0", "without=1"]),
 }  # fmt: skip
 

@@ -72,7 +72,7 @@ def _observation(name: str, space: Any, task: str) -> Field:
         case gymnasiums.Discrete() | gymnasiums.MultiDiscrete() | gymnasiums.MultiBinary():
             return _whole_numbers(space, str(space.dtype))
     raise UsageError(
-        f"{task}: observation space {space}{f' of {name!r}' if name else ''} is not supported; a Box of "
+        f"{task}: observation space {space!s:.200}{f' of {name!r}' if name else ''} is not supported; a Box of "
         f"{', '.join(DTYPES)}, Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple of those are"
     )
 
@@ -86,7 +86,8 @@ def _action(space: Any, task: str) -> Field:
         case gymnasiums.Box() if not np.issubdtype(space.dtype, np.floating):
             raise UsageError(f"{task}: action space {space} has whole numbers; a MultiDiscrete says how many each has")
     raise UsageError(
-        f"{task}: action space {space} is not supported; Discrete, MultiDiscrete, MultiBinary and a bounded Box are"
+        f"{task}: action space {space!s:.200} is not supported; "
+        "Discrete, MultiDiscrete, MultiBinary and a bounded Box are"
     )
 
 

@@ -396,3 +396,11 @@ def test_groups_hold_every_observation() -> None:
     schema = grpo.schema(grpo.Config(), spaces_of(VECTORS, MULTI))
     assert {n for n in schema.fields if n.startswith("obs")} == {f"obs.{n}" for n in (*VECTORS, "action_mask")}
     assert schema.fields["action"] == MULTI
+
+
+def test_a_graph_for_other_names_is_refused_in_one_line() -> None:
+    config = ppo.Config(network="nature_cnn", hidden=(16,))
+    _, _, weights = trained(ppo, config, spaces_of({"a.left": CAMERA, "a.right": CAMERA}, BOX))
+    other = ppo.policy(config, spaces_of({"left": CAMERA, "a.right": CAMERA}, BOX))
+    with pytest.raises(UsageError, match=r"of another network than this run.s: it takes obs\.a\.left, which nothing"):
+        other.load(weights)

@@ -131,12 +131,12 @@ class CannotBeMade(Good):
         raise OSError("licence server\nnot found")
 
 
-class DictObs(Good):
-    observation_space = gymnasium.spaces.Dict({"a": gymnasium.spaces.Discrete(3)})
+class TextObs(Good):
+    observation_space = gymnasium.spaces.Text(5)
 
 
-class MultiDiscrete(Good):
-    action_space = gymnasium.spaces.MultiDiscrete([2, 2])
+class DictAction(Good):
+    action_space = gymnasium.spaces.Dict({"a": gymnasium.spaces.Discrete(2)})
 
 
 for made in (Good, *Good.__subclasses__()):

@@ -1,24 +1,22 @@
-"""The acting half of small policies, in numpy, from the same tensors the learner's network publishes.
+"""The acting half of policies, from the same tensors the learner's networks publish: what is recorded, which network
+acts, and how its output becomes an action.
 
-Thousands of actors are affordable because nothing here needs torch: a forward pass of a 64x64 network over 16
-observations takes some 15 microseconds. A test holds it equal to the learner's network to 1e-6.
+Thousands of actors are affordable because nothing here needs torch. A test holds it equal to the learner's half.
 
-Tensors by name: ``{net}.{i}.weight`` [in, out] and ``{net}.{i}.bias`` [out] for layer i of an MLP (with
-``{net}.{i}.norm.weight`` and ``.bias`` [out] where it has layer norms); what other networks have is in acting_onnx.py;
-``obs_mean`` and ``obs_scale`` [features] where observations are normalised (``obs_mean.speed``, ... of several);
-``log_std`` [action_dim] of a Gaussian.
+Tensors by name: a network's (acting_mlp.py, acting_onnx.py); ``obs_mean`` and ``obs_scale`` [features] where
+observations are normalised (``obs_mean.speed``, ... of several); ``log_std`` [action_dim] of a Gaussian.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
 
-from headrace.algorithms.acting_inputs import NEVER, laid_out, masked, normalised, norms, one_hot, prepared
+from headrace.algorithms.acting_inputs import NEVER, laid_out, masked
+from headrace.algorithms.acting_mlp import JoinedMLP, NumpyMLP
 from headrace.algorithms.base import NetworkOptions, Policy, PolicyOutput
 from headrace.common import named
 from headrace.common.errors import UsageError
@@ -29,7 +27,6 @@ IMAGE_NETWORKS = ("nature_cnn", "impala_cnn")
 #: Logarithms of a squashed Gaussian's deviations are held within these (Haarnoja et al. 2018, in their code).
 LOG_STD_RANGE = (-20.0, 2.0)
 _LOG_2PI = float(np.log(2 * np.pi))
-_ACTIVATIONS: Mapping[str, Callable[..., Array]] = {"tanh": np.tanh, "relu": lambda x, out: np.maximum(x, 0, out=out)}
 
 
 def env_schema(spaces: Spaces, extras: Mapping[str, Field]) -> Schema:
@@ -96,78 +93,6 @@ def stochastic_policy(options: NetworkOptions, spaces: Spaces) -> Policy:
     if spaces.discrete:
         return CategoricalPolicy(net)
     return MultiCategoricalPolicy(net, spaces.action.choices) if spaces.action.choices else GaussianPolicy(net)
-
-
-class NumpyMLP:
-    """A multilayer perceptron read out of a weights' tensors. Call it with obs [B, features]; returns [B, out]. Raises
-    ValueError for anything else: numpy would broadcast one observation against the normaliser, and return nonsense."""
-
-    def __init__(self, name: str, widths: Sequence[int], activation: str) -> None:
-        self.name, self._widths = name, list(widths)
-        self.activation_name, self.activation = activation, _ACTIVATIONS[activation]
-        self.layers: list[tuple[Array, Array]] = []
-        self.norms: list[tuple[Array, Array]] = []
-        self.obs_mean: Array | None = None
-        self.obs_scale: Array | None = None
-
-    def load(self, tensors: Mapping[str, Array]) -> None:
-        layers: list[tuple[Array, Array]] = []
-        while (name := f"{self.name}.{len(layers)}.weight") in tensors:
-            layers.append((tensors[name], tensors[f"{self.name}.{len(layers)}.bias"]))
-        shapes = [(w.shape, b.shape) for w, b in layers]
-        if shapes != [((into, out), (out,)) for into, out in pairwise(self._widths)]:
-            raise UsageError(f"weights hold no network {self.name!r} of the widths {self._widths}: layers {shapes}")
-        self.layers = layers
-        named = [f"{self.name}.{i}.norm" for i in range(len(layers) - 1)]
-        self.norms = [
-            (tensors[f"{name}.weight"], tensors[f"{name}.bias"]) for name in named if f"{name}.weight" in tensors
-        ]
-        self.obs_mean, self.obs_scale = tensors.get("obs_mean"), tensors.get("obs_scale")
-
-    def __call__(self, obs: Array) -> Array:
-        x: Array = obs.reshape(len(obs), -1) if obs.ndim else obs
-        features = len(self.layers[0][0])
-        if x.ndim != 2 or x.shape[1] != features:
-            raise ValueError(f"observations of shape {obs.shape}; expected a batch, [B, {features}]")
-        x = normalised(x, self.obs_mean, self.obs_scale)
-        for i, (weight, bias) in enumerate(self.layers[:-1]):
-            x = x @ weight
-            x += bias
-            if self.norms:
-                x = _layer_norm(x, *self.norms[i])
-            self.activation(x, out=x)
-        weight, bias = self.layers[-1]
-        x = x @ weight
-        x += bias
-        return x
-
-
-class JoinedMLP:
-    """An MLP over all that is seen as one vector, in the order of ``fields``: vectors normalised, whole numbers as
-    one-hot vectors (networks.py: Encoder)."""
-
-    def __init__(self, mlp: NumpyMLP, fields: Mapping[str, Field]) -> None:
-        self.mlp, self.fields = mlp, fields
-        self.norms: Mapping[str, tuple[Array | None, Array | None]] = {}
-
-    def load(self, tensors: Mapping[str, Array]) -> None:
-        self.mlp.load({name: tensor for name, tensor in tensors.items() if not name.startswith("obs_")})
-        self.norms = norms(tensors, self.fields)
-
-    def __call__(self, obs: Any) -> Array:
-        parts = named.parts(obs)
-        coded = [
-            one_hot(parts[name], field.choices) if field.choices else prepared(parts[name], field, *self.norms[name])
-            for name, field in self.fields.items()
-        ]
-        return self.mlp(np.concatenate(coded, axis=1))
-
-
-def _layer_norm(x: Array, weight: Array, bias: Array) -> Array:
-    """Ba et al. 2016, eq. 4, over the last axis, as torch has it."""
-    x = x - x.mean(axis=1, keepdims=True)
-    out: Array = x / np.sqrt(np.square(x).mean(axis=1, keepdims=True) + np.float32(1e-5)) * weight + bias
-    return out
 
 
 class CategoricalPolicy:

@@ -27,44 +27,21 @@ from headrace.algorithms.acting import (
     CategoricalPolicy,
     EpsilonGreedyPolicy,
     GaussianPolicy,
-    JoinedMLP,
     MultiCategoricalPolicy,
-    NumpyMLP,
     SquashedGaussianPolicy,
 )
 from headrace.algorithms.acting_inputs import NEVER, OBS_CLIP, codes, laid_out, norms
 from headrace.algorithms.acting_memory import RecurrentPolicy
+from headrace.algorithms.acting_mlp import JoinedMLP, NumpyMLP
 from headrace.algorithms.acting_onnx import OnnxNet
 from headrace.algorithms.base import Policy
+from headrace.algorithms.export_graph import Graph
 from headrace.algorithms.frame_stack import StackedPolicy
 from headrace.common.errors import UsageError
 from headrace.common.named import array_name
 from headrace.common.types import MASK, Array, Field, Spaces, Weights
 
-#: Of the graphs written here: has LayerNormalization, and is three years old.
-OPSET, IR_VERSION = 20, 9
 _ACTIVATIONS = {"tanh": "Tanh", "relu": "Relu"}
-
-
-class _Graph:
-    """Nodes and constants under way; names are counted, but for those that a network came with."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-
-    def add(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
-        output = output or f"headrace.{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, list(inputs), [output], **attributes))
-        return output
-
-    def constant(self, value: Array) -> str:
-        name = f"headrace.constant.{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
-        return name
-
-    def number(self, value: float) -> str:
-        return self.constant(np.array(value, np.float32))
 
 
 def export(
@@ -74,7 +51,7 @@ def export(
     """The file. ``bounds``: the lowest and highest action [D], where actions are continuous. ``sample``: draw actions
     as in training instead of taking the best. ``action_shape``: as the environment has it, where that is no vector.
     Raises :class:`UsageError` for a policy that is none of acting.py's."""
-    graph = _Graph()
+    graph = Graph()
     seen, state, policy = _seen(graph, policy, weights, spaces)
     ours = CategoricalPolicy | MultiCategoricalPolicy | GaussianPolicy | SquashedGaussianPolicy | EpsilonGreedyPolicy
     if not isinstance(policy, ours):
@@ -103,7 +80,7 @@ def export(
 
 
 def _seen(
-    graph: _Graph, policy: Policy, weights: Weights, spaces: Spaces
+    graph: Graph, policy: Policy, weights: Weights, spaces: Spaces
 ) -> tuple[dict[str, str], Field | None, Policy]:
     """What the policy proper sees, by name; what is carried from step to step, if anything is; the policy proper."""
     if isinstance(policy, StackedPolicy):
@@ -116,14 +93,14 @@ def _seen(
     return seen, None, policy
 
 
-def _remembered(graph: _Graph, policy: RecurrentPolicy, weights: Weights, x: dict[str, str]) -> str:
+def _remembered(graph: Graph, policy: RecurrentPolicy, weights: Weights, x: dict[str, str]) -> str:
     """The memory's step; what the policy behind it sees."""
     after = graph.add("Identity", _network(graph, policy.memory, weights, x), output="next_state")
     first, last, axis = (graph.constant(np.array([n], np.int64)) for n in (0, policy.width, 1))
     return graph.add("Slice", after, first, last, axis)
 
 
-def _stack(graph: _Graph) -> str:
+def _stack(graph: Graph) -> str:
     """The frames remembered and the one shown, oldest first; all but the oldest are remembered next."""
     first, last, axis = (graph.constant(np.array([n], np.int64)) for n in (1, np.iinfo(np.int64).max, 1))
     stack = graph.add("Concat", "state", graph.add("Unsqueeze", "obs", axis), axis=1)
@@ -131,7 +108,7 @@ def _stack(graph: _Graph) -> str:
     return stack
 
 
-def _observations(graph: _Graph, weights: Weights, spaces: Spaces) -> dict[str, str]:
+def _observations(graph: Graph, weights: Weights, spaces: Spaces) -> dict[str, str]:
     """What the network takes, by name: acting_inputs.prepared."""
     normalisers = norms(weights.tensors, spaces.seen)
     found = {}
@@ -151,7 +128,7 @@ def _observations(graph: _Graph, weights: Weights, spaces: Spaces) -> dict[str, 
     return found
 
 
-def _one_hot(graph: _Graph, x: str, field: Field) -> str:
+def _one_hot(graph: Graph, x: str, field: Field) -> str:
     """acting_inputs.one_hot."""
     entry, value = codes(field.choices)
     x = graph.add("Cast", x, to=onnx.TensorProto.INT64)
@@ -160,7 +137,7 @@ def _one_hot(graph: _Graph, x: str, field: Field) -> str:
     return graph.add("Cast", x, to=onnx.TensorProto.FLOAT)
 
 
-def _network(graph: _Graph, net: Any, weights: Weights, x: dict[str, str]) -> str:
+def _network(graph: Graph, net: Any, weights: Weights, x: dict[str, str]) -> str:
     if isinstance(net, NumpyMLP):
         return _mlp(graph, net, x[""])
     if isinstance(net, JoinedMLP):
@@ -177,14 +154,14 @@ def _network(graph: _Graph, net: Any, weights: Weights, x: dict[str, str]) -> st
     return str(model.graph.output[0].name)
 
 
-def _masked(graph: _Graph, scores: str, spaces: Spaces) -> str:
+def _masked(graph: Graph, scores: str, spaces: Spaces) -> str:
     """acting_inputs.masked."""
     if MASK not in spaces.obs:
         return scores
     return graph.add("Where", array_name("obs", MASK), scores, graph.number(float(NEVER)))
 
 
-def _mlp(graph: _Graph, net: NumpyMLP, x: str) -> str:
+def _mlp(graph: Graph, net: NumpyMLP, x: str) -> str:
     for i, (weight, bias) in enumerate(net.layers):
         x = graph.add("Add", graph.add("MatMul", x, graph.constant(weight)), graph.constant(bias))
         if i == len(net.layers) - 1:
@@ -195,13 +172,13 @@ def _mlp(graph: _Graph, net: NumpyMLP, x: str) -> str:
     return x
 
 
-def _choose(graph: _Graph, scores: str, spaces: Spaces) -> str:
+def _choose(graph: Graph, scores: str, spaces: Spaces) -> str:
     best = graph.add("ArgMax", scores, axis=1, keepdims=0)
     start = np.asarray(spaces.action.start, np.int64)
     return graph.add("Add", best, graph.constant(start)) if start.any() else best
 
 
-def _choose_each(graph: _Graph, scores: str, spaces: Spaces) -> str:
+def _choose_each(graph: Graph, scores: str, spaces: Spaces) -> str:
     """Of each component: its scores in a row of a table (acting_inputs.laid_out)."""
     place, there = laid_out(spaces.action.choices)
     table = graph.add("Gather", scores, graph.constant(place), axis=1)
@@ -210,25 +187,25 @@ def _choose_each(graph: _Graph, scores: str, spaces: Spaces) -> str:
     return graph.add("Add", best, graph.constant(np.asarray(spaces.action.start, np.int64)))
 
 
-def _gumbel(graph: _Graph, logits: str) -> str:
+def _gumbel(graph: Graph, logits: str) -> str:
     """Logits plus Gumbel noise: the best of them is a sample of the softmax."""
     uniform = graph.add("RandomUniformLike", logits, low=1e-7, high=1.0)
     exponential = graph.add("Neg", graph.add("Log", uniform))
     return graph.add("Sub", logits, graph.add("Log", graph.add("Max", exponential, graph.number(1e-12))))
 
 
-def _advantages(graph: _Graph, out: str) -> str:
+def _advantages(graph: Graph, out: str) -> str:
     """Of a dueling head: the best advantage is the best Q."""
     first, last, axis = (graph.constant(np.array([n], np.int64)) for n in (1, np.iinfo(np.int64).max, 1))
     return graph.add("Slice", out, first, last, axis)
 
 
-def _noisy(graph: _Graph, mean: str, log_std: Array) -> str:
+def _noisy(graph: Graph, mean: str, log_std: Array) -> str:
     noise = graph.add("RandomNormalLike", mean)
     return graph.add("Add", mean, graph.add("Mul", noise, graph.constant(np.exp(log_std))))
 
 
-def _squashed(graph: _Graph, out: str, sample: bool) -> str:
+def _squashed(graph: Graph, out: str, sample: bool) -> str:
     """Mean and log_std side by side; the tanh of the mean, or of a sample."""
     mean, log_std = "headrace.mean", "headrace.log_std"
     graph.nodes.append(helper.make_node("Split", [out], [mean, log_std], axis=1, num_outputs=2))
@@ -239,7 +216,7 @@ def _squashed(graph: _Graph, out: str, sample: bool) -> str:
     return graph.add("Tanh", mean)
 
 
-def _squeeze(graph: _Graph, action: str, low: Array, high: Array) -> str:
+def _squeeze(graph: Graph, action: str, low: Array, high: Array) -> str:
     """From [-1, 1] onto the environment's bounds, as the task does it."""
     inside = graph.add("Clip", action, graph.number(-1.0), graph.number(1.0))
     share = graph.add("Add", inside, graph.number(1.0))
@@ -247,19 +224,9 @@ def _squeeze(graph: _Graph, action: str, low: Array, high: Array) -> str:
     return graph.add("Add", scaled, graph.constant(low.astype(np.float32).ravel()))
 
 
-def _model(graph: _Graph, spaces: Spaces, action_shape: tuple[int, ...], state: Field | None) -> bytes:
-    given = [_info(array_name("obs", name), field, field.shape) for name, field in spaces.obs.items()]
-    found = [_info("action", spaces.action, action_shape)]
+def _model(graph: Graph, spaces: Spaces, action_shape: tuple[int, ...], state: Field | None) -> bytes:
+    given = {array_name("obs", name): field for name, field in spaces.obs.items()}
+    found = {"action": replace(spaces.action, shape=action_shape)}
     if state is not None:
-        given.append(_info("state", state, state.shape))
-        found.append(_info("next_state", state, state.shape))
-    made = helper.make_graph(graph.nodes, "policy", given, found, graph.constants)
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-    model.producer_name = "headrace"
-    onnx.checker.check_model(model, full_check=True)
-    return bytes(model.SerializeToString())
-
-
-def _info(name: str, field: Field, shape: tuple[int, ...]) -> onnx.ValueInfoProto:
-    kind = helper.np_dtype_to_tensor_dtype(np.dtype(field.dtype))
-    return helper.make_tensor_value_info(name, kind, ["batch", *shape])
+        given["state"] = found["next_state"] = state
+    return graph.model(given, found)

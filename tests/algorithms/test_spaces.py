@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from headrace.algorithms import acting_inputs, distributions, dqn, grpo, networks, normalise, ppo, sac
-from headrace.algorithms.acting import JoinedMLP, NumpyMLP
+from headrace.algorithms.acting_mlp import JoinedMLP, NumpyMLP
 from headrace.algorithms.base import Batch, NetworkOptions
 from headrace.algorithms.branches import Encoder
 from headrace.algorithms.export import export

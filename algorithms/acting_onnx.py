@@ -54,7 +54,8 @@ class OnnxNet:
         except Exception as error:  # whatever the runtime makes of a graph from elsewhere
             raise _unfit(self.name, f"it cannot be loaded: {_one_line(error)}") from error
         self._inputs = [one.name for one in self._session.get_inputs()]
-        if unknown := set(self._inputs) - named.spread("obs", self.fields).keys():
+        state = {"state"} if self.state_width else set()
+        if unknown := set(self._inputs) - named.spread("obs", self.fields).keys() - state:
             raise _unfit(self.name, f"it takes {', '.join(sorted(unknown))}, which nothing that is shown is called")
         self._norms = norms(tensors, self.fields)
         if is_new:

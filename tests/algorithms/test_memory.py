@@ -20,9 +20,11 @@ from torch import nn
 from headrace.algorithms import acting_memory, memory, ppo
 from headrace.algorithms.base import Batch, MemoryOptions
 from headrace.algorithms.export import export
+from headrace.common import named
 from headrace.common.errors import UsageError
 from headrace.common.seeding import stream
 from headrace.common.types import Layout, Spaces, Weights
+from tests.algorithms import test_spaces as several
 from tests.algorithms.test_networks import OWN, PIXELS, VECTOR, observations
 
 LSTM, GRU = {"memory": "lstm", "memory_width": 5}, {"memory": "gru", "memory_width": 5}
@@ -208,6 +210,33 @@ def test_an_actor_with_a_memory_loads_no_torch(tmp_path: Path) -> None:
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_it_remembers_several_observations_and_obeys_their_mask(kind: str) -> None:
+    """Through PPO: the first gradient step meets the policy that acted, ratios of 1."""
+    spaces, rng, (T, B) = several.spaces_of(several.PIXELS, several.MULTI), np.random.default_rng(0), (4, 6)
+    config = ppo.Config(network="nature_cnn", hidden=(16,), minibatch=24, epochs=1, memory=kind, memory_width=5)
+    learner, policy, _ = several.trained(ppo, config, spaces)
+    obs = several.observations(spaces, (T + 1) * B)
+    ends = np.zeros((T, B), bool)
+    ends[1, 2] = ends[3, 0] = True
+    acts, state = [], None
+    for t in range(T):
+        acts.append(policy.act(named.rows(obs, slice(t * B, t * B + B)), state, rng, explore=True))
+        state = acts[-1].state
+        state[ends[t]] = 0
+    arrays = {
+        **named.spread("obs", named.each(lambda part: part.reshape(T + 1, B, *part.shape[1:]), obs)),
+        **named.spread("final_obs", named.rows(obs, slice(0, 2))),
+        "final_t": np.array([1, 3]), "final_b": np.array([2, 0]), "terminated": ends, "truncated": ~ends & False,
+        "action": np.stack([one.action for one in acts]), "state": np.zeros_like(state),
+        "behaviour_logp": np.stack([one.extras["behaviour_logp"] for one in acts]),
+        "reward": rng.normal(size=(T, B)).astype(np.float32),
+    }  # fmt: skip
+    assert learner.update(Batch(arrays, T * B)).metrics["kl"] == pytest.approx(0.0, abs=1e-5)
+    arrays["state"] = np.ones_like(state)
+    assert learner.update(Batch(arrays, T * B)).metrics["kl"] > 1e-4, "it does go through the memory"
 
 
 # --- what is refused -----------------------------------------------------------------------------------------------

@@ -302,29 +302,21 @@ def test_replay_algorithms_take_several_vectors(module: Any, action: Field) -> N
         np.testing.assert_array_equal(again.state().tensors[name], tensor)
 
 
-@pytest.mark.parametrize("memory", ["", "lstm", "gru"])
-def test_ppo_learns_from_what_it_recorded(memory: str) -> None:
+def test_ppo_learns_from_what_it_recorded() -> None:
     """The first gradient step of an update meets the policy that acted: ratios of 1."""
     spaces = spaces_of(PIXELS, MULTI)
-    config = ppo.Config(network="nature_cnn", hidden=(16,), minibatch=24, epochs=1, memory=memory)
+    config = ppo.Config(network="nature_cnn", hidden=(16,), minibatch=24, epochs=1)
     learner, policy, _ = trained(ppo, config, spaces)
     T, B, rng = 4, 6, np.random.default_rng(0)
     obs = observations(spaces, (T + 1) * B)
+    acted = policy.act(named.rows(obs, slice(0, T * B)), None, rng, explore=True)
     ends = np.zeros((T, B), bool)
     ends[1, 2] = ends[3, 0] = True
-    actions, logps, state = [], [], None
-    for t in range(T):
-        acted = policy.act(named.rows(obs, slice(t * B, t * B + B)), state, rng, explore=True)
-        actions.append(acted.action)
-        logps.append(acted.extras["behaviour_logp"])
-        if (state := acted.state) is not None:
-            state[ends[t]] = 0
-    before = {} if state is None else {"state": np.zeros_like(state)}
     batch = Batch({
         **named.spread("obs", named.each(lambda part: part.reshape(T + 1, B, *part.shape[1:]), obs)),
         **named.spread("final_obs", named.rows(obs, slice(0, 2))),
         "final_t": np.array([1, 3]), "final_b": np.array([2, 0]), "terminated": ends, "truncated": ~ends & False,
-        "action": np.stack(actions), "behaviour_logp": np.stack(logps), **before,
+        "action": acted.action.reshape(T, B, 3), "behaviour_logp": acted.extras["behaviour_logp"].reshape(T, B),
         "reward": rng.normal(size=(T, B)).astype(np.float32),
     }, T * B)  # fmt: skip
     metrics = learner.update(batch).metrics

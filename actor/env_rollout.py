@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from headrace.actor.fitness import require_sane
+from headrace.actor.fitness import require_recorded, require_sane
 from headrace.actor.rollout_worker import Fragment, Timings
 from headrace.algorithms.base import Policy
 from headrace.common import named
@@ -51,6 +51,8 @@ class EnvRollout:
             acting = time.perf_counter()
             output = self.policy.act(self._obs, self._state, self._rng, explore=True)
             acting_s += time.perf_counter() - acting
+            if t == 0:
+                require_recorded(output.extras, self._schema)
             try:
                 result = self.envs.step(output.action)
             except EnvironmentFailed:

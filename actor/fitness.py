@@ -7,13 +7,25 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from headrace.common.errors import EnvironmentFailed, HeadraceError, Rejected
+from headrace.common.errors import EnvironmentFailed, HeadraceError, Rejected, UsageError
 from headrace.common.named import is_of
-from headrace.common.types import Array, Trajectory
+from headrace.common.types import Array, Layout, Schema, Trajectory
 from headrace.common.validation import MAX_ABS
 
 #: What an environment is answerable for, in the order of cause and effect. Other arrays are the policy's.
 _SHOWN = ("obs", "final_obs", "reward")
+
+
+def require_recorded(extras: Mapping[str, Array], schema: Schema) -> None:
+    """Does the policy record what ``schema`` says a fragment holds of it? Raises :class:`UsageError`: the two functions
+    of an algorithm's file do not agree."""
+    by_rollout = {"action", "reward", "terminated", "truncated", "valid"}
+    steps = {name for name, field in schema.fields.items() if field.layout is Layout.STEP and not is_of("obs", name)}
+    if (wanted := steps - by_rollout) != extras.keys():
+        raise UsageError(
+            f"algorithm.name: its policy records {sorted(extras)} beside its actions, and its schema() has "
+            f"{sorted(wanted)}; they must be the same"
+        )
 
 
 def require_fit(trajectory: Trajectory, env_id: str, check: Callable[[Trajectory], None]) -> None:

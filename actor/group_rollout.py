@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 
+from headrace.actor.fitness import require_recorded
 from headrace.actor.rollout_worker import Fragment, Timings
 from headrace.algorithms.base import Policy
 from headrace.common import named
@@ -39,6 +40,8 @@ class GroupRollout:
             here = named.rows(obs, alive)
             output = self.policy.act(here, state, self._rng, explore=True)
             acting_s += time.perf_counter() - acting
+            if not rows:
+                require_recorded(output.extras, self._schema)
             row = self._empty_row(size)
             row["action"][alive], row["valid"][alive] = output.action, True
             for name, extra in {**named.spread("obs", here), **output.extras}.items():

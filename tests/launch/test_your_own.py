@@ -71,6 +71,21 @@ def test_a_network_of_one_s_own_learns_and_is_exported(folder: Path) -> None:
     assert (folder / "skip.onnx").stat().st_size > 4 * 2000
 
 
+def test_a_policy_that_records_something_else_than_its_schema_is_one_line(folder: Path) -> None:
+    """Known only once it acts: an actor finds it."""
+    text = (folder / "reinforce.py").read_text()
+    wrong = text.replace(
+        "return PolicyOutput((logits + noise).argmax(1), {})",
+        "return PolicyOutput((logits + noise).argmax(1), {'logp': noise})",
+    )
+    assert wrong != text
+    (folder / "reinforce.py").write_text(wrong)
+    says = (
+        "algorithm.name: its policy records ['logp'] beside its actions, and its schema() has []; they must be the same"
+    )
+    assert says in refused(folder)
+
+
 @pytest.mark.parametrize(
     ("file", "instead_of", "there_is", "says"),
     [

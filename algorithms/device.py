@@ -49,7 +49,9 @@ class Device:
         """``array`` on this device (on the CPU it is the same memory); of observations by name, each."""
         import torch
 
-        return named.each(lambda one: torch.from_numpy(one).to(self.name), array)
+        if isinstance(array, dict):
+            return {name: torch.from_numpy(one).to(self.name) for name, one in array.items()}
+        return torch.from_numpy(array).to(self.name)
 
     def compiled(self, loss: Step) -> Step:
         """``loss`` compiled where that is asked for; calls give the same results, to rounding."""

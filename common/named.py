@@ -64,6 +64,8 @@ def spread(kind: str, obs: Any) -> dict[str, Any]:
 
 def gathered(arrays: Mapping[str, Any], kind: str) -> Any:
     """The opposite of :func:`spread`. Raises KeyError where there is nothing of the kind."""
+    if kind in arrays and array_name(kind, MASK) not in arrays:
+        return arrays[kind]
     return alone({name[len(kind) + 1 :]: part for name, part in arrays.items() if is_of(kind, name)})
 
 

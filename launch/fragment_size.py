@@ -16,9 +16,8 @@ _FRAME_BYTES, _EPISODE_BYTES = 2048, 24
 
 def check_arrays(schema: Schema, env_id: str) -> None:
     """Raises :class:`UsageError` where a record cannot hold arrays of so many, such long names or so many axes."""
-    lead = {Layout.STEP: 2, Layout.CHAIN: 2, Layout.FINAL: 1, Layout.START: 1}
-    try:
-        codec.check_fields({name: lead[field.layout] + len(field.shape) for name, field in schema.fields.items()})
+    try:  # most have two axes before their own
+        codec.check_fields({name: 2 + len(field.shape) for name, field in schema.fields.items()})
     except Rejected as refusal:
         raise UsageError(f"task.env {env_id!r} shows what no record can hold: {refusal}") from refusal
 
@@ -50,8 +49,7 @@ def check(schema: Schema, experience: Experience, envs: int, steps: int, record_
 
 def nbytes(schema: Schema, envs: int, steps: int, every_step_ends: bool = False) -> int:
     """Bytes of a fragment's arrays, and of its episodes where there are that many."""
-    ends = steps if every_step_ends else 0
-    rows = {Layout.STEP: steps, Layout.CHAIN: steps + 1, Layout.FINAL: ends, Layout.START: 1}
+    rows = {Layout.STEP: steps, Layout.CHAIN: steps + 1, Layout.FINAL: steps if every_step_ends else 0}
     episodes_bytes = envs * steps * _EPISODE_BYTES if every_step_ends else 0
     return episodes_bytes + sum(
         rows[field.layout] * envs * np.dtype(field.dtype).itemsize * int(np.prod(field.shape, dtype=np.int64))

@@ -7,14 +7,18 @@ from functools import partial
 import numpy as np
 import pytest
 
+from headrace.algorithms import ppo
 from headrace.common.errors import TransportError
 from headrace.common.metrics import Metrics
 from headrace.common.transport import Limits, Undecodable
 from headrace.common.transport.memory import Memory
+from headrace.common.types import Trajectory
 from headrace.common.validation import Expected, validate
 from headrace.common.weights.base import LedgerState
 from headrace.learner.intake import MAX_EARLY, Intake
 from headrace.learner.leases import Leases
+from tests.common.test_masks import SINGLE
+from tests.common.test_masks import fragment as masked
 from tests.learner.fragments import SCHEMA, fragment
 
 check = partial(validate, expected=Expected(SCHEMA, "run"))
@@ -97,6 +101,21 @@ def test_bad_fragments_are_counted_kept_and_do_not_take_the_good_ones_with_them(
     ]  # fmt: skip
     assert intake.account().spent == ((0, 2), (3, 6)), "a foreign record has no lease of ours"
     assert metrics.value("learner_rejected_total", reason="nan") == 1
+    intake.close()
+
+
+def test_an_action_that_its_mask_forbids_is_refused_counted_and_kept(carrier):
+    schema, metrics = ppo.schema(ppo.Config(), SINGLE), Metrics("learner")
+    intake = open_intake(carrier, metrics, checks=partial(validate, expected=Expected(schema, "run")))
+    for lease in range(3):
+        arrays = masked(SINGLE, schema, seed=lease)
+        if lease == 1:
+            arrays["obs.action_mask"][2, 0], arrays["action"][2, 0] = [True, True, False, True], 2
+        carrier.put(Trajectory("run", 1, 0, 1, lease, 0, lease, "task", schema.hash, 4, 3, arrays))
+    assert [intake.take(5).trajectory.lease for _ in range(2)] == [0, 2]
+    wait_until(lambda: carrier.rejected)
+    assert carrier.rejected == [(1, "mask")]
+    assert metrics.value("learner_rejected_total", reason="mask") == 1
     intake.close()
 
 

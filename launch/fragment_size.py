@@ -49,7 +49,8 @@ def check(schema: Schema, experience: Experience, envs: int, steps: int, record_
 
 def nbytes(schema: Schema, envs: int, steps: int, every_step_ends: bool = False) -> int:
     """Bytes of a fragment's arrays, and of its episodes where there are that many."""
-    rows = {Layout.STEP: steps, Layout.CHAIN: steps + 1, Layout.FINAL: steps if every_step_ends else 0}
+    ends = steps if every_step_ends else 0
+    rows = {Layout.STEP: steps, Layout.CHAIN: steps + 1, Layout.FINAL: ends, Layout.START: 1}
     episodes_bytes = envs * steps * _EPISODE_BYTES if every_step_ends else 0
     return episodes_bytes + sum(
         rows[field.layout] * envs * np.dtype(field.dtype).itemsize * int(np.prod(field.shape, dtype=np.int64))

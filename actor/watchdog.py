@@ -29,8 +29,14 @@ class Watchdog:
     watchdog is set anew at each look: it ends the process with a traceback after three times as long.
     """
 
-    def __init__(self, batches: Callable[[], Sequence[EnvBatch]], timeout_s: float, moved: Callable[[], None]) -> None:
-        self._batches, self._timeout_s, self._moved = batches, timeout_s, moved
+    def __init__(
+        self,
+        batches: Callable[[], Sequence[EnvBatch]],
+        timeout_s: float,
+        moved: Callable[[], None] = lambda: None,
+        who: str = "headrace actor",
+    ) -> None:
+        self._batches, self._timeout_s, self._moved, self._who = batches, timeout_s, moved, who
         self._pause_s = min(_LONGEST_PAUSE_S, timeout_s / _LOOKS)
         self._stopped = Event()
         self._set_backstop()
@@ -56,7 +62,8 @@ class Watchdog:
         faulthandler.cancel_dump_traceback_later()
 
     def _set_backstop(self) -> None:
-        faulthandler.dump_traceback_later(_BACKSTOP * self._timeout_s, exit=True)
+        # The process's own stderr: whoever put something else in its place (a notebook, a test) gave it no descriptor.
+        faulthandler.dump_traceback_later(_BACKSTOP * self._timeout_s, exit=True, file=sys.__stderr__)
 
     def _look(self, batch: EnvBatch, before: tuple[int, int, float] | None, passed_s: float) -> tuple[int, int, float]:
         call = (batch.call.count, batch.call.index)
@@ -69,7 +76,7 @@ class Watchdog:
         return (*call, under_way_s)
 
     def _end(self, line: str) -> None:
-        print(f"headrace actor: {line}", file=sys.stderr, flush=True)
+        print(f"{self._who}: {line}", file=sys.stderr, flush=True)
         os._exit(1)  # the main thread is inside the call: it cannot be asked to end
 
 

@@ -1,6 +1,6 @@
 """LunarLander with its own rewards against a potential's beside them: headrace compare, its figures and pictures kept.
 
-    python bench/shaping.py --seeds 3    ->  bench/results/shaping.json, docs/images/shaping.png and shaping.gif
+python bench/shaping.py --seeds 3    ->  bench/results/shaping.json, docs/images/shaping.png and shaping.gif
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@ means the same everywhere."""
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import sys
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from headrace.actor.env_rollout import EnvRollout
 from headrace.actor.group_rollout import GroupRollout
 from headrace.actor.rollout_worker import Identity, Rollout, RolloutWorker
+from headrace.actor.watchdog import Watchdog
 from headrace.algorithms import learner_of
 from headrace.algorithms.base import Algorithm, Experience, Groups, Replay
 from headrace.common.errors import EnvironmentFailed, UsageError
@@ -56,15 +56,25 @@ class Blueprint:
         """A group is as many environments as it has episodes; else the config says."""
         return self.experience.size if isinstance(self.experience, Groups) else self.config.actors.envs
 
-    @cached_property
+    @property
     def spaces(self) -> Spaces:
         """Of one environment made for the purpose. Raises :class:`UsageError` for an unknown or unfit one."""
-        task = self.config.task
+        return self._shown[0]
+
+    @cached_property
+    def _shown(self) -> tuple[Spaces, EnvironmentFailed | None]:
+        """Its spaces, and what its first reset came to: whether it tells the mask of its actions is known only then."""
+        task, failure = self.config.task, None
         batch = make_batch(task.env, 1, backend=task.backend, kwargs=task.kwargs, wrappers=task.wrappers)
-        with contextlib.suppress(EnvironmentFailed):  # of that, whoever collects will speak
-            batch.reset([0])  # whether it tells the mask of its actions is known only then
-        batch.close()
-        return batch.spaces
+        watchdog = Watchdog(lambda: [batch], self.config.actors.step_timeout_s, who="headrace")
+        try:
+            batch.reset([0])
+        except EnvironmentFailed as error:
+            failure = error
+        finally:
+            watchdog.close()
+            batch.close()
+        return batch.spaces, failure
 
     @cached_property
     def schema(self) -> Schema:
@@ -110,6 +120,8 @@ class Blueprint:
         check_options(self.config.learner)
         check_gamma(self.config.task.wrappers, getattr(self.algorithm_config, "gamma", None))
         self.check_collecting()
+        if (failure := self._shown[1]) is not None:  # an actor would try again; nobody is there to see it yet
+            raise UsageError(f"task.env: {failure}") from failure
 
     def check_collecting(self) -> None:
         """The actors' part of it: what a machine that only collects must be fit for."""

@@ -42,7 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     config = role_config(args)
-    Blueprint(config).check_collecting()
+    blueprint = Blueprint(config)
+    blueprint.check_collecting()  # looks at an environment, before the watchdog of those that are stepped begins
     stop, metrics, pulse = Stop(args.supervised), Metrics("actor"), Pulse(config.run.turn_timeout_s)
     faulthandler.enable()  # where an environment crashed the process stands in the log
     watch_memory(limit_bytes(config, args.supervised is not None), stop)
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         while not stop():
             pulse.beat()
             try:
-                act(config, args.index, metrics, stop, pulse, stay=args.stay or args.supervised is not None)
+                act(blueprint, args.index, metrics, stop, pulse, stay=args.stay or args.supervised is not None)
                 if not args.stay:
                     break
                 acted = True
@@ -70,14 +71,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def act(
-    config: Config, index: int | None, metrics: Metrics, stop: Callable[[], bool], pulse: Pulse, stay: bool = False
+    blueprint: Blueprint,
+    index: int | None,
+    metrics: Metrics,
+    stop: Callable[[], bool],
+    pulse: Pulse,
+    stay: bool = False,
 ) -> None:
     """Step this process's workers in turn until ``stop()`` or until the learner ends the run; then flush. ``stay``: at
     the end of the run wait for its next learner."""
-    incarnation, away = new_incarnation(), Waiting("actor", config.weights.down_timeout_s)
-    unleased = Waiting("actor", math.inf)
+    config, incarnation = blueprint.config, new_incarnation()
+    away, unleased = Waiting("actor", config.weights.down_timeout_s), Waiting("actor", math.inf)
     try:
-        with _workers(config, index, incarnation, metrics, stop, pulse, away) as workers:
+        with _workers(blueprint, index, incarnation, metrics, stop, pulse, away) as workers:
             while not stop():
                 pulse.beat()
                 try:
@@ -106,7 +112,7 @@ def _turn(workers: Sequence[RolloutWorker]) -> bool:
 
 @contextlib.contextmanager
 def _workers(
-    config: Config,
+    blueprint: Blueprint,
     index: int | None,
     incarnation: int,
     metrics: Metrics,
@@ -115,7 +121,7 @@ def _workers(
     away: Waiting,
 ) -> Iterator[list[RolloutWorker]]:
     """The rollout workers of this process, and their sink behind them."""
-    blueprint, secret = Blueprint(config), token(config, SUBSCRIBE)
+    config, secret = blueprint.config, token(blueprint.config, SUBSCRIBE)
     sink = open_sink(config.transport.url, limits=blueprint.limits, metrics=metrics, key=f"{incarnation:x}", stop=stop)
     workers: list[RolloutWorker] = []
     watchdog = Watchdog(lambda: [worker.envs for worker in workers], config.actors.step_timeout_s, pulse.beat)

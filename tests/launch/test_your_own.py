@@ -105,6 +105,13 @@ def test_a_policy_that_records_something_else_than_its_schema_is_one_line(folder
             r"reinforce\.py, line \d+: Config must be a ",
         ),
         ("my_env.py", "class Catch", "class Caught", r"task\.env 'my_env:Catch': .*my_env has nothing of"),
+        ("my_env.py", "return board.ravel()", "return board", r"'my_env:Catch' number 0 showed .* of shape \(6, 6\);"),
+        (
+            "my_env.py",
+            "super().reset(seed=seed)",
+            "1 / 0",
+            r"ZeroDivisionError: division by zero \(my_env\.py, line 14",
+        ),
         ("my_env.py", "size: int = 6", "sides: int = 6", r"task\.env 'my_env:Catch' .* cannot be made: TypeError"),
         ("my_env.py", "class Catch(gymnasium.Env)", "class Catch", r"my_env:Catch' returned Catch, no gymnasium\.Env"),
         (
@@ -130,6 +137,17 @@ def test_what_is_wrong_in_ones_own_is_one_line(
     assert instead_of in text
     (folder / file).write_text(text.replace(instead_of, there_is))
     assert re.search(says, refused(folder))
+
+
+def test_an_environment_that_hangs_at_its_first_reset_is_told_where(folder: Path) -> None:
+    text = (folder / "my_env.py").read_text()
+    (folder / "my_env.py").write_text(text.replace("super().reset(seed=seed)", "__import__('time').sleep(99)"))
+    done = headrace(folder, "train", "own.toml", "--set", "actors.step_timeout_s=1")
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"headrace: environment 'my_env:Catch' number 0 hangs: .* in my_env\.py line 14 .*step_timeout_s = 1\)\n",
+        done.stderr,
+    )
 
 
 def test_an_installed_package_offers_its_algorithm_by_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

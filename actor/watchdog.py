@@ -62,8 +62,8 @@ class Watchdog:
         faulthandler.cancel_dump_traceback_later()
 
     def _set_backstop(self) -> None:
-        # The process's own stderr: whoever put something else in its place (a notebook, a test) gave it no descriptor.
-        faulthandler.dump_traceback_later(_BACKSTOP * self._timeout_s, exit=True, file=sys.__stderr__)
+        # The descriptor of stderr: whoever put something else in its place (a notebook, a test) gave it none.
+        faulthandler.dump_traceback_later(_BACKSTOP * self._timeout_s, exit=True, file=2)
 
     def _look(self, batch: EnvBatch, before: tuple[int, int, float] | None, passed_s: float) -> tuple[int, int, float]:
         call = (batch.call.count, batch.call.index)

@@ -1,11 +1,12 @@
 """What stands between an observation and a network, and between a network and an action, in numpy: vectors normalised,
-whole numbers as one-hot vectors, masks obeyed. Learners do the same in torch (normalise.py, networks.py,
+whole numbers as one-hot vectors, masks obeyed. Learners do the same in torch (normalise.py, branches.py,
 distributions.py), and exported files in ONNX (export.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -31,12 +32,13 @@ def prepared(x: Array, field: Field, mean: Array | None, scale: Array | None) ->
     return normalised(x.reshape(len(x), -1), mean, scale) if field.is_vector and not field.choices else x
 
 
-def codes(choices: Sequence[int]) -> tuple[Array, Array]:
+@lru_cache
+def codes(choices: tuple[int, ...]) -> tuple[Array, Array]:
     """Of each place of a one-hot vector, which entry it is of and which value it stands for: int64 [sum of choices]."""
     return np.repeat(np.arange(len(choices)), choices), np.concatenate([np.arange(n) for n in choices])
 
 
-def one_hot(x: Array, choices: Sequence[int]) -> Array:
+def one_hot(x: Array, choices: tuple[int, ...]) -> Array:
     """Whole numbers [B] or [B, D], each below its ``choices``, as float32 [B, sum of choices]."""
     entry, value = codes(choices)
     return np.asarray(x.reshape(len(x), -1)[:, entry] == value, np.float32)

@@ -66,7 +66,7 @@ class NumpyMLP:
 
 class JoinedMLP:
     """An MLP over all that is seen as one vector, in the order of ``fields``: vectors normalised, whole numbers as
-    one-hot vectors (networks.py: Encoder)."""
+    one-hot vectors (branches.py: Encoder)."""
 
     def __init__(self, mlp: NumpyMLP, fields: Mapping[str, Field]) -> None:
         self.mlp, self.fields = mlp, fields

@@ -45,7 +45,7 @@ class Memory(nn.Module):
         """One step: x [B, ...], state [B, S] -> the next state [B, S]."""
         return self._step(self.body(x), state)
 
-    def unroll(self, x: Tensor, state: Tensor, begins: Tensor, burn_in: int = 0) -> Tensor:
+    def unroll(self, x: Tensor, state: Tensor, begins: Tensor, *, burn_in: int = 0) -> Tensor:
         """What is remembered (h) after each of ``x`` [T, B, ...], [T, B, W]. ``state`` [1, B, S] comes before them, and
         zeros come before an observation with which an episode ``begins``, bool [T, B]. No gradient flows from later
         steps into the first ``burn_in``."""

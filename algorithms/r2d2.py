@@ -44,7 +44,9 @@ from headrace.common.types import Array, Schema, Spaces
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+
+    from headrace.algorithms.memory import Memory
+    from headrace.algorithms.networks import Net
 
 #: What a gradient step takes, and the figures it gives.
 _SEQUENCE = ("action", "reward", "terminated", "truncated")
@@ -105,9 +107,9 @@ def policy(config: Config, spaces: Spaces) -> Policy:
     """The acting half. Raises :class:`UsageError` for spaces that Q-learning cannot serve."""
     if not spaces.discrete:
         raise UsageError("task.env: R2D2 needs a Discrete action space and this one is a Box; PPO takes both")
-    n = spaces.n_actions
+    n, epsilon = spaces.n_actions, config.epsilon_start
     return remembering(
-        config, spaces, lambda *seen: EpsilonGreedyPolicy(acting_net("q", *seen, n), n, False, config.epsilon_start)
+        config, spaces, lambda net, seen: EpsilonGreedyPolicy(acting_net("q", net, seen, n), n, False, epsilon)
     )
 
 
@@ -122,7 +124,7 @@ class R2D2(Stateful):
 
         self.config, self.experience, self.schema = config, config.experience, schema(config, spaces)
         self.device = device
-        self.memory = memory.make(config, spaces, stream(seed, "init", "memory")).to(device.name)
+        self.memory = memory.Memory(config, spaces, stream(seed, "init", "memory")).to(device.name)
         self.q = networks.make(*behind(config, spaces), spaces.n_actions, stream(seed, "init", "q")).to(device.name)
         self.target_memory, self.target = copy.deepcopy(self.memory), copy.deepcopy(self.q)
         self._online = optimise.Flat(self.memory, self.q)
@@ -137,9 +139,13 @@ class R2D2(Stateful):
         self._learning_rate = linear(self.config.learning_rate, self.config.learning_rate_end, fraction)
 
     def update(self, batch: Batch) -> Result:
-        """One gradient step."""
+        """One gradient step. Raises :class:`UsageError` for sequences that end before the burn-in does."""
         from headrace.algorithms import memory
 
+        if self.config.burn_in >= (steps := len(batch.arrays["reward"])):
+            raise UsageError(
+                f"algorithm.burn_in = {self.config.burn_in} leaves nothing of actors.fragment_steps = {steps}"
+            )
         obs = self.device.tensor(batch.arrays["obs"])
         context = memory.context(batch.arrays, obs.device)
         rest = (self.device.tensor(batch.arrays[name]) for name in _SEQUENCE)
@@ -189,7 +195,7 @@ class R2D2(Stateful):
         q_mean, error = (counts * chosen.detach()).sum(), (counts * (chosen.detach() - target).abs()).sum()
         return loss, error, q_mean
 
-    def _values(self, memory: nn.Module, net: nn.Module, x: torch.Tensor, *context: torch.Tensor) -> torch.Tensor:
+    def _values(self, memory: Memory, net: Net, x: torch.Tensor, *context: torch.Tensor) -> torch.Tensor:
         """Q of all actions, [T + 1, M, A]."""
         with self.device.autocast():
             q: torch.Tensor = net(memory.unroll(x, *context, burn_in=self.config.burn_in))

@@ -87,6 +87,8 @@ def test_a_restored_state_goes_on_bit_for_bit_and_is_what_acts() -> None:
         np.testing.assert_array_equal(acted.action, one.q(seen[-1]).argmax(-1).numpy())
 
 
-def test_continuous_actions_are_refused() -> None:
+def test_what_it_cannot_serve_is_one_line() -> None:
+    with pytest.raises(UsageError, match=r"burn_in = 2 leaves nothing of actors.fragment_steps = 2"):
+        r2d2.R2D2(CONFIG, VECTOR, seed=0).update(Batch(sequences(0, T=2)))
     with pytest.raises(UsageError, match="R2D2 needs a Discrete action space"):
         r2d2.policy(CONFIG, Spaces((6,), action_dim=2))

@@ -24,6 +24,7 @@ ALGORITHMS: dict[str, str] = {
     "ppo": "headrace.algorithms.ppo:PPO",
     "dqn": "headrace.algorithms.dqn:DQN",
     "grpo": "headrace.algorithms.grpo:GRPO",
+    "r2d2": "headrace.algorithms.r2d2:R2D2",
     "sac": "headrace.algorithms.sac:SAC",
 }
 GROUP = "headrace.algorithms"

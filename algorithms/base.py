@@ -132,7 +132,19 @@ class Replay:
     stack: int = 1
 
 
-Experience = OnPolicy | Groups | Replay
+@dataclass(frozen=True)
+class Sequences:
+    """Columns of fragments, with the state before them (layout START), go into a buffer of ``capacity`` of them and are
+    drawn uniformly, ``batch`` to a minibatch. The other numbers are those of :class:`Replay`, counted in columns."""
+
+    capacity: int
+    batch: int
+    samples_per_insert: float
+    fragments: int = 1
+    min_size: int = 100
+
+
+Experience = OnPolicy | Groups | Replay | Sequences
 
 
 # --- what is handed to update --------------------------------------------------------------------------------------
@@ -149,6 +161,7 @@ class Batch:
     Replay: ``obs``, ``action``, ``reward`` (the n-step return), ``next_obs``, ``discount`` (gamma^n, 0 where
     terminated), ``weight`` (importance weights, 1 where uniform), each [batch, ...]; observations [batch, stack, ...]
     where they are stacked.
+    Sequences: a fragment's arrays, ``batch`` columns side by side, without the FINAL ones.
 
     An environment that shows several things has ``obs.image``, ``obs.speed``, ... instead of ``obs``; ``batch["obs"]``
     is the one array, or a mapping of all of them.

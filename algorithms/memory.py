@@ -46,16 +46,17 @@ class Memory(nn.Module):
         """One step: x [B, ...], state [B, S] -> the next state [B, S]."""
         return self._step(self.body(self.encoder(x)), state)
 
-    def unroll(self, x: Any, state: Tensor, begins: Tensor) -> Any:
+    def unroll(self, x: Any, state: Tensor, begins: Tensor, *, burn_in: int = 0) -> Any:
         """What is remembered (h) after each of ``x`` [T, B, ...], [T, B, W], with its mask. ``state`` [1, B, S] comes
-        before them, and zeros come before an observation with which an episode ``begins``, bool [T, B]."""
-        return named.instead(self._states(x, state, begins)[..., : self.width], x)
+        before them, and zeros come before an observation with which an episode ``begins``, bool [T, B]. No gradient
+        flows from later steps into the first ``burn_in``."""
+        return named.instead(self._states(x, state, begins, burn_in)[..., : self.width], x)
 
     @torch.no_grad()
     def follow(self, x: Any, final: Any, arrays: Mapping[str, Array]) -> tuple[Any, Any]:
         """What is remembered after the observations ``x`` [T + 1, B, ...] of a batch, [T + 1, B, W], and after those
         its episodes ended with, ``final`` [K, ...], [K, W]."""
-        states = self._states(x, *_context(arrays, next(self.parameters()).device))
+        states = self._states(x, *context(arrays, next(self.parameters()).device))
         before = states[arrays["final_t"], arrays["final_b"]]
         after = self(final, before) if len(before) else before
         return named.instead(states[..., : self.width], x), named.instead(after[..., : self.width], final)
@@ -63,7 +64,7 @@ class Memory(nn.Module):
     def samples(self, steps: Sequence[Any], arrays: Mapping[str, Array], chosen: Array, minibatch: int) -> Samples:
         """Minibatches of ``steps`` [T, B, ...] and of what :meth:`unroll` needs besides: whole columns, as many as have
         ``minibatch`` steps."""
-        state, begins = _context(arrays, steps[-1].device)
+        state, begins = context(arrays, steps[-1].device)
         T, B = arrays["reward"].shape
         return Samples((*steps, state, begins[:-1]), np.arange(B), max(1, minibatch // T), axis=1)
 
@@ -75,12 +76,12 @@ class Memory(nn.Module):
             self._graph = onnx_graph.export(self)
         return networks.named_tensors("memory", self) | {"memory.onnx": self._graph}
 
-    def _states(self, x: Any, state: Tensor, begins: Tensor) -> Tensor:
+    def _states(self, x: Any, state: Tensor, begins: Tensor, burn_in: int = 0) -> Tensor:
         rows = named.each(lambda one: one.flatten(0, 1), x)
         features = self.body(self.encoder(rows)).unflatten(0, begins.shape)
         states, after = [], state[0]
-        for step, goes_on in zip(features, ~begins[..., None], strict=True):
-            after = self._step(step, after * goes_on)
+        for t, (step, goes_on) in enumerate(zip(features, ~begins[..., None], strict=True)):
+            after = self._step(step, (after.detach() if t == burn_in else after) * goes_on)
             states.append(after)
         return torch.stack(states)
 
@@ -113,7 +114,7 @@ def make(options: MemoryOptions, spaces: Spaces, rng: np.random.Generator) -> Me
     return Memory(options, spaces, rng) if options.memory else Memoryless()
 
 
-def _context(arrays: Mapping[str, Array], device: torch.device) -> tuple[Tensor, Tensor]:
+def context(arrays: Mapping[str, Array], device: torch.device) -> tuple[Tensor, Tensor]:
     """Of a batch: the states before it [1, B, S], and whether an episode begins with an observation, [T + 1, B]."""
     ended = arrays["terminated"] | arrays["truncated"]
     begins = np.concatenate([np.zeros_like(ended[:1]), ended])

@@ -25,6 +25,7 @@ import torch
 from hardware import relative, save
 from torch import Tensor, nn
 
+from headrace.algorithms.minibatches import Samples
 from headrace.algorithms.ppo import PPO, Config
 from headrace.common.seeding import stream
 from headrace.common.types import Spaces
@@ -86,7 +87,8 @@ def main() -> None:
     rows[0] = np.log(1 / ACTIONS) + 0.1 * rows[0]
     action = rng.integers(ACTIONS, size=SAMPLES)
     others = {"foreach": Sequential(ppo, foreach=True), "fused": Sequential(ppo, fused=True)}
-    runs = {"ours": lambda: ppo._epochs((obs, torch.from_numpy(action), *torch.from_numpy(rows)), np.arange(SAMPLES))}
+    steps = (obs, torch.from_numpy(action), *torch.from_numpy(rows))
+    runs = {"ours": lambda: ppo._epochs(Samples(steps, np.arange(SAMPLES), args.minibatch))}
     runs |= {
         name: lambda other=other: other.epochs(obs, torch.from_numpy(rows), torch.from_numpy(action))
         for name, other in others.items()

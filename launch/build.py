@@ -14,7 +14,7 @@ from headrace.actor.group_rollout import GroupRollout
 from headrace.actor.rollout_worker import Identity, Rollout, RolloutWorker
 from headrace.actor.watchdog import Watchdog
 from headrace.algorithms import learner_of
-from headrace.algorithms.base import Algorithm, Experience, Groups, Replay
+from headrace.algorithms.base import Algorithm, Experience, Groups, Replay, Sequences
 from headrace.common.errors import EnvironmentFailed, UsageError
 from headrace.common.metrics import Metrics
 from headrace.common.seeding import reset_seeds, stream
@@ -28,6 +28,7 @@ from headrace.launch.config import Config
 from headrace.launch.device import check_options, resolve
 from headrace.launch.socket_dir import socket_dir
 from headrace.learner.replay import replay_nbytes
+from headrace.learner.sequences import sequences_nbytes
 from headrace.tasks import make_batch
 from headrace.tasks.gymnasium_batch import GymnasiumBatch
 from headrace.tasks.shaping import check_gamma
@@ -228,6 +229,8 @@ def plan_line(blueprint: Blueprint) -> str:
 def _replay_bytes(blueprint: Blueprint) -> int:
     """What the learner's buffer takes from the first fragment on; 0 where there is none."""
     experience, actors = blueprint.experience, blueprint.config.actors
+    if isinstance(experience, Sequences):
+        return sequences_nbytes(blueprint.schema, experience, actors.fragment_steps)
     if not isinstance(experience, Replay):
         return 0
     return replay_nbytes(blueprint.spaces, experience, actors.fragment_steps, actors.envs)

@@ -14,10 +14,11 @@ from typing import Protocol
 
 import numpy as np
 
-from headrace.algorithms.base import Batch, Experience, Groups, OnPolicy, Replay, State
+from headrace.algorithms.base import Batch, Experience, Groups, OnPolicy, Replay, Sequences, State
 from headrace.common.seeding import stream
 from headrace.common.types import Array, Layout, Schema, Trajectory
 from headrace.learner.replay import ReplayBuffer, SamplesPerInsert
+from headrace.learner.sequences import SequenceBuffer
 
 #: The axis along which fragments are joined: B, or the episode ends.
 _AXIS = {Layout.STEP: 1, Layout.CHAIN: 1, Layout.FINAL: 0, Layout.START: 0}
@@ -59,7 +60,9 @@ def make_buffer(declared: Experience, schema: Schema, seed: int) -> ExperienceBu
         case Groups():
             return FragmentBuffer(declared.groups, join_groups)
         case Replay():
-            return ReplayExperience(declared, seed)
+            return ReplayExperience(declared, ReplayBuffer(declared, stream(seed, "replay")))
+        case Sequences():
+            return ReplayExperience(declared, SequenceBuffer(declared, schema, stream(seed, "replay")))
 
 
 class FragmentBuffer:
@@ -87,11 +90,10 @@ class FragmentBuffer:
 
 
 class ReplayExperience:
-    """Replay: fragments go into the buffer; each version samples what its inserts have paid for."""
+    """Replay and Sequences: fragments go into the buffer; each version samples what its inserts have paid for."""
 
-    def __init__(self, declared: Replay, seed: int) -> None:
-        self._declared = declared
-        self._buffer = ReplayBuffer(declared, stream(seed, "replay"))
+    def __init__(self, declared: Replay | Sequences, buffer: ReplayBuffer | SequenceBuffer) -> None:
+        self._declared, self._buffer = declared, buffer
         self._pace = SamplesPerInsert(declared.samples_per_insert, declared.batch, declared.min_size)
         self._waiting: list[Trajectory] = []
 
@@ -121,7 +123,7 @@ class ReplayExperience:
 class _ReplayRound(Round):
     """Samples lazily, so that priorities reported after one minibatch already count for the next."""
 
-    def __init__(self, fragments: Sequence[Trajectory], buffer: ReplayBuffer, due: int) -> None:
+    def __init__(self, fragments: Sequence[Trajectory], buffer: ReplayBuffer | SequenceBuffer, due: int) -> None:
         super().__init__(fragments, self._sample(due))
         self._buffer = buffer
 

@@ -64,7 +64,7 @@ def test_every_preset_is_whole_and_says_what_it_is(name):
         ("cartpole-ppo", "run.total_steps=0", "run.total_steps = 0: input should be greater than 0"),
         ("cartpole-ppo", "task.backend=atari", "task.backend = 'atari'"),
         ("cartpole-ppo", "transport.url=kafka://[", "transport.url = 'kafka://[': invalid IPv6 URL"),
-        ("cartpole-ppo", "algorithm.name=5", "algorithm.name 5 is unknown; known: dqn, grpo, ppo, sac"),
+        ("cartpole-ppo", "algorithm.name=5", "algorithm.name 5 is unknown; known: dqn, grpo, ppo, r2d2, sac"),
         ("cartpole-ppo", "seed=1", "write section.key=value"),
         ("cartpole-ppo", "run.seed.x=1", "is a value, not a section"),
     ],

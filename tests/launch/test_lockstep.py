@@ -31,6 +31,8 @@ SMALL = {
     "cartpole-ppo": PPO,
     "cartpole-recurrent-ppo": [*PPO, "algorithm.fragments=2", "algorithm.hidden=[16]", "algorithm.memory_width=8"],
     "cartpole-dqn": ["actors.envs=4", "actors.fragment_steps=32", "run.total_steps=2560", "algorithm.min_size=512"],
+    "cartpole-r2d2": ["actors.envs=4", "actors.fragment_steps=16", "run.total_steps=1280", "algorithm.min_size=16",
+                      "algorithm.hidden=[16]", "algorithm.memory_width=8", "algorithm.minibatch=8"],
     "pendulum-sac": ["actors.fragment_steps=32", "run.total_steps=2560", "algorithm.min_size=512",
                      "algorithm.samples_per_insert=32"],
     "cartpole-grpo": ["algorithm.group_size=4", "algorithm.groups=2", "run.total_steps=4000"],
@@ -86,7 +88,7 @@ def test_ppo_is_the_serial_runners_bit_for_bit(tmp_path, count):
     assert_equal(processes("cartpole-ppo", tmp_path / "run", count), wanted)
 
 
-@pytest.mark.parametrize("preset", ["cartpole-dqn", "pendulum-sac", "cartpole-grpo"])
+@pytest.mark.parametrize("preset", ["cartpole-dqn", "cartpole-r2d2", "pendulum-sac", "cartpole-grpo"])
 def test_replay_and_groups_are_too(tmp_path, preset):
     wanted = serial(preset)
     assert wanted[1]["version"] >= VERSIONS / 2

@@ -112,7 +112,7 @@ def test_all_else_may_change_and_is_told():
 def test_what_a_checkpoint_cannot_be_restored_into_is_known_beforehand(algorithm):
     """Every setting of every algorithm: one that changes the shape of what is saved must be among the fixed ones, or
     `--resume --set` would be refused by the learner only, after a start."""
-    small = ["algorithm.capacity=50", "algorithm.min_size=0"] if algorithm in ("dqn", "sac") else []
+    small = ["algorithm.capacity=50", "algorithm.min_size=0"] if algorithm in ("dqn", "sac", "r2d2") else []
     before = config("algorithm.hidden=[4]", *small, preset=PRESETS[algorithm])
     learnt, buffer = Blueprint(before).algorithm(), saved_buffer(before)
     for field in dataclasses.fields(before.algorithm_config()):

@@ -155,7 +155,7 @@ def test_an_installed_package_offers_its_algorithm_by_name(folder: Path, monkeyp
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: own\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text("[headrace.algorithms]\nreinforce = reinforce:Reinforce\n")
-    says = "algorithm.name 'reinforce' is unknown; known: dqn, grpo, ppo, sac"
+    says = "algorithm.name 'reinforce' is unknown; known: dqn, grpo, ppo, r2d2, sac"
     assert says in refused(folder, "--set", "algorithm.name=reinforce"), "its folder is not on the path yet"
     monkeypatch.setenv("PYTHONPATH", str(folder))
     named = ["--set", "algorithm.name=reinforce", "--set", "run.total_steps=1024", "--run-dir", "r"]

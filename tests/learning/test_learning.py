@@ -18,7 +18,9 @@ EPISODES = 20
 #: preset, what is set, a greedy mean that the trained policy reaches and the untrained one does not
 LESSONS = [
     ("cartpole-ppo", ["run.total_steps=60_000"], 400),
+    ("cartpole-recurrent-ppo", ["run.total_steps=60_000"], 120),
     ("cartpole-dqn", ["run.total_steps=30_000"], 150),
+    pytest.param("cartpole-r2d2", ["run.total_steps=60_000"], 80, marks=pytest.mark.timeout(400)),
     ("cartpole-grpo", ["run.total_steps=60_000"], 300),
     ("pendulum-sac", ["run.total_steps=5_000"], -300),
     ("cartpole-ppo", ["run.total_steps=150_000", "task.env=Pendulum-v1"], -500),

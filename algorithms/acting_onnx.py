@@ -47,6 +47,7 @@ class OnnxNet:
             self._needed, is_new = check(graph), True
         named = {key.removeprefix(f"{self.name}."): value for key, value in tensors.items()}
         values = given(self._needed, named)
+        self._session = None  # the old one goes first: two at a time cost an actor with a CNN some 8 MB for good
         try:
             self._session = session(graph, values)
         except Exception as error:  # whatever the runtime makes of a graph from elsewhere

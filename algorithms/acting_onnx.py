@@ -49,6 +49,7 @@ class OnnxNet:
         if graph != self._graph:
             self._needed, is_new = check(graph), True
         values = given(self._needed, {key.removeprefix(f"{self.name}."): value for key, value in tensors.items()})
+        self._session = None  # the old one goes first: two at a time cost an actor with a CNN some 8 MB for good
         try:
             self._session = session(graph, values)
         except Exception as error:  # whatever the runtime makes of a graph from elsewhere

@@ -169,7 +169,7 @@ class PPO(Stateful):
     def _estimate(self, obs: Tensors, final_obs: Tensors, arrays: Mapping[str, Array]) -> tuple[Array, Array, float]:
         """Advantages and value targets [T, B] (targets in the critic's units), and the explained variance."""
         seen, final_seen = self.memory.follow(self.obs_norm(obs), self.obs_norm(final_obs), arrays)
-        values = self._values(seen)
+        values = self._values(named.each(lambda one: one.flatten(0, 1), seen)).reshape(-1, arrays["reward"].shape[1])
         next_value = np.where(arrays["terminated"], np.float32(0), values[1:])
         t, b = arrays["final_t"], arrays["final_b"]
         if len(t):
@@ -183,7 +183,7 @@ class PPO(Stateful):
         return advantage, self.return_norm(self.device.tensor(returns)).cpu().numpy(), explained
 
     def _values(self, seen: Tensors) -> Array:
-        """What the critic expects where ``seen`` [..., F] is what it sees: returns, float32 [...]."""
+        """What the critic expects where ``seen`` [N, ...] is what it sees: returns, float32 [N]."""
         import torch
 
         with torch.no_grad():

@@ -153,7 +153,7 @@ class PPO(Stateful):
 
     def _estimate(self, obs: Tensors, arrays: Mapping[str, Array]) -> tuple[Array, Array, float]:
         """Advantages and value targets [T, B] (targets in the critic's units), and the explained variance."""
-        values = self._values(obs)
+        values = self._values(named.each(lambda one: one.flatten(0, 1), obs)).reshape(-1, arrays["reward"].shape[1])
         next_value = np.where(arrays["terminated"], np.float32(0), values[1:])
         t, b = arrays["final_t"], arrays["final_b"]
         if len(t):
@@ -168,7 +168,7 @@ class PPO(Stateful):
         return advantage, self.return_norm(self.device.tensor(returns)).cpu().numpy(), explained
 
     def _values(self, obs: Tensors) -> Array:
-        """What the critic expects after ``obs`` [..., observation]: returns, float32 [...]."""
+        """What the critic expects after ``obs`` [N, ...]: returns, float32 [N]."""
         import torch
 
         with torch.no_grad():

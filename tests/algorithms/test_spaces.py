@@ -302,10 +302,12 @@ def test_replay_algorithms_take_several_vectors(module: Any, action: Field) -> N
         np.testing.assert_array_equal(again.state().tensors[name], tensor)
 
 
-def test_ppo_learns_from_what_it_recorded() -> None:
-    """The first gradient step of an update meets the policy that acted: ratios of 1."""
+@pytest.mark.parametrize("options", [CNN, {"network": f"{__name__}:Weighed"}])
+def test_ppo_learns_from_what_it_recorded(options: Any) -> None:
+    """The first gradient step of an update meets the policy that acted: ratios of 1. And a network is shown [B, ...],
+    never [T, B, ...]: one's own need not know of time."""
     spaces = spaces_of(PIXELS, MULTI)
-    config = ppo.Config(network="nature_cnn", hidden=(16,), minibatch=24, epochs=1)
+    config = ppo.Config(**options, minibatch=24, epochs=1)
     learner, policy, _ = trained(ppo, config, spaces)
     T, B, rng = 4, 6, np.random.default_rng(0)
     obs = observations(spaces, (T + 1) * B)

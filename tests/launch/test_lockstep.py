@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,8 +24,9 @@ from headrace.learner import checkpoint_reader
 from .runs import train
 
 VERSIONS, STREAMS = 20, 4
-#: Four workers in all; their fragments are two to a version, so that workers take turns across versions.
-LOCKSTEP = ["learner.max_staleness=0", "learner.device=cpu", "run.seed=3", 'run.id="lockstep"']
+#: Four workers in all; their fragments are two to a version, so that workers take turns across versions. The run's name
+#: is its own: others of that name on this machine would have the same sockets.
+LOCKSTEP = ["learner.max_staleness=0", "learner.device=cpu", "run.seed=3", f'run.id="lockstep-{os.getpid()}"']
 PPO = ["actors.envs=4", "actors.fragment_steps=32", "run.total_steps=5120", "algorithm.minibatch=64"]
 #: preset -> what makes about 20 short versions of it
 SMALL = {

@@ -79,7 +79,8 @@ def test_one_gradient_step_equals_torchs_own_tools(spaces):
     algorithm, batch = ppo.PPO(config, spaces, seed=0), fragment_batch(spaces)
     pi, vf = copy.deepcopy(algorithm.pi), copy.deepcopy(algorithm.vf)
     x = torch.from_numpy(batch.arrays["obs"][:-1].reshape(24, 5))
-    advantage, target, _ = algorithm._estimate(torch.from_numpy(batch.arrays["obs"]), batch.arrays)
+    obs, final_obs = (torch.from_numpy(batch.arrays[name]) for name in ("obs", "final_obs"))
+    advantage, target, _ = algorithm._estimate(obs, final_obs, batch.arrays)
     advantage = torch.from_numpy((advantage - advantage.mean()) / (advantage.std() + 1e-8)).ravel()
     action, old_logp = (torch.from_numpy(batch.arrays[name]).flatten(0, 1) for name in ("action", "behaviour_logp"))
     if spaces.discrete:
@@ -144,7 +145,8 @@ def fragment_batch(spaces, T=6, B=4, seed=0):
 def test_truncation_bootstraps_from_the_final_observation_and_termination_does_not():
     algorithm = ppo.PPO(ppo.Config(gamma=0.9, gae_lambda=0.0, normalise_returns=False), DISCRETE, seed=0)
     arrays = fragment_batch(DISCRETE).arrays
-    advantage, target, _ = algorithm._estimate(torch.from_numpy(arrays["obs"]), arrays)
+    obs, final_obs = (torch.from_numpy(arrays[name]) for name in ("obs", "final_obs"))
+    advantage, target, _ = algorithm._estimate(obs, final_obs, arrays)
 
     def value(obs):
         return algorithm._values(torch.from_numpy(obs))

@@ -290,4 +290,5 @@ def test_starts_that_cannot_go_well_say_so_in_one_line(trained: Run, new_run: Ca
         *before, last = said.splitlines()
         assert last.startswith("headrace "), (name, said)
         assert says in last, (name, said)
-        assert all(line.startswith("checkpoint /") for line in before), (name, said)  # each one that it passed over
+        # Each checkpoint that it passed over; and the actor's learner, which is one of these, may have ended already.
+        assert all(line.startswith("checkpoint /") or "waits for a learner" in line for line in before), (name, said)

@@ -21,9 +21,11 @@ from headrace.common import codec
 from headrace.common.errors import Rejected
 from headrace.common.metrics import Metrics
 from headrace.common.seeding import stream
+from headrace.common.transport import Limits
 from headrace.common.transport.kafka_address import parse
 from headrace.common.transport.kafka_dead import LINES
 from headrace.common.transport.kafka_topics import prepare
+from headrace.common.transport.local import LocalSource
 from headrace.common.transport.local_sink import LocalSink
 from headrace.common.types import Trajectory
 from headrace.common.weights.grpc import GrpcSubscriber
@@ -261,7 +263,9 @@ def flip(path: Path) -> None:
     file.write_bytes(content)
 
 
-def test_starts_that_cannot_go_well_say_so_in_one_line(trained: Run, new_run: Callable[..., Run]) -> None:
+def test_starts_that_cannot_go_well_say_so_in_one_line(
+    trained: Run, new_run: Callable[..., Run], tmp_path: Path
+) -> None:
     same = f"run.id={trained.config.run.id}"
     starts = {}
 
@@ -281,9 +285,10 @@ def test_starts_that_cannot_go_well_say_so_in_one_line(trained: Run, new_run: Ca
     trained.role("paramserver")
     there = f"weights.address={trained.config.weights.address}"
     start("foreign paramserver, learner", f"serves run '{trained.config.run.id}', not", "learner", settings=(there,))
-    run, _, _ = starts["foreign paramserver, learner"]
+    carrier = f"local://{tmp_path}/t"  # the actor's learner: one of those above has ended when it pleases
+    source = LocalSource(carrier, Limits(), Metrics("learner"), tmp_path / "dead")
     start("foreign paramserver, actor", f"serves run '{trained.config.run.id}', not", "actor",
-          settings=(there, f"transport.url={run.config.transport.url}"))  # fmt: skip
+          settings=(there, f"transport.url={carrier}"))  # fmt: skip
     for name, (run, process, says) in starts.items():
         code, said = run.end(process)
         assert code == 2, (name, said)
@@ -291,3 +296,4 @@ def test_starts_that_cannot_go_well_say_so_in_one_line(trained: Run, new_run: Ca
         assert last.startswith("headrace "), (name, said)
         assert says in last, (name, said)
         assert all(line.startswith("checkpoint /") for line in before), (name, said)  # each one that it passed over
+    source.close()

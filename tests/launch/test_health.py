@@ -104,7 +104,7 @@ def test_a_fragment_that_takes_long_is_no_standing_still(run: Run) -> None:
 def test_who_stands_still_says_so(run: Run) -> None:
     for role in ("paramserver", "learner", "actor"):
         run.role(role)
-    run.wait_until(lambda: well(run, "actor"), "the actor is well")
+    assert well(run, "actor")
     run.wait_until(lambda: run.metrics("paramserver").get(("leases_issued_total",)), "the actor has a lease")
     address = str(url(run, "actor"))
 

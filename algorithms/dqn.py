@@ -115,13 +115,18 @@ class Config(FrameOptions):
         return self.epsilon_start + (self.epsilon_end - self.epsilon_start) * done
 
 
-def outputs(config: Config, spaces: Spaces) -> int:
-    """Of the Q network. A dueling head has one more row: the value, before the advantages. Raises :class:`UsageError`
-    for actions DQN cannot serve."""
+def actions(who: str, spaces: Spaces) -> int:
+    """How many actions Q-learning chooses from. Raises :class:`UsageError` for those that ``who`` cannot serve."""
     if not spaces.discrete:
-        raise UsageError("task.env: DQN needs a Discrete action space and this one is a "
-                         f"{'MultiDiscrete' if spaces.action.choices else 'Box'}; PPO takes both")  # fmt: skip
-    return spaces.n_actions + config.dueling
+        kind = "MultiDiscrete" if spaces.action.choices else "Box"
+        raise UsageError(f"task.env: {who} needs a Discrete action space and this one is a {kind}; PPO takes both")
+    return spaces.n_actions
+
+
+def outputs(config: Config, spaces: Spaces) -> int:
+    """Of the Q network. A dueling head has one more row: the value, before the advantages. Raises what
+    :func:`actions` raises."""
+    return actions("DQN", spaces) + config.dueling
 
 
 def schema(config: Config, spaces: Spaces) -> Schema:

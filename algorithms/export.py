@@ -96,15 +96,14 @@ def _seen(
 def _remembered(graph: Graph, policy: RecurrentPolicy, weights: Weights, x: dict[str, str]) -> str:
     """The memory's step; what the policy behind it sees."""
     after = graph.add("Identity", _network(graph, policy.memory, weights, x), output="next_state")
-    first, last, axis = (graph.constant(np.array([n], np.int64)) for n in (0, policy.width, 1))
-    return graph.add("Slice", after, first, last, axis)
+    return graph.columns(after, 0, policy.width)
 
 
 def _stack(graph: Graph) -> str:
     """The frames remembered and the one shown, oldest first; all but the oldest are remembered next."""
-    first, last, axis = (graph.constant(np.array([n], np.int64)) for n in (1, np.iinfo(np.int64).max, 1))
-    stack = graph.add("Concat", "state", graph.add("Unsqueeze", "obs", axis), axis=1)
-    graph.add("Slice", stack, first, last, axis, output="next_state")
+    frame = graph.add("Unsqueeze", "obs", graph.constant(np.array([1], np.int64)))
+    stack = graph.add("Concat", "state", frame, axis=1)
+    graph.columns(stack, 1, output="next_state")
     return stack
 
 
@@ -196,8 +195,7 @@ def _gumbel(graph: Graph, logits: str) -> str:
 
 def _advantages(graph: Graph, out: str) -> str:
     """Of a dueling head: the best advantage is the best Q."""
-    first, last, axis = (graph.constant(np.array([n], np.int64)) for n in (1, np.iinfo(np.int64).max, 1))
-    return graph.add("Slice", out, first, last, axis)
+    return graph.columns(out, 1)
 
 
 def _noisy(graph: Graph, mean: str, log_std: Array) -> str:

@@ -36,6 +36,11 @@ class Graph:
     def number(self, value: float) -> str:
         return self.constant(np.array(value, np.float32))
 
+    def columns(self, x: str, first: int, last: int = np.iinfo(np.int64).max, output: str = "") -> str:
+        """Those of ``x`` from ``first`` up to ``last``, along its second axis."""
+        starts, ends, axes = (self.constant(np.array([n], np.int64)) for n in (first, last, 1))
+        return self.add("Slice", x, starts, ends, axes, output=output)
+
     def model(self, given: Mapping[str, Field], found: Mapping[str, Field]) -> bytes:
         """The whole file, checked; inputs and outputs [batch, ...] by name."""
         inputs, outputs = ([_info(name, field) for name, field in fields.items()] for fields in (given, found))

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from headrace.algorithms import networks
 from headrace.algorithms.acting_memory import state_width
 from headrace.algorithms.base import MemoryOptions
+from headrace.algorithms.frame_stack import begins
 from headrace.algorithms.layers import orthonormal
 from headrace.algorithms.minibatches import Samples
 from headrace.common import named
@@ -64,9 +65,9 @@ class Memory(nn.Module):
     def samples(self, steps: Sequence[Any], arrays: Mapping[str, Array], chosen: Array, minibatch: int) -> Samples:
         """Minibatches of ``steps`` [T, B, ...] and of what :meth:`unroll` needs besides: whole columns, as many as have
         ``minibatch`` steps."""
-        state, begins = context(arrays, steps[-1].device)
+        state, first = context(arrays, steps[-1].device)
         T, B = arrays["reward"].shape
-        return Samples((*steps, state, begins[:-1]), np.arange(B), max(1, minibatch // T), axis=1)
+        return Samples((*steps, state, first[:-1]), np.arange(B), max(1, minibatch // T), axis=1)
 
     def acting(self) -> dict[str, Array]:
         """The tensors by their own names, and the graph of one step."""
@@ -116,6 +117,4 @@ def make(options: MemoryOptions, spaces: Spaces, rng: np.random.Generator) -> Me
 
 def context(arrays: Mapping[str, Array], device: torch.device) -> tuple[Tensor, Tensor]:
     """Of a batch: the states before it [1, B, S], and whether an episode begins with an observation, [T + 1, B]."""
-    ended = arrays["terminated"] | arrays["truncated"]
-    begins = np.concatenate([np.zeros_like(ended[:1]), ended])
-    return torch.from_numpy(arrays["state"][None]).to(device), torch.from_numpy(begins).to(device)
+    return torch.from_numpy(arrays["state"][None]).to(device), torch.from_numpy(begins(arrays)).to(device)

@@ -36,7 +36,7 @@ from headrace.algorithms.base import (
     Tensors,
 )
 from headrace.algorithms.device import CPU, Device
-from headrace.algorithms.dqn import td_target
+from headrace.algorithms.dqn import actions, td_target
 from headrace.algorithms.minibatches import linear
 from headrace.algorithms.saving import Stateful
 from headrace.common import named
@@ -107,9 +107,7 @@ def schema(config: Config, spaces: Spaces) -> Schema:
 
 def policy(config: Config, spaces: Spaces) -> Policy:
     """The acting half. Raises :class:`UsageError` for spaces that Q-learning cannot serve."""
-    if not spaces.discrete:
-        raise UsageError("task.env: R2D2 needs a Discrete action space and this one is a Box; PPO takes both")
-    n, epsilon = spaces.n_actions, config.epsilon_start
+    n, epsilon = actions("R2D2", spaces), config.epsilon_start
     return remembering(
         config, spaces, lambda net, seen: EpsilonGreedyPolicy(acting_net("q", net, seen, n), n, False, epsilon)
     )

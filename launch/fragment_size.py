@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from headrace.algorithms.base import Experience, Groups
 from headrace.common import codec
 from headrace.common.errors import Rejected, UsageError
@@ -52,10 +50,7 @@ def nbytes(schema: Schema, envs: int, steps: int, every_step_ends: bool = False)
     ends = steps if every_step_ends else 0
     rows = {Layout.STEP: steps, Layout.CHAIN: steps + 1, Layout.FINAL: ends, Layout.START: 1}
     episodes_bytes = envs * steps * _EPISODE_BYTES if every_step_ends else 0
-    return episodes_bytes + sum(
-        rows[field.layout] * envs * np.dtype(field.dtype).itemsize * int(np.prod(field.shape, dtype=np.int64))
-        for field in schema.fields.values()
-    )
+    return episodes_bytes + sum(rows[field.layout] * envs * field.nbytes for field in schema.fields.values())
 
 
 def _most_steps(schema: Schema, envs: int, record_bytes: int, every_step_ends: bool) -> int:

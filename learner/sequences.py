@@ -19,10 +19,7 @@ from headrace.learner.ring import Ring
 def sequences_nbytes(schema: Schema, sequences: Sequences, steps: int) -> int:
     """Bytes a :class:`SequenceBuffer` of fragments of ``steps`` steps will hold."""
     rows = {Layout.STEP: steps, Layout.CHAIN: steps + 1, Layout.START: 1, Layout.FINAL: 0}
-    return sequences.capacity * sum(
-        rows[field.layout] * np.dtype(field.dtype).itemsize * int(np.prod(field.shape, dtype=np.int64))
-        for field in schema.fields.values()
-    )
+    return sequences.capacity * sum(rows[field.layout] * field.nbytes for field in schema.fields.values())
 
 
 class SequenceBuffer:

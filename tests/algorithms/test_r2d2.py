@@ -11,7 +11,7 @@ import torch
 from headrace.algorithms import memory, r2d2
 from headrace.algorithms.base import Batch
 from headrace.common.errors import UsageError
-from headrace.common.types import Spaces, Weights
+from headrace.common.types import Field, Spaces, Weights
 from tests.algorithms.test_memory import batch, remembered
 from tests.algorithms.test_networks import VECTOR, observations
 
@@ -92,3 +92,9 @@ def test_what_it_cannot_serve_is_one_line() -> None:
         r2d2.R2D2(CONFIG, VECTOR, seed=0).update(Batch(sequences(0, T=2)))
     with pytest.raises(UsageError, match="R2D2 needs a Discrete action space"):
         r2d2.policy(CONFIG, Spaces.box((6,), action_dim=2))
+
+
+def test_actions_it_cannot_choose_from_are_named() -> None:
+    several = Field("int64", (2,), below=(2, 3), start=(0, 0))
+    with pytest.raises(UsageError, match="R2D2 needs a Discrete action space and this one is a MultiDiscrete; PPO"):
+        r2d2.policy(CONFIG, Spaces(VECTOR.obs, several))

@@ -49,7 +49,7 @@ def normalised(x: Array, mean: Array | None, scale: Array | None) -> Array:
     normalised."""
     if mean is None:
         return np.asarray(x, np.float32)
-    x = x - mean
+    x = np.asarray(x, np.float32) - mean  # numpy would make float64 of int64 and float32
     x *= scale
     np.minimum(x, OBS_CLIP, out=x)  # the two together: a third of what np.clip costs on small arrays
     np.maximum(x, -OBS_CLIP, out=x)

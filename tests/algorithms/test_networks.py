@@ -70,6 +70,8 @@ CASES = [
     pytest.param(NetworkOptions(layer_norm=True, activation="relu"), VECTOR, id="layer norm"),
     pytest.param(NetworkOptions(), Spaces.box((), n_actions=2), id="a number"),
     pytest.param(NetworkOptions(), Spaces.box((5,), "uint8", n_actions=2), id="whole numbers"),
+    pytest.param(NetworkOptions(), Spaces.box((6,), "int64", n_actions=2), id="large whole numbers"),
+    pytest.param(NetworkOptions(OWN, {"width": 8}), Spaces.box((6,), "int64", n_actions=2), id="those, one's own"),
     pytest.param(NetworkOptions("nature_cnn", hidden=(32,)), PIXELS, id="nature_cnn"),
     pytest.param(NetworkOptions("nature_cnn", hidden=(32,)), Spaces.box((64, 64, 3), "uint8", n_actions=2), id="RGB"),
     pytest.param(NetworkOptions("impala_cnn", hidden=(32,)), Spaces.box((42, 42), n_actions=2), id="impala_cnn"),
@@ -87,7 +89,7 @@ def observations(spaces: Spaces, batch: int) -> np.ndarray:
     rng = np.random.default_rng(1)
     if spaces.obs_dtype == "uint8":
         return rng.integers(0, 256, (batch, *spaces.obs_shape), np.uint8)
-    return rng.normal(1.0, 3.0, (batch, *spaces.obs_shape)).astype(np.float32)
+    return rng.normal(1.0, 3.0, (batch, *spaces.obs_shape)).astype(spaces.obs_dtype)
 
 
 @pytest.mark.parametrize(("options", "spaces"), CASES)

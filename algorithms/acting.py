@@ -26,6 +26,7 @@ from headrace.common.types import Array, Field, Layout, Obs, Schema, Spaces, Wei
 IMAGE_NETWORKS = ("nature_cnn", "impala_cnn")
 #: Logarithms of a squashed Gaussian's deviations are held within these (Haarnoja et al. 2018, in their code).
 LOG_STD_RANGE = (-20.0, 2.0)
+_LEAST = np.finfo(np.float32).tiny
 _LOG_2PI = float(np.log(2 * np.pi))
 
 
@@ -95,6 +96,12 @@ def stochastic_policy(options: NetworkOptions, spaces: Spaces) -> Policy:
     return MultiCategoricalPolicy(net, spaces.action.choices) if spaces.action.choices else GaussianPolicy(net)
 
 
+def gumbel(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Standard Gumbel variates, float32: minus the logarithms of exponential ones. Finite: an exponential variate may be
+    exactly 0 in float32, and an infinite score would choose a forbidden action."""
+    return -np.log(np.maximum(rng.standard_exponential(shape, dtype=np.float32), _LEAST))
+
+
 class CategoricalPolicy:
     """Softmax over logits [B, A]. Samples by the Gumbel-max trick (one vectorised argmax, no loop over rows)."""
 
@@ -108,8 +115,7 @@ class CategoricalPolicy:
         logits = masked(self.net(named.seen(obs)), obs)
         if not explore:
             return PolicyOutput(logits.argmax(axis=1), {})
-        # Minus the log of an exponential variate is a Gumbel variate.
-        action = (logits - np.log(rng.standard_exponential(logits.shape, dtype=np.float32))).argmax(axis=1)
+        action = (logits + gumbel(rng, logits.shape)).argmax(axis=1)
         logits -= logits.max(axis=1, keepdims=True)
         chosen = logits[np.arange(len(action)), action]
         return PolicyOutput(action, {"behaviour_logp": chosen - np.log(np.exp(logits).sum(axis=1))})
@@ -130,7 +136,7 @@ class MultiCategoricalPolicy:
         logits = np.where(self._there, masked(self.net(named.seen(obs)), obs)[:, self._place], NEVER)
         if not explore:
             return PolicyOutput(logits.argmax(axis=2), {})
-        action = (logits - np.log(rng.standard_exponential(logits.shape, dtype=np.float32))).argmax(axis=2)
+        action = (logits + gumbel(rng, logits.shape)).argmax(axis=2)
         logits -= logits.max(axis=2, keepdims=True)
         chosen = np.take_along_axis(logits, action[..., None], axis=2)[..., 0]
         return PolicyOutput(action, {"behaviour_logp": (chosen - np.log(np.exp(logits).sum(axis=2))).sum(axis=1)})

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from headrace.algorithms import dqn, grpo, ppo, sac
+from headrace.algorithms.acting import CategoricalPolicy, MultiCategoricalPolicy
 from headrace.common.errors import UsageError
 from headrace.common.types import Spaces, Weights
 
@@ -101,3 +102,21 @@ def test_a_q_policy_refuses_it_as_well():
     policy.load(Weights("run", 1, 1, *learner.weights()))
     with pytest.raises(ValueError, match=r"shape \(8,\); expected a batch, \[B, 8\]"):
         policy.act(np.zeros(8, np.float32), None, np.random.default_rng(0), explore=False)
+
+
+class _Zeros:
+    """A generator of which each exponential variate is 0: in float32 one of some ten million is."""
+
+    def standard_exponential(self, shape, dtype):
+        return np.zeros(shape, dtype)
+
+
+@pytest.mark.parametrize("choices", [(), (2, 3)], ids=["Discrete", "MultiDiscrete"])
+def test_a_forbidden_action_is_not_chosen_whatever_the_generator_gives(choices):
+    scores = np.zeros((1, sum(choices) or 3), np.float32)
+    policy = MultiCategoricalPolicy(lambda seen: scores, choices) if choices else CategoricalPolicy(lambda seen: scores)
+    mask = np.array([[False, True, False, False, True]])[:, : scores.shape[1]]
+    out = policy.act({"observation": scores, "action_mask": mask}, None, _Zeros(), True)
+    assert out.action.tolist() == ([[1, 2]] if choices else [1])
+    assert np.isfinite(out.extras["behaviour_logp"]).all()
+    assert out.extras["behaviour_logp"] > -1

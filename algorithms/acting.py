@@ -97,8 +97,8 @@ def stochastic_policy(options: NetworkOptions, spaces: Spaces) -> Policy:
 
 
 def gumbel(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """Standard Gumbel variates, float32: minus the logarithms of exponential ones. Finite: an exponential variate may be
-    exactly 0 in float32, and an infinite score would choose a forbidden action."""
+    """Standard Gumbel variates, float32: minus the logarithms of exponential ones. Finite: an exponential variate may
+    be exactly 0 in float32, and an infinite score would choose a forbidden action."""
     return -np.log(np.maximum(rng.standard_exponential(shape, dtype=np.float32), _LEAST))
 
 

@@ -9,11 +9,12 @@ Everything else of the carrier is written against this file.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from importlib import import_module
 from threading import Thread
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from headrace.common.transport.base import Limits, Position
 from headrace.common.transport.kafka_address import OVERHEAD_BYTES, Address, message_bytes
@@ -26,6 +27,7 @@ ASK_TIMEOUT_S = 5.0
 REQUEST_TIMEOUT_MS = 15_000
 
 Headers = list[tuple[str, bytes]]
+T = TypeVar("T")
 
 
 class Unreachable(Exception):
@@ -93,9 +95,6 @@ class Consumer(Protocol):
     def ends(self) -> dict[int, int]:
         """partition -> the offset that the next record written will have."""
 
-    def has_topic(self) -> bool:
-        """Does the broker know the topic (asked anew)?"""
-
     def commit(self, position: Position) -> None:
         """Show progress under the group's name, without joining it. May raise :class:`GroupRefused`."""
 
@@ -141,6 +140,23 @@ def consumer_settings(limits: Limits, group: str | None) -> dict[str, Any]:
         "max_partition_fetch_bytes": fetch_bytes,
         "allow_auto_create_topics": False,
     }
+
+
+def within(timeout_s: float, ask: Callable[[], T], what: str) -> T:
+    """What ``ask`` returns, for a call to which its library gives no deadline. Raises what it raises, and
+    :class:`Unreachable` past ``timeout_s``; the call then goes on in the background, maybe for ever."""
+    answer: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(ask())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    Thread(target=run, name="kafka-ask", daemon=True).start()
+    if not wait((answer,), timeout_s).done:
+        raise Unreachable(f"no answer within {timeout_s:.0f} s to {what}")
+    return answer.result()
 
 
 def close_within(close: Callable[[], object], timeout_s: float) -> None:

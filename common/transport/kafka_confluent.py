@@ -120,11 +120,6 @@ class Consumer:
     def ends(self) -> dict[int, int]:
         return {p: high for p, (_, high) in self._watermarks().items()}
 
-    def has_topic(self) -> bool:
-        with self._asking():
-            error = self._topic().error
-            return error is None or error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART
-
     def commit(self, position: Position) -> None:
         if self._group_refused:
             raise kafka_client.GroupRefused

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,17 @@ from headrace.common.transport.kafka_client import REQUEST_TIMEOUT_MS
 
 #: The library's; at DEBUG it prints every request, the one with the password too.
 _LOG = logging.getLogger("kafka")
+
+#: A machine that is gone without a word is noticed after some 12 s. The library has a deadline for all it says to a
+#: broker but for the handshake of TLS: it would wait there for ever.
+_KEEPALIVE = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, option), value)
+        for option, value in (("TCP_NODELAY", 1), ("TCP_KEEPIDLE", 6), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3))
+        if hasattr(socket, option)  # macOS calls the second TCP_KEEPALIVE, and has two hours for it
+    ),
+]
 
 AWAY = (errors.RetriableError, errors.KafkaTimeoutError, errors.KafkaConnectionError)
 
@@ -38,6 +50,7 @@ def connect(make: Any, address: Address, **more: Any) -> Any:
         "bootstrap_timeout_ms": int(CONNECT_TIMEOUT_S * 1000),
         "reconnect_backoff_max_ms": 1000,
         "request_timeout_ms": REQUEST_TIMEOUT_MS,
+        "socket_options": _KEEPALIVE,
     }
     try:
         with translated(address):

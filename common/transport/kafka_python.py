@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition, errors
 from kafka.structs import OffsetAndMetadata
@@ -97,10 +98,6 @@ class Consumer:
     def ends(self) -> dict[int, int]:
         return self._offsets(self._consumer.end_offsets)
 
-    def has_topic(self) -> bool:
-        with self._asking():
-            return self._address.topic in self._consumer.topics()
-
     def commit(self, position: Position) -> None:
         if self._group_refused:
             raise kafka_client.GroupRefused
@@ -133,12 +130,15 @@ class Consumer:
     def _tp(self, partition: int) -> TopicPartition:
         return TopicPartition(self._address.topic, partition)
 
-    def _offsets(self, ask: Callable[..., dict[TopicPartition, int]]) -> dict[int, int]:
+    def _offsets(self, offsets: Callable[..., dict[TopicPartition, int]]) -> dict[int, int]:
         with self._asking():
-            partitions = self._consumer.partitions_for_topic(self._address.topic)
+            ask = partial(self._consumer.partitions_for_topic, self._address.topic)
+            partitions = kafka_client.within(kafka_client.ASK_TIMEOUT_S, ask, "what partitions the topic has")
             if not partitions:
                 raise kafka_client.Unreachable("the broker does not say what partitions the topic has")
-            answer = ask([self._tp(p) for p in sorted(partitions)], timeout_ms=int(kafka_client.ASK_TIMEOUT_S * 1000))
+            answer = offsets(
+                [self._tp(p) for p in sorted(partitions)], timeout_ms=int(kafka_client.ASK_TIMEOUT_S * 1000)
+            )
             return {tp.partition: offset for tp, offset in answer.items()}
 
     @contextlib.contextmanager

@@ -7,23 +7,26 @@ Memory beside the caller's queue: what the client fetched ahead, about ``FETCH_B
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 from headrace.common.codec import decode
-from headrace.common.errors import HeadraceError, LogLost, Rejected, TransportError, UsageError
+from headrace.common.errors import HeadraceError, LogLost, NoAnswer, Rejected, UsageError
 from headrace.common.metrics import Metrics
-from headrace.common.transport import kafka_client, kafka_rights
+from headrace.common.transport import kafka_client, kafka_rights, kafka_topics
 from headrace.common.transport.base import Limits, Position, Received, UndecodableRecords
-from headrace.common.transport.kafka_address import Address
+from headrace.common.transport.kafka_address import CONNECT_TIMEOUT_S, Address
 from headrace.common.transport.kafka_dead import DeadLetters
+from headrace.common.transport.kafka_patience import Patience
 from headrace.common.transport.kafka_sink import RUN_HEADER
 
 logger = logging.getLogger(__name__)
 
 PAUSE_S = 0.1  # after a failure that comes at once
-LOST_AFTER_S = 5.0  # a broker that has just started, or taken over a partition, may know less for a moment
+ANSWER_S = CONNECT_TIMEOUT_S + kafka_client.ASK_TIMEOUT_S
 
 
 class Reader:
@@ -48,8 +51,8 @@ class Reader:
         self._next: dict[int, int] = {}  # partition -> offset of the next record to read
         self._record_bytes = 0  # of the largest record seen
         self._ends_at_s = 0.0
-        self._away_since_s: float | None = None
-        self._lost_since_s: float | None = None
+        self._patience = Patience(address.where, address.patience_s)
+        self._silent = False  # the last poll gave nothing
         self._damaged_at: tuple[int, int] = (-1, -1)  # partition and offset stepped over last
         self.ends: Mapping[int, int] = {}
         self.undecodable = UndecodableRecords()
@@ -96,8 +99,9 @@ class Reader:
             return self._away(error)
         except (kafka_client.Damaged, kafka_client.OutOfRange) as error:
             return self._recover(error)
+        self._silent = not records
         if records:
-            self._away_since_s = None
+            self._patience.records_came()
         for record in records:
             self._next[record.partition] = record.offset + 1
             received = self._decoded(record)
@@ -116,14 +120,18 @@ class Reader:
             return
         try:
             ends = self._ours(self._consumer.ends())
-            self._away_since_s = None
+            self._patience.client_answers()
             self._saw_ends(ends)
             beyond = [
                 f"position {at} of partition {p} is beyond its end ({ends.get(p)})"
                 for p, at in self._next.items()
                 if at > ends.get(p, -1)
             ]
-            self._lost(f"{beyond[0]}: the topic was made anew, or its log was cut" if beyond else "")
+            self._patience.lost(f"{beyond[0]}: the topic was made anew, or its log was cut" if beyond else "")
+            if self._silent and self.unread():
+                self._replace_if_stuck()
+            else:
+                self._patience.not_stuck()
         except kafka_client.Unreachable as error:
             self._away(error)
 
@@ -214,25 +222,32 @@ class Reader:
         raise kafka_client.Unreachable(f"no record of partition {partition} within {kafka_client.ASK_TIMEOUT_S:.0f} s")
 
     def _away(self, error: kafka_client.Unreachable) -> None:
-        now = time.monotonic()
-        self._ends_at_s = now
+        """Asks for the topic over a new connection: is it the broker that is away, or our client that is stuck?"""
+        self._ends_at_s = time.monotonic()
         self._metrics.inc("transport_errors_total", kind="unreachable")
-        self._away_since_s = since = self._away_since_s or now
-        if now - since > self._address.patience_s:
-            raise TransportError(f"{self._address.where}: no broker for {now - since:.0f} s: {error}") from error
+        self._patience.away(error)
         try:
-            there = self._consumer.has_topic()
-            self._lost("" if there else "the topic is not there any more: it was deleted, or the broker lost its disk")
-        except kafka_client.Unreachable:
-            pass
+            there = kafka_client.within(ANSWER_S, partial(kafka_topics.is_there, self._address), "a first question")
+        except (HeadraceError, kafka_client.Unreachable):
+            self._patience.not_stuck()
+        else:
+            gone = "the topic is not there any more: it was deleted, or the broker lost its disk"
+            self._patience.lost("" if there else gone)
+            self._replace_if_stuck()
         time.sleep(PAUSE_S)
 
-    def _lost(self, problem: str) -> None:
-        """Raises :class:`LogLost` once there has been a problem for a while."""
-        now = time.monotonic()
-        self._lost_since_s = (self._lost_since_s or now) if problem else None
-        if problem and now - (self._lost_since_s or now) > LOST_AFTER_S:
-            raise LogLost(f"{self._address.where}: {problem}")
+    def _replace_if_stuck(self) -> None:
+        """A new client, for one that reads nothing though the broker answers: libraries have been seen to wait for ever
+        after a broker's death."""
+        if (stuck_s := self._patience.stuck()) is None:
+            return
+        self._metrics.inc("transport_errors_total", kind="stuck")
+        logger.warning("%s: nothing is read for %.0f s; goes on with a new client", self._address.where, stuck_s)
+        former = self._consumer
+        with contextlib.suppress(NoAnswer, kafka_client.Unreachable):  # the broker went away again
+            self._consumer = kafka_client.open_consumer(self._address, self._limits, self._group)
+            former.close(PAUSE_S)
+            self._consumer.assign(self._next)
 
     def _go_on(self, partition: int, offset: int, begin: int) -> None:
         """Read on from ``offset``, or from where the log begins when that is later."""

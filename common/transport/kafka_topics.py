@@ -63,6 +63,14 @@ def prepare(address: Address, limits: Limits, create: bool) -> Topic:
         return Topic(len(topic["partitions"]), str(topic.get("topic_id") or ""), letter_bytes)
 
 
+def is_there(address: Address) -> bool:
+    """Is there such a topic? Asked over a connection of its own, whose answer is news of the broker, not of a client
+    that was in use when something went wrong. Raises what a first contact raises."""
+    with contextlib.closing(connect(KafkaAdminClient, address)) as admin, translated(address):
+        (topic,) = admin.describe_topics([address.topic])
+        return bool(topic["error_code"] != errors.UnknownTopicOrPartitionError.errno)
+
+
 def _create(admin: KafkaAdminClient, address: Address, limits: Limits) -> None:
     """Make what is missing. Where that is not allowed, somebody else does: it is waited for."""
     rights = {address.topic: kafka_rights.READ, address.dead_topic: kafka_rights.WRITE}

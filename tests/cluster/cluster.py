@@ -72,8 +72,9 @@ class Cluster:
         return self.engine.docker("inspect", "--format", what, container["ID"]).strip()
 
     def state(self) -> str:
-        """For a test that fails: every container, and the end of what it said."""
-        show = "docker compose ps --all; docker compose logs --tail 15 --no-color"
+        """For a test that fails: every container, and the end of what those said that may have to do with it."""
+        logs = "docker compose logs --no-color --timestamps --tail"
+        show = f"docker compose ps --all; {logs} 6 actor kafka paramserver; {logs} 30 learner"
         done = subprocess.run(
             ["bash", "-c", show], cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=60
         )

@@ -17,9 +17,12 @@ from headrace.common.errors import TransportError
 from headrace.common.metrics import Metrics
 from headrace.common.transport import Limits
 from headrace.common.transport.local_sink import LocalSink
+from headrace.launch.config import Config
 from headrace.launch.load import load
 from headrace.launch.serial import run_serial
 from headrace.learner import checkpoint_reader
+from tests.faults.run import Run
+from tests.paramserver.servers import free_port
 
 from .runs import train
 
@@ -47,7 +50,11 @@ def shared_out(preset: str, processes: int) -> list[str]:
 
 def serial(preset: str, *overrides: str) -> tuple[dict[str, State], dict[str, int]]:
     """Parts and counters of the serial runner's learner at its end."""
-    parts, info = run_serial(load(preset, [*shared_out(preset, 1), *overrides])).snapshot()
+    return serial_of(load(preset, [*shared_out(preset, 1), *overrides]))
+
+
+def serial_of(config: Config) -> tuple[dict[str, State], dict[str, int]]:
+    parts, info = run_serial(config).snapshot()
     return parts, info["counters"]
 
 
@@ -173,3 +180,23 @@ def test_another_seed_makes_other_parameters():
     """The comparison can fail."""
     with pytest.raises(AssertionError, match=r"algorithm: pi\."):
         assert_equal(serial("cartpole-ppo"), serial("cartpole-ppo", "run.seed=4"))
+
+
+def test_it_is_below_relays_too(tmp_path):
+    """Two actors, one below a relay of a relay, one at the root."""
+    root, first, second = (f"127.0.0.1:{free_port()}" for _ in range(3))
+    (tmp_path / "a").mkdir()
+    run = Run(tmp_path / "a", "ppo", *shared_out("cartpole-ppo", 2), f"weights.address={root}",
+              "run.checkpoint_every_s=60")  # fmt: skip
+    try:
+        wanted = serial_of(run.config)
+        run.role("paramserver")
+        for index, (parent, address) in enumerate([(root, first), (first, second)]):
+            run.role("paramserver", "--upstream", parent, "--index", str(index), "--set", f"weights.address={address}")
+        learner = run.role("learner")
+        for index, address in enumerate([second, root]):
+            run.role("actor", "--index", str(index), "--set", f"weights.address={address}")
+        assert run.end(learner) == (0, "")
+        assert_equal((run.checkpoint().parts, run.checkpoint().info["counters"]), wanted)
+    finally:
+        run.close()

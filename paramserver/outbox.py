@@ -17,15 +17,20 @@ class Outbox(Generic[T]):
     def __init__(self) -> None:
         self._items: list[T] = []
         self._there = asyncio.Event()
+        self._closed = False
 
     def put(self, item: T) -> None:
         self._items.append(item)
         self._there.set()
 
     async def take(self) -> list[T]:
-        """At least one item."""
+        """At least one item; none once it is closed and all is taken."""
         await self._there.wait()
         taken, self._items = self._items[:AT_ONCE], self._items[AT_ONCE:]
-        if not self._items:
+        if not self._items and not self._closed:
             self._there.clear()
         return taken
+
+    def close(self) -> None:
+        self._closed = True
+        self._there.set()

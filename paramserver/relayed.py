@@ -14,6 +14,9 @@ from headrace.paramserver.leases import Leases
 from headrace.paramserver.outbox import Outbox
 from headrace.paramserver.workers import Busy
 
+#: How long the last answers may take to leave.
+LAST_WRITE_S = 2.0
+
 
 async def answer_relay(
     leases: Leases,
@@ -29,8 +32,8 @@ async def answer_relay(
 
     async def send() -> None:
         await write(pb.RelayAnswers().SerializeToString())  # the relay may ask
-        while True:
-            await write(pb.RelayAnswers(answer=await outbox.take()).SerializeToString())
+        while answers := await outbox.take():
+            await write(pb.RelayAnswers(answer=answers).SerializeToString())
 
     async def reply(ask: pb.RelayAsk) -> None:
         outbox.put(await _answer(leases, ask, ask.peer or machine))
@@ -50,15 +53,18 @@ async def answer_relay(
                 else:
                     outbox.put(_refused(ask, BUSY, f"{max_open} questions of this relay are open; try again"))
 
-    both = [asyncio.create_task(part) for part in (receive(), send())]
+    receiver, sender = asyncio.create_task(receive()), asyncio.create_task(send())
     try:
-        done, _ = await asyncio.wait([*both, defect], return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait([receiver, sender, defect], return_when=asyncio.FIRST_COMPLETED)
         for part in done:
             part.result()
     finally:
-        for task in (*both, *open_):
+        for task in (receiver, *open_):
             task.cancel()
         defect.cancel()
+        outbox.close()  # a write under way is waited for: the call may not end beside it
+        await asyncio.wait([sender], timeout=LAST_WRITE_S)
+        sender.cancel()
 
 
 async def _answer(leases: Leases, ask: pb.RelayAsk, peer: str) -> pb.RelayAnswer:

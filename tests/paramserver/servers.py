@@ -20,6 +20,7 @@ from headrace.common.types import Lease, Weights
 from headrace.common.weights.address import addresses
 from headrace.common.weights.base import Progress
 from headrace.common.weights.grpc import GrpcFollower, GrpcPublisher, GrpcSubscriber
+from headrace.common.weights.tls import Tls
 from headrace.paramserver.options import Options
 from headrace.paramserver.server import ParamServer
 from headrace.paramserver.upstream import Parents
@@ -72,10 +73,12 @@ class Rig:
         self._stack.callback(server.stop, 0.0)
         return server
 
-    def relay(self, parents: str, address: str = "127.0.0.1:0", token: str = "", **options: Any) -> ParamServer:
-        """Its metrics are its own: ``relay_metrics``, the latest one's."""
-        self.relay_metrics = Metrics("paramserver")
-        parent = Parents(addresses(parents), options.pop("run_id", RUN), lambda: token)
+    def relay(
+        self, parents: str, address: str = "127.0.0.1:0", token: str = "", tls: Tls | None = None, **options: Any
+    ) -> ParamServer:
+        """``token``, ``tls``: what it shows its parents. ``relay_metrics`` are the latest one's."""
+        self.relay_metrics = Metrics("relay")
+        parent = Parents(addresses(parents), options.pop("run_id", RUN), lambda: token, tls)
         relay = ParamServer(address, Options(relays=True, **options), self.relay_metrics, parents=parent)
         relay.start()
         self._stack.callback(relay.stop, 0.0)

@@ -49,6 +49,21 @@ def test_a_learners_certificate_publishes_and_subscribes_an_actors_subscribes(ri
         assert rig.follower(site.address, tls=tls).newest(-1, 10.0) is not None
 
 
+def test_a_relays_certificate_relays_and_no_others_does(rig: Rig, tmp_path: Path) -> None:
+    site = Site(rig, tmp_path)
+    rig.publisher(site.address, tls=site.learner).publish(weights(0), PLENTY)
+    relay = rig.relay(site.address, tls=site.tls("relay", "URI:headrace:relay"))
+    assert rig.subscriber(relay.address).next(-1, 10.0) is not None
+    for tls in (site.actor, site.learner):
+        other = rig.relay(site.address, tls=tls)
+        with pytest.raises(UsageError, match=f"relay: parameter server {site.address}: .*certificate names no role"):
+            wait_for(lambda other=other: other.raise_if_failed())
+    publisher = rig.publisher(site.address, tls=site.tls("relay2", "URI:headrace:relay"))
+    publisher.publish(weights(1), PLENTY)
+    with pytest.raises(UsageError, match="certificate names no role"):
+        publisher.flush(10.0)
+
+
 @pytest.mark.parametrize("names", [("URI:headrace:actor",), (), ("DNS:headrace",), ("URI:headrace:learners",)])
 def test_another_certificate_does_not_publish(rig: Rig, tmp_path: Path, names: tuple[str, ...]) -> None:
     site = Site(rig, tmp_path)

@@ -16,8 +16,8 @@ from headrace.launch.config import Config
 from headrace.launch.roles import RELAY, add_role_arguments, announced, client_tls, role_config, token
 from headrace.launch.stopping import Stop
 from headrace.paramserver.options import Options
+from headrace.paramserver.parents import Parents
 from headrace.paramserver.server import ParamServer
-from headrace.paramserver.upstream import Parents
 
 _POLL_S, _GRACE_S = 0.2, 5.0
 
@@ -38,7 +38,9 @@ def run(args: argparse.Namespace) -> int:
     pulse = Pulse(config.run.turn_timeout_s)
     parents = None
     if args.upstream is not None:
-        parents = Parents(addresses(args.upstream), config.run.id, token(config, RELAY), client_tls(config))
+        parents = Parents(
+            addresses(args.upstream, "--upstream"), config.run.id, token(config, RELAY), client_tls(config)
+        )
     server = ParamServer(config.weights.address, options(config, parents is not None), metrics, pulse.beat, parents)
     with announced(args, metrics, pulse, args.index):
         server.start()

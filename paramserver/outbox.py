@@ -19,6 +19,10 @@ class Outbox(Generic[T]):
         self._there = asyncio.Event()
         self._closed = False
 
+    @property
+    def empty(self) -> bool:
+        return not self._items
+
     def put(self, item: T) -> None:
         self._items.append(item)
         self._there.set()

@@ -17,9 +17,10 @@ from headrace.common.metrics import Metrics
 from headrace.common.weights.chunks import Blob
 from headrace.paramserver.answers import Context, answer_errors
 from headrace.paramserver.options import Options
+from headrace.paramserver.parents import Parents
 from headrace.paramserver.service import Service
 from headrace.paramserver.store import Versions
-from headrace.paramserver.upstream import Parents, Upstream
+from headrace.paramserver.upstream import Upstream
 
 
 class Relay(Service):

@@ -26,10 +26,10 @@ from headrace.common.weights.chunks import MESSAGE_BYTES, Blob
 from headrace.paramserver.auth import Access
 from headrace.paramserver.credentials import server_credentials
 from headrace.paramserver.options import Options
+from headrace.paramserver.parents import Parents
 from headrace.paramserver.relay import Relay
 from headrace.paramserver.service import SERVICE, Root, Service
 from headrace.paramserver.store import Store, Versions
-from headrace.paramserver.upstream import Parents
 
 #: The server's half of the keepalive agreement; the clients' half is in common/weights/client.py.
 CHANNEL_OPTIONS = [

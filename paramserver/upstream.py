@@ -15,7 +15,6 @@ import math
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -25,13 +24,12 @@ from headrace.common.errors import Rejected, UsageError
 from headrace.common.metrics import Metrics
 from headrace.common.waiting import Waiting
 from headrace.common.weights.chunks import Blob, Collector
-from headrace.common.weights.client import CHANNEL_OPTIONS, FIRST_PAUSE_S, SERVICE
-from headrace.common.weights.tls import Tls
-from headrace.common.weights.tokens import Token
+from headrace.common.weights.client import FIRST_PAUSE_S, SERVICE
 from headrace.common.wire import paramserver_pb2 as pb
 from headrace.paramserver.answers import Answered
 from headrace.paramserver.options import Options
 from headrace.paramserver.outbox import Outbox
+from headrace.paramserver.parents import Parents, connected
 from headrace.paramserver.store import Version, Versions
 from headrace.paramserver.workers import MAX_WORKERS, Busy
 
@@ -42,16 +40,6 @@ LONGEST_PAUSE_S = 2.0
 #: What trying again does not mend.
 _ACCESS = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
 _FINAL = {*_ACCESS, grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNIMPLEMENTED}
-
-
-@dataclass(frozen=True)
-class Parents:
-    """Parameter servers to follow, the preferred one first, and what this relay shows them."""
-
-    addresses: tuple[str, ...]
-    run_id: str
-    token: Token = lambda: ""
-    tls: Tls | None = None
 
 
 class Upstream:
@@ -106,10 +94,11 @@ class Upstream:
         self._drop("shutting down")
 
     def tick(self) -> None:
+        if not (self._up and self._outbox.empty):
+            return  # those that wait are enough; the newest of each worker is kept
         beats, self._beats = self._beats, {}
-        if self._up:
-            for ask in beats.values():
-                self._outbox.put(ask)
+        for ask in beats.values():
+            self._outbox.put(ask)
 
     def report(self, metrics: Metrics) -> None:
         metrics.set("relay_questions_open", len(self._open))
@@ -157,16 +146,10 @@ class Upstream:
 
     async def _live(self, address: str) -> None:
         """Until something goes wrong: raises it."""
-        tls = self._parents.tls
-        channel = (
-            grpc.aio.insecure_channel(address, CHANNEL_OPTIONS)
-            if tls is None
-            else grpc.aio.secure_channel(address, tls.credentials(), CHANNEL_OPTIONS)
-        )
-        async with channel:
+        async with self._parents.channel(address) as channel:
             async with asyncio.timeout(SLACK_S):
-                await _connected(channel)
-            call = channel.stream_stream(f"/{SERVICE}/Relay")(metadata=self._metadata)
+                await connected(channel)
+            call = channel.stream_stream(f"/{SERVICE}/Relay")(metadata=self._parents.metadata)
             self._outbox = Outbox()
             self._silent.clear()
             work = (self._follow(channel), self._send(call), self._hear(call), self._deaf())
@@ -192,7 +175,9 @@ class Upstream:
         current = self._versions.current
         epoch, number = current.order if current else (-1, -1)
         request = pb.SubscribeRequest(run_id=self._parents.run_id, have_epoch=epoch, have_version=number)
-        call = channel.unary_stream(f"/{SERVICE}/Subscribe")(request.SerializeToString(), metadata=self._metadata)
+        call = channel.unary_stream(f"/{SERVICE}/Subscribe")(
+            request.SerializeToString(), metadata=self._parents.metadata
+        )
         while (message := await call.read()) is not grpc.aio.EOF:
             header = pb.Piece.FromString(message).header
             if header.finished:
@@ -239,22 +224,9 @@ class Upstream:
         await self._silent.wait()
         raise TimeoutError("it does not answer")
 
-    @property
-    def _metadata(self) -> tuple[tuple[str, str], ...]:
-        token = self._parents.token()
-        return (("authorization", f"Bearer {token}"),) if token else ()
-
     def _raise_if_final(self, address: str, error: BaseException) -> None:
         if not isinstance(error, grpc.aio.AioRpcError) or error.code() not in _FINAL:
             return
         if error.code() in _ACCESS and self._welcome:
             return  # the new token may be on its way
         raise UsageError(f"relay: parameter server {address}: {error.details()}") from error
-
-
-async def _connected(channel: grpc.aio.Channel) -> None:
-    """Raises :class:`TimeoutError` where nobody is."""
-    while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
-        if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-            raise TimeoutError("nobody answers there")
-        await channel.wait_for_state_change(state)

@@ -9,7 +9,7 @@ from pathlib import Path
 from headrace.common.errors import UsageError
 
 
-def split(address: str) -> tuple[str, int]:
+def split(address: str, setting: str = "weights.address") -> tuple[str, int]:
     """Host and port; of a Unix socket its path (as the kernel takes it) and 0. Raises :class:`UsageError`."""
     if address.startswith("unix-abstract:"):
         return "\0" + address.removeprefix("unix-abstract:"), 0
@@ -18,16 +18,16 @@ def split(address: str) -> tuple[str, int]:
     found = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):(\d{1,5})", address)
     if not found or int(found[2]) > 65535:
         raise UsageError(
-            f"weights.address {address!r}: use host:port (a port of 1 to 65535; 0 lets a server pick) or unix:/path"
+            f"{setting} {address!r}: use host:port (a port of 1 to 65535; 0 lets a server pick) or unix:/path"
         )
     return found[1].strip("[]"), int(found[2])
 
 
-def addresses(text: str) -> tuple[str, ...]:
+def addresses(text: str, setting: str = "weights.address") -> tuple[str, ...]:
     """Parameter servers in the order of preference, separated by commas. Raises :class:`UsageError`."""
     found = tuple(address.strip() for address in text.split(","))
     for address in found:
-        split(address)
+        split(address, setting)
     return found
 
 

@@ -22,8 +22,8 @@ from headrace.common.weights.base import Progress
 from headrace.common.weights.grpc import GrpcFollower, GrpcPublisher, GrpcSubscriber
 from headrace.common.weights.tls import Tls
 from headrace.paramserver.options import Options
+from headrace.paramserver.parents import Parents
 from headrace.paramserver.server import ParamServer
-from headrace.paramserver.upstream import Parents
 
 RUN = "run-1"
 PLENTY = Progress(1 << 40)
@@ -141,7 +141,7 @@ import signal, sys, threading
 from headrace.common.metrics import Metrics
 from headrace.paramserver.options import Options
 from headrace.paramserver.server import ParamServer
-from headrace.paramserver.upstream import Parents
+from headrace.paramserver.parents import Parents
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
 server = ParamServer(f"127.0.0.1:{sys.argv[1]}", Options(lost_after_s=5.0, settle_s=2.0), Metrics("paramserver"))

@@ -13,6 +13,7 @@ import json
 import time
 import zlib
 from collections.abc import Callable
+from itertools import pairwise
 
 import lz4.frame
 import numpy as np
@@ -70,16 +71,14 @@ def measure(made: list[Array]) -> dict[str, dict[str, float]]:
         "difference, lz4": (lz4.frame.compress, lz4.frame.decompress),
         "difference, zlib 1": (lambda raw: zlib.compress(raw, 1), zlib.decompress),
     }
-    for old, new in zip(made, made[1:], strict=False):
+    for old, new in pairwise(made):
         for name, (pack, unpack) in codecs.items():
             packed, make_ms = timed(lambda pack=pack, new=new, old=old: pack(difference(new, old)))
             back, undo_ms = timed(lambda unpack=unpack, packed=packed, old=old: restored(unpack(packed), old).tobytes())
             assert back == new.tobytes()
             rows[name].append((len(packed), make_ms, undo_ms))
         halves, make_ms = timed(lambda new=new: ((new + 0x8000) >> 16).astype(np.uint16).tobytes())
-        _, undo_ms = timed(
-            lambda halves=halves: (np.frombuffer(halves, np.uint16).astype(np.uint32) << 16).tobytes()
-        )
+        _, undo_ms = timed(lambda halves=halves: (np.frombuffer(halves, np.uint16).astype(np.uint32) << 16).tobytes())
         rows["bfloat16"].append((len(halves), make_ms, undo_ms))
     whole = made[0].nbytes
     return {

@@ -1,0 +1,287 @@
+"""What a call costs here, and does bench/scale_model.py foresee what 8, 64 and 512 simulated actors do?
+
+    python bench/scale.py [--sizes 8 64 512] [--carriers local kafka-python confluent] [--seconds 20] [--json]
+                                                                              -> bench/results/scale.json
+
+Real: the parameter server, the broker, sinks and sources, the learner's intake with its checks, the publisher. The
+actors are simulated (bench/swarm.py): they take leases, wait as long as a fragment takes, and put one.
+
+Costs are measured with 32 actors under loads of quite different mixtures, by least squares over the CPU
+seconds of each process; none of them is a load of the comparison. Compared are the calls, bytes and fragments a second,
+and the cores that the server and the learner took. Exit code 1 where one of the former is off by more than a quarter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from counting_learner import Plan, learn
+from hardware import save
+from scale_model import CarrierCosts, Cluster, Costs, Prediction, ServerCosts, fit, predict, tells_per_s
+from swarm import Crowd, fragment
+from swarm_rig import Rig, growth, look, shares
+
+from headrace.common.codec import encode
+from headrace.launch import broker
+from headrace.paramserver.ledger import Ledger
+
+CALIBRATED_AT, AT_MOST_OFF, PARTITIONS, WARM_UP_S = 32, 0.25, 4, 4.0
+CARRIERS = ("local", "kafka-python", "confluent")
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a measurement does; see Cluster in scale_model.py."""
+
+    actors: int = CALIBRATED_AT
+    fragment_s: float = 1.0
+    fragment_steps: int = 128
+    envs: int = 8
+    weights_bytes: int = 1_000
+    versions_per_s: float = 1.0
+    beat_s: float = 1.0
+
+
+#: One load in which each cost weighs most, and one of little of everything.
+SERVER_LOADS = {
+    "little": Load(fragment_s=2.0),
+    "leases": Load(fragment_s=0.1, fragment_steps=16),
+    "hearts": Load(fragment_s=2.0, beat_s=0.05),
+    "weights": Load(fragment_s=0.5, weights_bytes=1_600_000, versions_per_s=4.0),
+    "learner's calls": Load(fragment_s=2.0, versions_per_s=50.0),
+}
+CARRIER_LOADS = {
+    "little": Load(fragment_s=2.0),
+    "records": Load(fragment_s=0.1, fragment_steps=16),
+    "bytes": Load(fragment_s=0.5, fragment_steps=2048),
+}
+
+
+def compared(actors: int) -> Load:
+    return Load(actors, fragment_s=4.0, weights_bytes=1_000_000, versions_per_s=1.0)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A second of it: calls, bytes, fragments, cores."""
+
+    fragments: float
+    fragment_bytes: float
+    steps: float
+    next_calls: float
+    beats: float
+    tells: float
+    weight_bytes: float
+    server_cores: float
+    learner_cores: float
+    broker_cores: float
+    clients_cores: float
+    ask_s: float
+    put_s: float
+
+
+class Bench:
+    """One measurement at a time, each with processes of its own; the broker stays."""
+
+    def __init__(self, seconds: float, bootstrap: str, broker_pid: int) -> None:
+        self._seconds, self._bootstrap, self._broker_pid = seconds, bootstrap, broker_pid
+        self._number = 0
+
+    def measure(self, load: Load, carrier: str) -> Seen:
+        self._number += 1
+        with Rig(f"scale-{self._number}") as rig:
+            root, url = rig.server(), self._url(carrier, rig)
+            plan = Plan(root.address, rig.run_id, url, rig.folder, load.weights_bytes, load.versions_per_s,
+                        4 * load.actors, load.fragment_steps, load.envs)  # fmt: skip
+            learner = rig.start(learn, plan)
+            learner.look()  # its source is open: a topic is there
+            collects = {"url": url, "envs": load.envs, "fragment_steps": load.fragment_steps,
+                        "fragment_s": load.fragment_s, "beat_s": load.beat_s}  # fmt: skip
+            parts = shares(load.actors, min(load.actors, 2))
+            crowds = rig.crowds([Crowd(root.address, rig.run_id, p.start, len(p), **collects) for p in parts])
+            look(crowds)
+            time.sleep(2 * load.fragment_s + WARM_UP_S)
+
+            def now() -> tuple[dict[str, float], ...]:
+                cpu = {"s": time.monotonic(), "broker": self._broker_cpu_s()}
+                return look(crowds)[0], learner.look(), root.look(), cpu
+
+            before = now()
+            time.sleep(self._seconds)
+            after = now()
+            if any("refused" in name for name in after[1]) or any("errors" in name for name in after[0]):
+                print(f"  refused or failed: {after[1]} {after[0]}", flush=True)
+            return _seen(*(growth(*pair) for pair in zip(before, after, strict=True)))
+
+    def _url(self, carrier: str, rig: Rig) -> str:
+        if carrier == "local":
+            return f"local://{rig.folder}/t"
+        return f"kafka://{self._bootstrap}/{rig.run_id}?client={carrier}&partitions={PARTITIONS}"
+
+    def _broker_cpu_s(self) -> float:
+        if not self._broker_pid:
+            return 0.0
+        times = psutil.Process(self._broker_pid).cpu_times()
+        return float(times.user + times.system)
+
+
+def _seen(crowds: dict[str, float], learner: dict[str, float], root: dict[str, float], cpu: dict[str, float]) -> Seen:
+    each_s, leases = 1 / cpu["s"], max(1.0, crowds.get("leases", 0))
+    return Seen(
+        learner.get("fragments", 0) * each_s,
+        crowds.get("put_bytes", 0) * each_s,
+        learner.get("steps", 0) * each_s,
+        crowds.get("next_calls", 0) * each_s,
+        crowds.get("beats", 0) * each_s,
+        learner["tells"] * each_s,
+        root["weights_bytes_total"] * each_s,
+        root["cpu_s"] * each_s,
+        learner["cpu_s"] * each_s,
+        cpu["broker"] * each_s,
+        crowds["cpu_s"] * each_s,
+        crowds.get("asked_us", 0) / leases / 1e6,
+        crowds.get("put_us", 0) / leases / 1e6,
+    )
+
+
+# --- calibration ---------------------------------------------------------------------------------------------------
+
+
+def calibrate(bench: Bench, carriers: list[str]) -> tuple[Costs, dict[str, Any]]:
+    """The costs, and what they were made of."""
+    seen = {name: _measured(bench, name, load, "local") for name, load in SERVER_LOADS.items()}
+    found = fit(
+        [[1.0, s.next_calls, s.beats, s.tells, s.weight_bytes] for s in seen.values()],
+        [s.server_cores for s in seen.values()],
+    )
+    server = ServerCosts(*found, *ledger_costs())
+    by_carrier, rows = {}, {"server": {name: asdict(s) for name, s in seen.items()}}
+    for carrier in carriers:
+        ran = {name: _measured(bench, name, load, carrier) for name, load in CARRIER_LOADS.items()}
+        by_carrier[carrier] = _carrier_costs(list(ran.values()), carrier)
+        rows[carrier] = {name: asdict(s) for name, s in ran.items()}
+    return Costs(server, by_carrier, seen["little"].ask_s), rows
+
+
+def _carrier_costs(seen: list[Seen], carrier: str) -> CarrierCosts:
+    rows = [[1.0, s.fragments, s.fragment_bytes] for s in seen]
+    learner = fit(rows, [s.learner_cores for s in seen])
+    brokers = [0.0] * 3 if carrier == "local" else fit(rows, [s.broker_cores for s in seen])
+    return CarrierCosts(*learner, seen[0].put_s, *brokers)
+
+
+def ledger_costs(workers: int = 1000, rounds: int = 20) -> tuple[float, float]:
+    """CPU seconds of a lease and of a beat in the ledger alone, with as many workers at once."""
+    ledger, number = Ledger(), [-1] * workers
+    ledger.admit_until = workers * (rounds + 2)
+    began_s = time.process_time()
+    for _ in range(rounds):
+        for worker in range(workers):
+            given = ledger.begin(worker, 1, 0.0, (number[worker],), "here")
+            assert given is not None
+            number[worker] = given
+    lease_s = (time.process_time() - began_s) / (workers * rounds)
+    began_s = time.process_time()
+    for _ in range(rounds):
+        for worker in range(workers):
+            ledger.beat(worker, 1, 0.0)
+    return lease_s, (time.process_time() - began_s) / (workers * rounds)
+
+
+def _measured(bench: Bench, name: str, load: Load, carrier: str) -> Seen:
+    seen = bench.measure(load, carrier)
+    print(f"{carrier:13} {name:16} {seen.fragments:7.1f} fragments/s {seen.fragment_bytes / 1e6:7.2f} MB/s "
+          f"{seen.beats:7.1f} beats/s {seen.tells:5.1f} tells/s {seen.weight_bytes / 1e6:7.2f} MB/s of weights  "
+          f"cores: server {seen.server_cores:.3f} learner {seen.learner_cores:.3f} broker {seen.broker_cores:.3f} "
+          f"clients {seen.clients_cores:.3f}", flush=True)  # fmt: skip
+    return seen
+
+
+# --- comparison ----------------------------------------------------------------------------------------------------
+
+
+def foreseen(load: Load, carrier: str, costs: Costs) -> dict[str, float]:
+    """By the names that :class:`Seen` has."""
+    made = fragment("scale-0", load.fragment_steps, load.envs)
+    nbytes = len(encode(made, 8 << 20, compress=carrier != "local"))
+    steps = load.fragment_steps * load.envs
+    cluster = Cluster(
+        load.actors, load.envs, load.fragment_s / load.fragment_steps, load.fragment_steps, nbytes / steps,
+        load.versions_per_s, load.weights_bytes, carrier=carrier, beat_s=load.beat_s,
+    )  # fmt: skip
+    found: Prediction = predict(cluster, costs)
+    root, learner = found.hops["root"], found.hops["learner"]
+    return {
+        "fragments": found.fragments_per_s,
+        "fragment_bytes": learner.bytes_in_per_s,
+        "steps": found.steps_per_s,
+        "next_calls": found.fragments_per_s,
+        "beats": found.beats_per_s,
+        "tells": tells_per_s(cluster, found.fragments_per_s),
+        "weight_bytes": root.bytes_out_per_s,
+        "server_cores": root.cores,
+        "learner_cores": learner.cores,
+        "broker_cores": found.hops["broker"].cores if "broker" in found.hops else 0.0,
+    }
+
+
+#: What the model is held to; cores are shown.
+HELD = ("fragments", "fragment_bytes", "steps", "next_calls", "beats", "tells", "weight_bytes")
+
+
+def compare(bench: Bench, costs: Costs, sizes: list[int], carriers: list[str]) -> list[dict[str, Any]]:
+    rows = []
+    for carrier in carriers:
+        for actors in sizes:
+            load = compared(actors)
+            seen, said = asdict(_measured(bench, f"{actors} actors", load, carrier)), foreseen(load, carrier, costs)
+            off = {name: round(said[name] / seen[name] - 1, 4) for name in said if seen[name] > 0}
+            rows.append({"carrier": carrier, "actors": actors, "measured": seen, "foreseen": said, "off": off})
+            print("  foreseen / measured - 1: " + ", ".join(f"{k} {v:+.0%}" for k, v in off.items()), flush=True)
+    return rows
+
+
+@contextmanager
+def own_broker(folder: Path, wanted: bool) -> Iterator[tuple[str, int]]:
+    """host:port and pid."""
+    if not wanted:
+        yield "", 0
+        return
+    info = broker.start(folder, port=0)
+    try:
+        yield info.bootstrap, info.pid
+    finally:
+        broker.stop(folder)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[8, 64, 512])
+    parser.add_argument("--carriers", nargs="+", choices=CARRIERS, default=list(CARRIERS))
+    parser.add_argument("--seconds", type=float, default=20.0, help="that each load is measured for")
+    parser.add_argument("--json", action="store_true", help="keep the result in bench/results/scale.json")
+    args = parser.parse_args()
+    kafka = any(carrier != "local" for carrier in args.carriers)
+    with tempfile.TemporaryDirectory(prefix="scale-") as folder, own_broker(Path(folder) / "broker", kafka) as at:
+        bench = Bench(args.seconds, *at)
+        costs, rows = calibrate(bench, args.carriers)
+        found = compare(bench, costs, args.sizes, args.carriers)
+    worst = max((abs(row["off"][name]), f"{name} with {row['actors']} actors, {row['carrier']}")
+                for row in found for name in HELD)  # fmt: skip
+    print(f"furthest off: {worst[1]}: {worst[0]:.0%}; at most {AT_MOST_OFF:.0%} is asked")
+    if args.json:
+        kept = {"calibrated_at": CALIBRATED_AT, "seconds": args.seconds, "costs": asdict(costs), "loads": rows}
+        print(save("scale", {**kept, "furthest_off": list(worst), "compared": found}).name)
+    return 0 if worst[0] <= AT_MOST_OFF else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,123 @@
+"""The model of a large cluster against arithmetic done by hand, and its page against the model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from .test_side_by_side import load
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return load(monkeypatch, "scale_model")
+
+
+def costs(model: ModuleType, **server: float) -> Any:
+    """Round numbers: a millisecond a lease, half of it a beat."""
+    given = {"idle": 0.01, "lease_s": 1e-3, "beat_s": 5e-4, "tell_s": 0.0, "byte_s": 1e-9}
+    of_server = model.ServerCosts(**{**given, "ledger_lease_s": 1e-5, "ledger_beat_s": 2e-6, **server})
+    local = model.CarrierCosts(idle=0.0, record_s=1e-3, byte_s=1e-9, put_s=0.1)
+    kafka = replace(local, put_s=0.1, broker_idle=0.05, broker_record_s=1e-4, broker_byte_s=1e-9)
+    return model.Costs(of_server, {"local": local, "confluent": kafka}, ask_s=0.1)
+
+
+def test_a_cycle_is_the_fragment_the_question_and_the_put(model: ModuleType) -> None:
+    cluster = model.Cluster(100, envs=4, step_s=0.01, fragment_steps=180, bytes_per_step=50.0, versions_per_s=2.0)
+    found = model.predict(cluster, costs(model))  # 1.8 + 0.1 + 0.1 s
+    assert found.fragments_per_s == pytest.approx(50)
+    assert found.steps_per_s == pytest.approx(50 * 180 * 4)
+    assert found.beats_per_s == pytest.approx(90)
+    assert found.weights_per_s == pytest.approx(50)  # it asks only so often
+    root, learner = found.hops["root"], found.hops["learner"]
+    assert root.calls_per_s == pytest.approx(50 + 90 + 2)
+    assert root.bytes_out_per_s == pytest.approx(50 * 1e6)
+    assert root.cores == pytest.approx(0.01 + 50 * 1e-3 + 90 * 5e-4 + 50e6 * 1e-9)
+    assert learner.bytes_in_per_s == pytest.approx(50 * 180 * 4 * 50)
+    assert learner.cores == pytest.approx(50 * 1e-3 + 50 * 36_000 * 1e-9)
+    assert found.fragments_per_version == pytest.approx(25)
+    assert found.staleness_at_least == 8  # 200 fragments beyond those accepted, 25 a version
+
+
+def test_versions_that_are_rare_are_taken_by_each_actor_once(model: ModuleType) -> None:
+    cluster = model.Cluster(100, step_s=0.01, fragment_steps=180, versions_per_s=0.1)
+    assert model.predict(cluster, costs(model)).hops["root"].bytes_out_per_s == pytest.approx(10 * 1e6)
+
+
+@pytest.mark.parametrize(
+    ("actors", "fan_out", "levels"),
+    [(32, 0, ()), (32, 32, ()), (33, 32, (2,)), (1000, 32, (32,)), (10_000, 32, (313, 10)), (9, 2, (5, 3, 2))],
+)
+def test_relays_are_added_until_the_root_has_few_children(
+    model: ModuleType, actors: int, fan_out: int, levels: tuple[int, ...]
+) -> None:
+    assert model.relay_levels(actors, fan_out) == levels
+
+
+def test_with_relays_the_root_pays_for_its_children_and_its_ledger_alone(model: ModuleType) -> None:
+    cluster = model.Cluster(1000, step_s=0.01, fragment_steps=180, versions_per_s=0.5, fan_out=100)
+    found = model.predict(cluster, costs(model))
+    root = found.hops["root"]
+    assert found.relays == 10
+    assert root.bytes_out_per_s == pytest.approx(10 * 0.5 * 1e6)
+    assert root.calls_per_s == pytest.approx(10 * 20 + 10 + 1)  # 20 batches a second and a beat of each; the learner
+    expected = 0.01 + 200 * 1e-3 + 10 * 5e-4 + 5e6 * 1e-9 + 500 * 1e-5 + 900 * 2e-6
+    assert root.cores == pytest.approx(expected)
+    assert found.hops["relay"].calls_per_s == pytest.approx((500 + 900) / 10)
+
+
+def test_the_learner_asks_for_what_is_younger_than_its_last_answer(model: ModuleType) -> None:
+    slow, fast = model.Cluster(8, step_s=0.01, fragment_steps=100), model.Cluster(8, step_s=0.001, fragment_steps=250)
+    assert model.tells_per_s(slow, 8.0) == 1.0
+    assert model.tells_per_s(fast, 32.0) == pytest.approx(1.0 + 32 * 0.75)
+
+
+def test_what_saturates_first_is_named_and_how_many_actors_that_takes(model: ModuleType) -> None:
+    heavy = model.Cluster(1, step_s=0.01, fragment_steps=180, weights_bytes=25e6, versions_per_s=10)
+    most = model.actors_at_most(heavy, costs(model))
+    name, what, share = model.predict(replace(heavy, actors=most + 1), costs(model)).tightest
+    assert (name, what) == ("root", "link")  # 12.5 MB/s an actor, of 1.25 GB/s
+    assert most == 100
+    assert share > 1
+    assert (name, what) in model.WHAT_TO_CHANGE
+
+
+def test_only_with_a_broker_are_there_partitions(model: ModuleType) -> None:
+    cluster = model.Cluster(1000, step_s=0.01, fragment_steps=180, bytes_per_step=100)
+    kafka = model.predict(cluster, costs(model))
+    assert kafka.partitions == 2  # 72 MB/s, 50 MB/s each
+    local = model.predict(replace(cluster, carrier="local"), costs(model))
+    assert (local.partitions, "broker" in local.hops) == (0, False)
+
+
+def test_costs_are_found_again(model: ModuleType) -> None:
+    true, rng = np.array([0.01, 1e-3, 0.0, 2e-9]), np.random.default_rng(0)
+    rows = np.column_stack([np.ones(6), rng.uniform(1, 300, 6), rng.uniform(1, 600, 6), rng.uniform(1e5, 1e8, 6)])
+    np.testing.assert_allclose(model.fit(rows, rows @ true), true, rtol=1e-6, atol=1e-12)
+
+
+def test_no_cost_is_below_zero(model: ModuleType) -> None:
+    rows = [[1.0, 1.0], [1.0, 2.0], [1.0, 3.0]]
+    assert model.fit(rows, [3.0, 2.0, 1.0])[1] == 0.0
+
+
+def test_the_page_says_what_the_model_says(model: ModuleType) -> None:
+    """`python bench/scale_model.py --write` makes it anew."""
+    kept = json.loads((ROOT / "bench/results/scale.json").read_text())
+    page = (ROOT / "docs/scale.md").read_text()
+    assert model.BEGIN in page
+    assert page == model.written(page, model.Costs.read(kept["costs"]))
+
+
+def test_the_model_was_not_calibrated_on_what_it_is_compared_with() -> None:
+    kept = json.loads((ROOT / "bench/results/scale.json").read_text())
+    assert kept["calibrated_at"] not in {row["actors"] for row in kept["compared"]}
+    assert {row["actors"] for row in kept["compared"]} == {8, 64, 512}

@@ -25,7 +25,7 @@ from typing import Any
 import psutil
 from counting_learner import Plan, learn
 from hardware import save
-from scale_model import CarrierCosts, Cluster, Costs, Prediction, ServerCosts, fit, predict, tells_per_s
+from scale_model import CarrierCosts, Cluster, Costs, Prediction, ServerCosts, fit, predict
 from swarm import Crowd, fragment
 from swarm_rig import Rig, growth, look, shares
 
@@ -69,9 +69,16 @@ def compared(actors: int) -> Load:
     return Load(actors, fragment_s=4.0, weights_bytes=1_000_000, versions_per_s=1.0)
 
 
+def ahead(load: Load) -> int:
+    """Fragments that may be begun beyond those accepted, so that nobody waits: those of two cycles, and what comes
+    between two words of the learner's."""
+    return round(4 * load.actors * (1 + 1 / load.fragment_s))
+
+
 @dataclass(frozen=True)
 class Seen:
-    """A second of it: calls, bytes, fragments, cores."""
+    """A second of it: fragments, calls (``tells``: the learner's; ``calls``: all that come to the root), bytes, cores;
+    and how long an actor waited for a lease, and for an acknowledgement."""
 
     fragments: float
     fragment_bytes: float
@@ -79,6 +86,7 @@ class Seen:
     next_calls: float
     beats: float
     tells: float
+    calls: float
     weight_bytes: float
     server_cores: float
     learner_cores: float
@@ -100,7 +108,7 @@ class Bench:
         with Rig(f"scale-{self._number}") as rig:
             root, url = rig.server(), self._url(carrier, rig)
             plan = Plan(root.address, rig.run_id, url, rig.folder, load.weights_bytes, load.versions_per_s,
-                        4 * load.actors, load.fragment_steps, load.envs)  # fmt: skip
+                        ahead(load), load.fragment_steps, load.envs)  # fmt: skip
             learner = rig.start(learn, plan)
             learner.look()  # its source is open: a topic is there
             collects = {"url": url, "envs": load.envs, "fragment_steps": load.fragment_steps,
@@ -142,6 +150,7 @@ def _seen(crowds: dict[str, float], learner: dict[str, float], root: dict[str, f
         crowds.get("next_calls", 0) * each_s,
         crowds.get("beats", 0) * each_s,
         learner["tells"] * each_s,
+        (crowds.get("next_calls", 0) + crowds.get("beats", 0) + learner["tells"]) * each_s,
         root["weights_bytes_total"] * each_s,
         root["cpu_s"] * each_s,
         learner["cpu_s"] * each_s,
@@ -225,7 +234,8 @@ def foreseen(load: Load, carrier: str, costs: Costs) -> dict[str, float]:
         "steps": found.steps_per_s,
         "next_calls": found.fragments_per_s,
         "beats": found.beats_per_s,
-        "tells": tells_per_s(cluster, found.fragments_per_s),
+        "tells": found.tells_per_s,
+        "calls": root.calls_per_s,
         "weight_bytes": root.bytes_out_per_s,
         "server_cores": root.cores,
         "learner_cores": learner.cores,
@@ -233,8 +243,8 @@ def foreseen(load: Load, carrier: str, costs: Costs) -> dict[str, float]:
     }
 
 
-#: What the model is held to; cores are shown.
-HELD = ("fragments", "fragment_bytes", "steps", "next_calls", "beats", "tells", "weight_bytes")
+#: What the model is held to; the rest is shown.
+HELD = ("fragments", "fragment_bytes", "steps", "next_calls", "beats", "calls", "weight_bytes")
 
 
 def compare(bench: Bench, costs: Costs, sizes: list[int], carriers: list[str]) -> list[dict[str, Any]]:

@@ -31,6 +31,8 @@ COSTS, PAGE = ROOT / "bench" / "results" / "scale.json", ROOT / "docs" / "scale.
 BEGIN, END = "<!-- made by bench/scale_model.py --write -->", "<!-- end -->"
 #: common/weights/heart.py; common/weights/publisher.py and learner/loop.py: a learner tells at least so often.
 BEAT_S, TELL_S = 1.0, 1.0
+#: launch/run_actor.py: an actor for which there is no lease asks again after so long.
+ASK_AGAIN_S = 1.0
 #: A relay passes leases on in batches: assumed, not measured.
 RELAY_BATCH_S = 0.05
 
@@ -141,6 +143,7 @@ class Prediction:
     fragments_per_s: float
     steps_per_s: float
     beats_per_s: float
+    tells_per_s: float
     weights_per_s: float
     relays: int
     partitions: int
@@ -162,7 +165,7 @@ def predict(cluster: Cluster, costs: Costs) -> Prediction:
     beats = cluster.actors * cluster.fragment_s / cycle_s / cluster.beat_s
     weights = cluster.actors * min(cluster.versions_per_s, 1 / cycle_s)
     levels = relay_levels(cluster.actors, cluster.fan_out)
-    tells = tells_per_s(cluster, fragments)
+    tells = tells_per_s(cluster, cycle_s)
     hops = [_root(cluster, costs.server, levels, fragments, beats, weights, tells)]
     if levels:
         hops.append(_relay(cluster, costs.server, fragments, beats, weights))
@@ -175,7 +178,7 @@ def predict(cluster: Cluster, costs: Costs) -> Prediction:
     steps = fragments * cluster.fragment_steps * cluster.envs
     by_name = {hop.name: hop for hop in hops}
     stale = math.ceil(2 * cluster.actors / per_version)
-    return Prediction(by_name, fragments, steps, beats, weights, sum(levels), partitions, per_version, stale)
+    return Prediction(by_name, fragments, steps, beats, tells, weights, sum(levels), partitions, per_version, stale)
 
 
 def relay_levels(actors: int, fan_out: int) -> tuple[int, ...]:
@@ -187,12 +190,12 @@ def relay_levels(actors: int, fan_out: int) -> tuple[int, ...]:
     return tuple(levels)
 
 
-def tells_per_s(cluster: Cluster, fragments_per_s: float) -> float:
-    """Calls of the learner: one a version, one a second, and one for each fragment of a lease younger than the last
-    answer (learner/intake.py asks for it)."""
+def tells_per_s(cluster: Cluster, cycle_s: float) -> float:
+    """Calls of the learner: one a version, at least one a second; and, where fragments are faster than that, one
+    whenever a fragment's lease is younger than the last answer, which then tells of all that are out
+    (learner/intake.py)."""
     told = max(cluster.versions_per_s, 1 / TELL_S)
-    young = max(0.0, 1.0 - cluster.fragment_s * told)
-    return told + fragments_per_s * young
+    return told if cycle_s * told >= 1 else told + 1 / cycle_s
 
 
 def actors_at_most(cluster: Cluster, costs: Costs) -> int:
@@ -330,6 +333,10 @@ def lines(cluster: Cluster, costs: Costs) -> Iterator[str]:
     yield f"{found.relays} relays, {found.partitions} partitions"
     name, what, share = found.tightest
     yield f"tightest: {name}, {what}, at {share:.0%}; {actors_at_most(cluster, costs):,} actors fill it"
+    if share > 1:
+        idle = cluster.actors * (1 - 1 / share)
+        yield (f"held back to {found.fragments_per_s / share:,.0f} fragments a second: {idle:,.0f} actors wait, "
+               f"and ask {idle / ASK_AGAIN_S:,.0f} times a second besides")  # fmt: skip
     yield f"to go beyond: {WHAT_TO_CHANGE[name, what]}"
 
 

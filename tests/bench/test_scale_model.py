@@ -75,15 +75,17 @@ def test_with_relays_the_root_pays_for_its_children_and_its_ledger_alone(model: 
 
 
 def test_the_learner_asks_for_what_is_younger_than_its_last_answer(model: ModuleType) -> None:
-    slow, fast = model.Cluster(8, step_s=0.01, fragment_steps=100), model.Cluster(8, step_s=0.001, fragment_steps=250)
-    assert model.tells_per_s(slow, 8.0) == 1.0
-    assert model.tells_per_s(fast, 32.0) == pytest.approx(1.0 + 32 * 0.75)
+    cluster = model.Cluster(8, versions_per_s=2.0)
+    assert model.tells_per_s(cluster, cycle_s=4.0) == 2.0
+    assert model.tells_per_s(cluster, cycle_s=0.25) == 2.0 + 4.0
+    assert model.tells_per_s(replace(cluster, versions_per_s=0.1), cycle_s=4.0) == 1.0  # it tells all the same
 
 
 def test_what_saturates_first_is_named_and_how_many_actors_that_takes(model: ModuleType) -> None:
     heavy = model.Cluster(1, step_s=0.01, fragment_steps=180, weights_bytes=25e6, versions_per_s=10)
-    most = model.actors_at_most(heavy, costs(model))
-    name, what, share = model.predict(replace(heavy, actors=most + 1), costs(model)).tightest
+    free = costs(model, byte_s=0.0)
+    most = model.actors_at_most(heavy, free)
+    name, what, share = model.predict(replace(heavy, actors=most + 1), free).tightest
     assert (name, what) == ("root", "link")  # 12.5 MB/s an actor, of 1.25 GB/s
     assert most == 100
     assert share > 1

@@ -58,8 +58,7 @@ def test_clients_are_shared_out_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {len(part) for part in parts} == {3, 4}
 
 
-def test_a_fragment_that_is_put_is_acknowledged_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    """Several that wait at once are put with one flush, and each is told."""
+def test_whoever_waits_is_put_and_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     import asyncio
     from collections import Counter
 

@@ -100,6 +100,7 @@ TABLE: tuple[Metric, ...] = (
     Metric("weights_refused_total", "counter", "Answers a subscriber refused: damaged, or older than what it had"),
     Metric("weights_skipped_versions_total", "counter", "Versions subscribers never asked for"),
     Metric("weights_reconnects_total", "counter", "Times the parameter server answered again after it had not"),
+    Metric("relay_questions_open", "gauge", "Questions that a relay passed on, not answered yet"),
     Metric("leases_issued_total", "counter", "Leases handed out"),
     Metric("leases_expired_total", "counter", "Leases whose actor is gone"),
     Metric("leases_admit_until", "gauge", "Fragments that may ever have been begun by now"),
@@ -123,5 +124,6 @@ SHOWN: dict[str, tuple[str, ...]] = {
         "leases_",
         "lease_",
     ),
+    "relay": ("weights_bytes_", "weights_subscribers", "weights_version", "weights_skipped_", "relay_"),
     "evaluator": ("evaluator_", "weights_refused_", "weights_reconnects_"),
 }

@@ -21,7 +21,7 @@ from headrace.common.seeding import reset_seeds, stream
 from headrace.common.transport import Limits, Sink, check_url, for_run
 from headrace.common.types import Schema, Spaces, Trajectory
 from headrace.common.validation import Expected, validate
-from headrace.common.weights.address import split
+from headrace.common.weights.address import addresses
 from headrace.common.weights.base import Subscriber
 from headrace.launch import fragment_size
 from headrace.launch.config import Config
@@ -186,7 +186,7 @@ def with_addresses(config: Config) -> Config:
     if not weights.address:
         weights = weights.model_copy(update={"address": f"unix:{folder}/weights"})
     # Refused here if they are no addresses, before anything is written, started, or waited for.
-    split(weights.address)
+    addresses(weights.address)
     check_url(transport.url)
     return config.model_copy(update={"run": run, "transport": transport, "weights": weights})
 

@@ -131,7 +131,12 @@ class Weights(BaseModel):
 
     model_config = _STRICT
     address: str = ""
-    """The parameter server's host:port or unix:/path. Empty: a private socket of this machine."""
+    """The parameter server's host:port or unix:/path. Empty: a private socket of this machine. Several, separated by
+    commas, where there are relays (docs/scale.md): who reads weights takes the first and turns to the next when it is
+    away; the root is the last."""
+    relay_token_file: Path | None = None
+    """File with the token of relays, which speak for the actors below them. The root needs it to have any, relays to
+    show it."""
     token_file: Path | None = None
     """File with the bearer token of those who subscribe (actors, evaluators); two lines while it is replaced
     (SECURITY.md). Read anew when it changes, as all files here are."""

@@ -25,8 +25,8 @@ from headrace.launch.run_dir import claim_again
 from headrace.launch.socket_dir import hold_socket_dir, release_socket_dir, remove_dead_socket_dirs, used_socket_dir
 from headrace.observe import endpoints
 
-#: Which token: the learner's, the actors' and evaluators' (keys of the config's weights section).
-PUBLISH, SUBSCRIBE = "publish_token_file", "token_file"
+#: Which token: the learner's, a relay's, the actors' and evaluators' (keys of the config's weights section).
+PUBLISH, RELAY, SUBSCRIBE = "publish_token_file", "relay_token_file", "token_file"
 Opened = TypeVar("Opened")
 _AGAIN_S = 1.0
 
@@ -133,7 +133,7 @@ def patiently(opening: Callable[[], Opened], patience_s: float, stop: Callable[[
 
 
 def token(config: Config, which: str) -> Token:
-    """A bearer token (``PUBLISH`` or ``SUBSCRIBE``), that of its file at the time of each call. Raises
+    """A bearer token (``PUBLISH``, ``RELAY`` or ``SUBSCRIBE``), that of its file at the time of each call. Raises
     :class:`UsageError` for a file that cannot be read or holds none."""
     path: Path | None = getattr(config.weights, which)
     return tokens.none if path is None else tokens.shown(path, f"weights.{which}")

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from headrace.observe.scrape import Scrape
 
 #: The role's version, and what it lags behind by: gauges as each role shows them.
-VERSION = {"actor": "actor_policy_version", "learner": "learner_policy_version", "paramserver": "weights_version"}
+VERSION = {"actor": "actor_policy_version", "learner": "learner_policy_version", "paramserver": "weights_version",
+           "relay": "weights_version"}  # fmt: skip
 _WINDOW_S = 1.0
 STEPS = {"actor": "actor_env_steps_total", "learner": "learner_env_steps_total"}
 
@@ -107,7 +108,7 @@ def _role(before: Scrape, after: Scrape, all_after: Sequence[Scrape], said: Mapp
     if at.role == "learner":
         report["lag_records"] = int(sum(after.by_label("transport_lag_records").values()))
         report["rejected"] = {k: int(v) for k, v in after.by_label("learner_rejected_total").items() if v}
-    if at.role == "paramserver":
+    if at.role in ("paramserver", "relay"):
         report["subscribers"] = int(after.value("weights_subscribers"))
     return report
 

@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from headrace.common.errors import Fenced, Rejected, UsageError
+from headrace.common.errors import Fenced, HeadraceError, Rejected, UsageError
 from headrace.common.weights.base import LedgerState, Progress
 from headrace.common.wire import paramserver_pb2 as pb
 from headrace.paramserver.store import Version
@@ -21,7 +21,19 @@ STATUS = {
     DecodeError: grpc.StatusCode.INVALID_ARGUMENT,
 }
 
+#: Not now; another time.
+BUSY = int(grpc.StatusCode.UNAVAILABLE.value[0])
+_CODES = {int(status.value[0]): status for status in (*STATUS.values(), grpc.StatusCode.UNAVAILABLE)}
+
 Context = Any  # grpc.aio.ServicerContext; grpc ships no types
+
+
+class Answered(HeadraceError):
+    """What the parent of a relay answered to a question that was passed on: its status code, and its words."""
+
+    def __init__(self, code: int, details: str) -> None:
+        super().__init__(details)
+        self.code = code if code in _CODES else BUSY
 
 
 class answer_errors:
@@ -37,6 +49,8 @@ class answer_errors:
             await self._context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the transfer took too long")
         if isinstance(error, Busy):
             await self._context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        if isinstance(error, Answered):
+            await self._context.abort(_CODES[error.code], str(error))
         if kind is not None and (status := STATUS.get(kind)) is not None:
             await self._context.abort(status, str(error))
 

@@ -1,14 +1,16 @@
-"""Who may publish, who may only subscribe: by bearer token, by the role in the client's certificate, or both.
+"""Who may do what: by bearer token, by the role in the client's certificate, or both.
 
-The role is a URI among the certificate's alternative names: ``headrace:learner`` publishes and subscribes,
-``headrace:actor`` subscribes (actors and evaluators). The health service asks for nothing (probes carry no token).
+The role is a URI among the certificate's alternative names: ``headrace:learner`` publishes, ``headrace:relay`` speaks
+for others, ``headrace:actor`` for itself (actors and evaluators); the first two may do what the third may. The health
+service asks for nothing (probes carry no token).
 """
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -18,46 +20,54 @@ from headrace.common.errors import UsageError
 from headrace.common.reloaded import Reloaded
 from headrace.common.weights.tokens import read_tokens
 
-PUBLISHING = frozenset({"Publish", "Admit"})
-LEARNER, ACTOR = b"headrace:learner", b"headrace:actor"
+PUBLISH, RELAY, SUBSCRIBE = "publish", "relay", "subscribe"
+#: What a call needs; the others subscribe.
+NEEDS = {"Publish": PUBLISH, "Admit": PUBLISH, "Relay": RELAY}
+_ROLES = {b"headrace:learner": PUBLISH, b"headrace:relay": RELAY, b"headrace:actor": SUBSCRIBE}
 _MAKE = {
     (True, False): grpc.stream_unary_rpc_method_handler,
     (False, False): grpc.unary_unary_rpc_method_handler,
     (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
 }
 _NO_TOKEN = (
-    "the token is missing or does not allow this call (the learner's is in weights.publish_token_file, that of actors "
-    "and evaluators in weights.token_file)"
+    "the token is missing or does not allow this call (the learner's is in weights.publish_token_file, a relay's in "
+    "weights.relay_token_file, that of actors and evaluators in weights.token_file)"
 )
+#: Where the tokens of each kind are.
+SETTINGS = {
+    PUBLISH: "weights.publish_token_file",
+    RELAY: "weights.relay_token_file",
+    SUBSCRIBE: "weights.token_file",
+}
 _NO_ROLE = "the certificate names no role that allows this call (weights.tls_client_cert)"
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Those of ``publish`` let publish and subscribe, those of ``subscribe`` subscribe only."""
+    """Those that allow each kind of call; each of them lets subscribe."""
 
-    publish: tuple[str, ...]
-    subscribe: tuple[str, ...]
+    allow: Mapping[str, tuple[str, ...]]
 
     @staticmethod
-    def read(publish_file: Path, subscribe_file: Path) -> Tokens:
-        """Raises :class:`UsageError` for files that hold none, or have one in common."""
-        publish = read_tokens(publish_file, "weights.publish_token_file")
-        subscribe = read_tokens(subscribe_file, "weights.token_file")
-        if set(publish) & set(subscribe):
-            raise UsageError(
-                f"weights.publish_token_file {publish_file} and weights.token_file {subscribe_file} hold the same "
-                "token; with it every actor could publish"
-            )
-        return Tokens(publish, subscribe)
+    def read(files: Mapping[str, Path]) -> Tokens:
+        """``files``: kind -> file. Raises :class:`UsageError` for files that hold none, or have one in common."""
+        found = {kind: read_tokens(path, SETTINGS[kind]) for kind, path in files.items()}
+        for (one, its), (other, others) in combinations(found.items(), 2):
+            if set(its) & set(others):
+                raise UsageError(
+                    f"{SETTINGS[one]} {files[one]} and {SETTINGS[other]} {files[other]} hold the same token; each "
+                    "is to allow something else"
+                )
+        return Tokens(found)
 
-    def allow(self, shown: str, publishing: bool) -> bool:
+    def permit(self, shown: str, need: str) -> bool:
         """Every token is compared, whichever fits: time tells nothing of them."""
-        publisher, subscriber = (
-            any([hmac.compare_digest(shown.encode(), known.encode()) for known in tokens])
-            for tokens in (self.publish, self.subscribe)
-        )
-        return publisher or (subscriber and not publishing)
+        held = {
+            kind: any([hmac.compare_digest(shown.encode(), known.encode()) for known in tokens])
+            for kind, tokens in self.allow.items()
+        }
+        return any(held.values()) if need == SUBSCRIBE else held.get(need, False)
 
 
 class Access(grpc.aio.ServerInterceptor):  # type: ignore[misc]
@@ -71,19 +81,20 @@ class Access(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         handler = await continuation(details)
         if handler is None or not details.method.startswith(self._prefix):
             return handler
-        publishing = details.method.removeprefix(self._prefix) in PUBLISHING
+        need = NEEDS.get(details.method.removeprefix(self._prefix), SUBSCRIBE)
         shown = next((v for k, v in details.invocation_metadata if k == "authorization"), "").removeprefix("Bearer ")
-        answer = handler.stream_unary or handler.unary_unary or handler.unary_stream
+        answer = handler.stream_unary or handler.unary_unary or handler.unary_stream or handler.stream_stream
 
         async def guarded(request: Any, context: Any) -> Any:
-            if self._tokens is not None and not self._tokens.now().allow(shown, publishing):
+            if self._tokens is not None and not self._tokens.now().permit(shown, need):
                 await context.abort(grpc.StatusCode.UNAUTHENTICATED, _NO_TOKEN)
-            if self._by_certificate and not _role_allows(context.auth_context().get("peer_uri", ()), publishing):
+            if self._by_certificate and not _role_allows(context.auth_context().get("peer_uri", ()), need):
                 await context.abort(grpc.StatusCode.PERMISSION_DENIED, _NO_ROLE)
             return await answer(request, context)
 
         return _MAKE[handler.request_streaming, handler.response_streaming](guarded)
 
 
-def _role_allows(uris: Any, publishing: bool) -> bool:
-    return LEARNER in uris or (ACTOR in uris and not publishing)
+def _role_allows(uris: Any, need: str) -> bool:
+    held = {_ROLES[uri] for uri in uris if uri in _ROLES}
+    return need in held or (need == SUBSCRIBE and bool(held))

@@ -11,7 +11,7 @@ from headrace.common.errors import UsageError
 from headrace.common.pem import check_authority, check_pair
 from headrace.common.reloaded import Reloaded
 from headrace.common.weights.address import split
-from headrace.paramserver.auth import Tokens
+from headrace.paramserver.auth import PUBLISH, RELAY, SUBSCRIBE, Tokens
 from headrace.paramserver.ledger import Ledger
 from headrace.paramserver.lockstep import make_ledger
 
@@ -22,8 +22,9 @@ class Options:
 
     ``lost_after_s``, ``delivery_s``, ``settle_s``, ``lease_max_s``, ``leases_per_peer``: see paramserver/ledger.py.
 
-    Tokens of ``publish_token_file`` let publish and subscribe, those of ``token_file`` subscribe only; both None:
-    nobody is asked. ``insecure``: listen beyond this machine without tokens all the same. ``tls_cert``, ``tls_key``:
+    Tokens of ``publish_token_file`` let publish and subscribe, those of ``relay_token_file`` relay and subscribe, those
+    of ``token_file`` subscribe only; all None: nobody is asked. ``insecure``: listen beyond this machine without tokens
+    all the same. ``relays``: this is a relay, nobody publishes here. ``tls_cert``, ``tls_key``:
     PEM; ``tls_client_ca`` asks every client for a certificate that it signed and that names a role (auth.py).
     """
 
@@ -34,7 +35,9 @@ class Options:
     settle_s: float = 5.0
     lease_max_s: float = 0.0
     leases_per_peer: int = 0
+    relays: bool = False
     publish_token_file: Path | None = None
+    relay_token_file: Path | None = None
     token_file: Path | None = None
     insecure: bool = False
     tls_cert: Path | None = None
@@ -79,15 +82,17 @@ class Options:
     def tokens(self) -> Reloaded[Tokens] | None:
         """Those of the files, read anew when they change; None where nobody is asked for one. Raises
         :class:`UsageError` for one file without the other, and for what :meth:`Tokens.read` refuses."""
-        publish, subscribe = self.publish_token_file, self.token_file
-        if publish is None and subscribe is None:
+        given = {PUBLISH: self.publish_token_file, RELAY: self.relay_token_file, SUBSCRIBE: self.token_file}
+        files = {kind: path for kind, path in given.items() if path is not None}
+        needed = {SUBSCRIBE} if self.relays else {PUBLISH, SUBSCRIBE}
+        if not files or (self.relays and files.keys() == {RELAY}):
             return None
-        if publish is None or subscribe is None:
+        if not needed <= files.keys():
             raise UsageError(
                 "parameter server: weights.publish_token_file (the learner's) and weights.token_file (the actors') "
                 "belong together; give both or neither"
             )
-        return Reloaded((publish, subscribe), lambda: Tokens.read(publish, subscribe))
+        return Reloaded(tuple(files.values()), lambda: Tokens.read(files))
 
 
 def is_local(address: str) -> bool:

@@ -26,8 +26,10 @@ from headrace.common.weights.chunks import MESSAGE_BYTES, Blob
 from headrace.paramserver.auth import Access
 from headrace.paramserver.credentials import server_credentials
 from headrace.paramserver.options import Options
-from headrace.paramserver.service import SERVICE, Service
-from headrace.paramserver.store import Store
+from headrace.paramserver.relay import Relay
+from headrace.paramserver.service import SERVICE, Root, Service
+from headrace.paramserver.store import Store, Versions
+from headrace.paramserver.upstream import Parents
 
 #: The server's half of the keepalive agreement; the clients' half is in common/weights/client.py.
 CHANNEL_OPTIONS = [
@@ -47,15 +49,23 @@ TICK_S = 0.25
 
 class ParamServer:
     """Serves one run. ``address``: host:port (port 0 picks one) or unix:/path. ``turned`` is called every
-    :data:`TICK_S` by the loop that serves."""
+    :data:`TICK_S` by the loop that serves. ``parents``: it is a relay of these (``versions`` come from there, and
+    ``store`` stays empty)."""
 
     def __init__(
-        self, address: str, options: Options, metrics: Metrics, turned: Callable[[], None] = lambda: None
+        self,
+        address: str,
+        options: Options,
+        metrics: Metrics,
+        turned: Callable[[], None] = lambda: None,
+        parents: Parents | None = None,
     ) -> None:
         options.check(address)
         self.address, self._options, self._metrics, self._turned = address, options, metrics, turned
+        self._parents, self._stopped = parents, False
+        self._upstream: asyncio.Task[None] | None = None
         self.store: Store[Blob] = Store(options.ledger(), options.run_id)
-        self._stopped = False
+        self.versions: Versions[Blob] = self.store if parents is None else Versions(options.run_id)
 
     def start(self) -> None:
         """Listen. Raises :class:`UsageError` when the address cannot be had."""
@@ -74,10 +84,15 @@ class ParamServer:
             self._run(self._stop(grace_s), timeout_s=grace_s + 5.0)
             self._end_loop()
 
+    def raise_if_failed(self) -> None:
+        """Raises what ended a relay: :class:`UsageError` where no parent will have it."""
+        if self._upstream is not None and self._upstream.done():
+            self._upstream.result()
+
     @property
     def ready(self) -> bool:
         """Whether there are weights to serve."""
-        return self.store.current is not None
+        return self.versions.current is not None
 
     @property
     def all_went_home(self) -> bool:
@@ -96,7 +111,7 @@ class ParamServer:
     async def _start(self) -> None:
         self._health = health.aio.HealthServicer()
         await self._set_health(HealthCheckResponse.NOT_SERVING)
-        self._service = Service(self.store, self._options, self._metrics, self._now_serving)
+        self._service = self._make_service()
         options = self._options
         access = Access(SERVICE, options.tokens(), options.tls_client_ca is not None)
         self._server = grpc.aio.server(options=CHANNEL_OPTIONS, interceptors=[access])
@@ -105,6 +120,13 @@ class ParamServer:
         self.address = self._bind()
         await self._server.start()
         self._ticking = asyncio.create_task(self._service.tick(TICK_S, self._turned))
+
+    def _make_service(self) -> Service:
+        if self._parents is None:
+            return Root(self.store, self._options, self._metrics, self._now_serving)
+        relay = Relay(self._parents, self.versions, self._options, self._metrics, self._now_serving)
+        self._upstream = asyncio.create_task(relay.upstream.run())
+        return relay
 
     def _bind(self) -> str:
         path = socket_path(self.address)
@@ -127,6 +149,9 @@ class ParamServer:
 
     async def _stop(self, grace_s: float) -> None:
         self._ticking.cancel()
+        if self._upstream is not None:
+            self._upstream.cancel()
+            await asyncio.gather(self._upstream, return_exceptions=True)
         await self._health.enter_graceful_shutdown()
         self._service.drain()
         await self._server.stop(grace_s)

@@ -63,13 +63,33 @@ class LeaseGrant(Generic[T]):
     version: Version[T] | None
 
 
-class Store(Generic[T]):
-    """``run_id``: the only run served; empty: that of the first publication."""
+class Versions(Generic[T]):
+    """The newest version. ``run_id``: the only run served; empty: that of the first version."""
 
-    def __init__(self, ledger: Ledger, run_id: str = "") -> None:
-        self.ledger, self.run_id = ledger, run_id
+    def __init__(self, run_id: str = "") -> None:
+        self.run_id = run_id
         self.current: Version[T] | None = None
         self.finished = False  # the learner has come to its end in the present epoch
+
+    def check_run(self, run_id: str) -> None:
+        if self.run_id and run_id != self.run_id:
+            raise UsageError(f"this parameter server serves run {self.run_id!r}, not {run_id[:64]!r}")
+
+    def newer_than(self, have: tuple[int, int]) -> Version[T] | None:
+        """The current version if it is newer than ``have``."""
+        current = self.current
+        if current is None or have[1] < 0:
+            return current
+        newer = current.number > have[1] if have[0] < 0 else current.order > have
+        return current if newer else None
+
+
+class Store(Versions[T]):
+    """The root's: versions as they are published, and the ledger."""
+
+    def __init__(self, ledger: Ledger, run_id: str = "") -> None:
+        super().__init__(run_id)
+        self.ledger = ledger
         self._writer: Writer | None = None
 
     def check_writer(self, writer: Writer) -> None:
@@ -82,10 +102,6 @@ class Store(Generic[T]):
             raise Fenced(f"learner epoch {writer.learner_epoch} is over: {holder.learner_epoch} has taken over")
         if writer.id != holder.id:
             raise Fenced(f"another learner publishes in epoch {writer.learner_epoch}: only one may")
-
-    def check_run(self, run_id: str) -> None:
-        if self.run_id and run_id != self.run_id:
-            raise UsageError(f"this parameter server serves run {self.run_id!r}, not {run_id[:64]!r}")
 
     def publish(
         self, writer: Writer, version: Version[T], progress: Progress, known: LedgerState | None, now_s: float
@@ -121,14 +137,6 @@ class Store(Generic[T]):
         if lease is None:
             return None
         return LeaseGrant(lease, self.current.learner_epoch, self.newer_than(ask.have))
-
-    def newer_than(self, have: tuple[int, int]) -> Version[T] | None:
-        """The current version if it is newer than ``have``."""
-        current = self.current
-        if current is None or have[1] < 0:
-            return current
-        newer = current.number > have[1] if have[0] < 0 else current.order > have
-        return current if newer else None
 
     def _check_order(self, version: Version[T]) -> None:
         current = self.current

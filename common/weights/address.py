@@ -1,4 +1,5 @@
-"""The address of a parameter server: host:port, or unix:/path on one machine."""
+"""The address of a parameter server: host:port, or unix:/path on one machine; several for a client that may turn to
+another one."""
 
 from __future__ import annotations
 
@@ -20,6 +21,14 @@ def split(address: str) -> tuple[str, int]:
             f"weights.address {address!r}: use host:port (a port of 1 to 65535; 0 lets a server pick) or unix:/path"
         )
     return found[1].strip("[]"), int(found[2])
+
+
+def addresses(text: str) -> tuple[str, ...]:
+    """Parameter servers in the order of preference, separated by commas. Raises :class:`UsageError`."""
+    found = tuple(address.strip() for address in text.split(","))
+    for address in found:
+        split(address)
+    return found
 
 
 def socket_path(address: str) -> Path | None:

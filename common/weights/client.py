@@ -16,7 +16,7 @@ import grpc
 
 from headrace.common.errors import Fenced, HeadraceError, TransportError, UsageError
 from headrace.common.reloaded import Reloaded
-from headrace.common.weights.address import split
+from headrace.common.weights.address import addresses
 from headrace.common.weights.chunks import MESSAGE_BYTES
 from headrace.common.weights.tls import Tls, refusal
 from headrace.common.weights.tokens import Token
@@ -46,15 +46,16 @@ _CONNECTED_S = 0.5
 
 
 class Client:
-    """One channel to ``address``, another one where a connection was lost and its certificates were replaced. ``token``
-    goes with every call; ``tls`` turns TLS on.
+    """One channel to ``address``, another one where a connection was lost and its certificates were replaced. Of
+    several addresses the first, and the next where that one is away (relays, and the root last). ``token`` goes with
+    every call; ``tls`` turns TLS on.
 
     Raises :class:`UsageError` for an address or a TLS file that cannot be right.
     """
 
     def __init__(self, address: str, token: str | Token, tls: Tls | None) -> None:
-        split(address)
-        self.address, self._tls = address, tls
+        self._addresses = addresses(address)
+        self.address, self._tls = self._addresses[0], tls
         self._token: Token = token if callable(token) else lambda: token
         self._credentials = None if tls is None else Reloaded(tls.files, tls.credentials)
         self._used = None if self._credentials is None else self._credentials.now()
@@ -92,6 +93,14 @@ class Client:
 
     def close(self) -> None:
         self._channel.close()
+
+    def turn(self) -> None:
+        """This server is away, or has no room: the next one, if there are others. (Not while a call is open.)"""
+        if len(self._addresses) > 1:
+            former, at = self._channel, self._addresses.index(self.address)
+            self.address = self._addresses[(at + 1) % len(self._addresses)]
+            self._channel = self._open()
+            former.close()
 
     def in_touch(self) -> bool:
         """Whether a server that let us in is there; of another one nothing is known by its silence."""

@@ -27,10 +27,9 @@ def join(
     """The numbers of ``workers`` workers; waits while the server is away or has not as many to give (in lockstep there
     are just so many). Raises :class:`Closed` once ``stop()``, :class:`Finished`, :class:`TransportError` when ``away``
     gives up, and what else :meth:`Client.final` makes of the server's refusal."""
-    what = f"waiting for parameter server {client.address} to answer"
     request = pb.JoinRequest(run_id=run_id, incarnation=incarnation, workers=workers).SerializeToString()
     while not stop():
-        began_s = time.monotonic()
+        began_s, what = time.monotonic(), f"waiting for parameter server {client.address} to answer"
         with contextlib.suppress(_Away):
             reply = _ask(client, request)
             if reply.finished:
@@ -55,4 +54,5 @@ def _ask(client: Client, request: bytes) -> pb.JoinReply:
     except grpc.RpcError as error:
         if (final := client.final(error) or client.refusal()) is not None:
             raise final from error
+        client.turn()
         raise _Away from error

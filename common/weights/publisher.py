@@ -24,6 +24,7 @@ from headrace.common.errors import Closed, HeadraceError, TransportError
 from headrace.common.metrics import Metrics
 from headrace.common.types import Weights
 from headrace.common.waiting import Waiting
+from headrace.common.weights.address import addresses
 from headrace.common.weights.base import LedgerState, Progress
 from headrace.common.weights.chunks import Blob, pack
 from headrace.common.weights.client import Backoff, Client, transfer_s
@@ -39,7 +40,8 @@ FLUSH_S = 5.0
 
 
 class GrpcPublisher:
-    """A :class:`headrace.common.weights.base.Publisher`. At most one version is on its way while the next is made.
+    """A :class:`headrace.common.weights.base.Publisher`. At most one version is on its way while the next is made. Of
+    several addresses the last is the root, where it publishes.
 
     Once ``stop()`` is true ``publish`` no longer waits for a server that is away: who is to end must come to its end.
     """
@@ -56,7 +58,7 @@ class GrpcPublisher:
         max_weights_bytes: int = 2 << 30,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._client, self._run_id, self._metrics = Client(address, token, tls), run_id, metrics
+        self._client, self._run_id, self._metrics = Client(addresses(address)[-1], token, tls), run_id, metrics
         self._down_timeout_s, self._cap_bytes, self._stopping = down_timeout_s, max_weights_bytes, stop
         self._writer = secrets.randbits(63)
         self._blob: Blob | None = None

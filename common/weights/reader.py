@@ -35,6 +35,8 @@ HEADER_SLACK_S = 0.5
 #: Longest time for a version to arrive after its header; connections that died are noticed sooner, by keepalive.
 TRANSFER_TIMEOUT_S = 120.0
 REFUSED_IN_A_ROW = 3
+#: Between tries at a server that has no room, or a relay whose parent is away.
+LONGEST_PAUSE_S = 3.0
 #: The version in use and the one to come.
 KEPT_VERSIONS = 2
 
@@ -48,7 +50,7 @@ class Reader:
     ) -> None:  # fmt: skip
         self._client, self._run_id, self._cap_bytes = Client(address, token, tls), run_id, max_weights_bytes
         self._metrics, self._away = metrics, away or Waiting("", math.inf, say=lambda line: None)
-        self._backoff, self._stop, self._buffers = Backoff(), threading.Event(), Buffers(KEPT_VERSIONS)
+        self._backoff, self._stop, self._buffers = Backoff(LONGEST_PAUSE_S), threading.Event(), Buffers(KEPT_VERSIONS)
         self._call: Any = None
         self._have = (-1, -1)
         self._refused = 0
@@ -73,6 +75,8 @@ class Reader:
                     raise final from e
                 self._away.goes_on(time.monotonic(), f"parameter server {self._client.address}: {e.details()}")
                 self._backoff.failed()
+                if e.code() == grpc.StatusCode.UNAVAILABLE:
+                    self._client.turn()
             except ValueError:  # grpc's word for a channel that was closed meanwhile
                 self._raise_if_closed()
                 raise
@@ -119,9 +123,12 @@ class Reader:
 
     def _no_header(self, began_s: float) -> None:
         """A call that began then was answered by nothing at all."""
-        if not self._client.in_touch() and (refused := self._client.refusal()) is not None:
+        in_touch = self._client.in_touch()
+        if not in_touch and (refused := self._client.refusal()) is not None:
             raise refused
         self._unheard(began_s)
+        if not in_touch:
+            self._client.turn()
 
     def _unheard(self, began_s: float) -> None:
         why = f": {self._client.why}" if self._client.why else ""

@@ -561,6 +561,7 @@ class Header(_message.Message):
     LEARNER_EPOCH_FIELD_NUMBER: _builtins.int
     CONTENT_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     granted: _builtins.bool
     """Whether a lease was given (Next only), and its number."""
     lease: _builtins.int
@@ -569,6 +570,10 @@ class Header(_message.Message):
     """Epoch of the learner whose weights and lease these are."""
     finished: _builtins.bool
     """The run has come to its end: there will be no more leases and versions in this epoch."""
+    version: _builtins.int
+    """Where granted: the newest version when the lease was given. Whoever takes the lease must have it or a newer one, by
+    whichever way weights come to it.
+    """
     @_builtins.property
     def content(self) -> Global___Content:
         """Present if the version's chunks follow; absent if the actor has the newest already, or no lease was given."""
@@ -581,10 +586,11 @@ class Header(_message.Message):
         learner_epoch: _builtins.int = ...,
         content: Global___Content | None = ...,
         finished: _builtins.bool = ...,
+        version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "finished", b"finished", "granted", b"granted", "learner_epoch", b"learner_epoch", "lease", b"lease"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "finished", b"finished", "granted", b"granted", "learner_epoch", b"learner_epoch", "lease", b"lease", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -617,3 +623,127 @@ class Piece(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_piece) -> _WhichOneofReturnType_piece | None: ...
 
 Global___Piece: _TypeAlias = Piece  # noqa: Y015
+
+@_typing.final
+class RelayAsk(_message.Message):
+    """One question of somebody below a relay."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    PEER_FIELD_NUMBER: _builtins.int
+    NEXT_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    JOIN_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """Of the relay's choice, for the answer."""
+    peer: _builtins.str
+    """The machine that asks, as the relay's server sees it."""
+    @_builtins.property
+    def next(self) -> Global___NextRequest: ...
+    @_builtins.property
+    def heartbeat(self) -> Global___HeartbeatRequest: ...
+    @_builtins.property
+    def join(self) -> Global___JoinRequest: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        peer: _builtins.str = ...,
+        next: Global___NextRequest | None = ...,
+        heartbeat: Global___HeartbeatRequest | None = ...,
+        join: Global___JoinRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "join", b"join", "next", b"next", "what", b"what"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat", b"heartbeat", "id", b"id", "join", b"join", "next", b"next", "peer", b"peer", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_what: _TypeAlias = _typing.Literal["next", "heartbeat", "join"]  # noqa: Y015
+    _WhichOneofArgType_what: _TypeAlias = _typing.Literal["what", b"what"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_what) -> _WhichOneofReturnType_what | None: ...
+
+Global___RelayAsk: _TypeAlias = RelayAsk  # noqa: Y015
+
+@_typing.final
+class RelayAsks(_message.Message):
+    """As many as came while the former ones were being sent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ask(self) -> _containers.RepeatedCompositeFieldContainer[Global___RelayAsk]: ...
+    def __init__(
+        self,
+        *,
+        ask: _abc.Iterable[Global___RelayAsk] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ask", b"ask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RelayAsks: _TypeAlias = RelayAsks  # noqa: Y015
+
+@_typing.final
+class RelayAnswer(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
+    HEADER_FIELD_NUMBER: _builtins.int
+    JOINED_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """Of the question."""
+    code: _builtins.int
+    """gRPC's status code for who asked; 0: what follows is the answer (a heartbeat has none)."""
+    details: _builtins.str
+    """Its words."""
+    @_builtins.property
+    def header(self) -> Global___Header:
+        """To Next; the version it names comes by the relay."""
+
+    @_builtins.property
+    def joined(self) -> Global___JoinReply:
+        """To Join."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        code: _builtins.int = ...,
+        details: _builtins.str = ...,
+        header: Global___Header | None = ...,
+        joined: Global___JoinReply | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "joined", b"joined", "what", b"what"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "details", b"details", "header", b"header", "id", b"id", "joined", b"joined", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_what: _TypeAlias = _typing.Literal["header", "joined"]  # noqa: Y015
+    _WhichOneofArgType_what: _TypeAlias = _typing.Literal["what", b"what"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_what) -> _WhichOneofReturnType_what | None: ...
+
+Global___RelayAnswer: _TypeAlias = RelayAnswer  # noqa: Y015
+
+@_typing.final
+class RelayAnswers(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANSWER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def answer(self) -> _containers.RepeatedCompositeFieldContainer[Global___RelayAnswer]: ...
+    def __init__(
+        self,
+        *,
+        answer: _abc.Iterable[Global___RelayAnswer] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RelayAnswers: _TypeAlias = RelayAnswers  # noqa: Y015

@@ -64,6 +64,11 @@ class ParamServerStub:
                 request_serializer=headrace_dot_common_dot_wire_dot_paramserver__pb2.SubscribeRequest.SerializeToString,
                 response_deserializer=headrace_dot_common_dot_wire_dot_paramserver__pb2.Piece.FromString,
                 _registered_method=True)
+        self.Relay = channel.stream_stream(
+                '/headrace.v1.ParamServer/Relay',
+                request_serializer=headrace_dot_common_dot_wire_dot_paramserver__pb2.RelayAsks.SerializeToString,
+                response_deserializer=headrace_dot_common_dot_wire_dot_paramserver__pb2.RelayAnswers.FromString,
+                _registered_method=True)
 
 
 class ParamServerServicer:
@@ -113,6 +118,15 @@ class ParamServerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Relay(self, request_iterator, context):
+        """A relay passes on what those below it ask for leases, and gets the answers, in whichever order they come, once an
+        empty message has said that it may. It carries the weights itself (Subscribe). The end of the stream is the end of
+        every question that is open on it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ParamServerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -145,6 +159,11 @@ def add_ParamServerServicer_to_server(servicer, server):
                     servicer.Subscribe,
                     request_deserializer=headrace_dot_common_dot_wire_dot_paramserver__pb2.SubscribeRequest.FromString,
                     response_serializer=headrace_dot_common_dot_wire_dot_paramserver__pb2.Piece.SerializeToString,
+            ),
+            'Relay': grpc.stream_stream_rpc_method_handler(
+                    servicer.Relay,
+                    request_deserializer=headrace_dot_common_dot_wire_dot_paramserver__pb2.RelayAsks.FromString,
+                    response_serializer=headrace_dot_common_dot_wire_dot_paramserver__pb2.RelayAnswers.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -309,6 +328,33 @@ class ParamServer:
             '/headrace.v1.ParamServer/Subscribe',
             headrace_dot_common_dot_wire_dot_paramserver__pb2.SubscribeRequest.SerializeToString,
             headrace_dot_common_dot_wire_dot_paramserver__pb2.Piece.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Relay(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/headrace.v1.ParamServer/Relay',
+            headrace_dot_common_dot_wire_dot_paramserver__pb2.RelayAsks.SerializeToString,
+            headrace_dot_common_dot_wire_dot_paramserver__pb2.RelayAnswers.FromString,
             options,
             channel_credentials,
             insecure,

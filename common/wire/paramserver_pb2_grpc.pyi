@@ -56,6 +56,11 @@ class ParamServerStub:
     """A worker that collects is alive, or takes its leave: a lease is lost with a worker that is not heard of for long."""
     Subscribe: _grpc.UnaryStreamMultiCallable[_paramserver_pb2.SubscribeRequest, _paramserver_pb2.Piece]
     """Every newest version, without leases, for evaluators and relays. A slow reader skips versions, nothing queues."""
+    Relay: _grpc.StreamStreamMultiCallable[_paramserver_pb2.RelayAsks, _paramserver_pb2.RelayAnswers]
+    """A relay passes on what those below it ask for leases, and gets the answers, in whichever order they come, once an
+    empty message has said that it may. It carries the weights itself (Subscribe). The end of the stream is the end of
+    every question that is open on it.
+    """
 
 @_typing.type_check_only
 class ParamServerAsyncStub(ParamServerStub):
@@ -76,6 +81,11 @@ class ParamServerAsyncStub(ParamServerStub):
     """A worker that collects is alive, or takes its leave: a lease is lost with a worker that is not heard of for long."""
     Subscribe: _aio.UnaryStreamMultiCallable[_paramserver_pb2.SubscribeRequest, _paramserver_pb2.Piece]  # type: ignore[assignment]
     """Every newest version, without leases, for evaluators and relays. A slow reader skips versions, nothing queues."""
+    Relay: _aio.StreamStreamMultiCallable[_paramserver_pb2.RelayAsks, _paramserver_pb2.RelayAnswers]  # type: ignore[assignment]
+    """A relay passes on what those below it ask for leases, and gets the answers, in whichever order they come, once an
+    empty message has said that it may. It carries the weights itself (Subscribe). The end of the stream is the end of
+    every question that is open on it.
+    """
 
 class ParamServerServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -129,5 +139,16 @@ class ParamServerServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_paramserver_pb2.Piece], _abc.AsyncIterator[_paramserver_pb2.Piece]]:
         """Every newest version, without leases, for evaluators and relays. A slow reader skips versions, nothing queues."""
+
+    @_abc_1.abstractmethod
+    def Relay(
+        self,
+        request_iterator: _MaybeAsyncIterator[_paramserver_pb2.RelayAsks],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_paramserver_pb2.RelayAnswers], _abc.AsyncIterator[_paramserver_pb2.RelayAnswers]]:
+        """A relay passes on what those below it ask for leases, and gets the answers, in whichever order they come, once an
+        empty message has said that it may. It carries the weights itself (Subscribe). The end of the stream is the end of
+        every question that is open on it.
+        """
 
 def add_ParamServerServicer_to_server(servicer: ParamServerServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

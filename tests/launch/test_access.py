@@ -85,7 +85,7 @@ def test_the_learner_and_the_actors_have_tokens_of_their_own(
     both = [f"weights.publish_token_file='{tmp_path}/learner'", f"weights.token_file='{tmp_path}/actor'"]
     made = options(load("cartpole-ppo", both)).tokens()
     assert made is not None
-    assert made.now() == Tokens(publish=("learner-secret",), subscribe=("actor-secret",))
+    assert made.now() == Tokens({"publish": ("learner-secret",), "subscribe": ("actor-secret",)})
     for address in ("0.0.0.0:0", "localhost:0"):
         at = settings(address=address)
         one = refused(capsys, "paramserver", *RUN, *at, *settings(token_file=tmp_path / "actor"))

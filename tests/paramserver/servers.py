@@ -17,10 +17,12 @@ import numpy as np
 
 from headrace.common.metrics import Metrics
 from headrace.common.types import Lease, Weights
+from headrace.common.weights.address import addresses
 from headrace.common.weights.base import Progress
 from headrace.common.weights.grpc import GrpcFollower, GrpcPublisher, GrpcSubscriber
 from headrace.paramserver.options import Options
 from headrace.paramserver.server import ParamServer
+from headrace.paramserver.upstream import Parents
 
 RUN = "run-1"
 PLENTY = Progress(1 << 40)
@@ -69,6 +71,15 @@ class Rig:
         server.start()
         self._stack.callback(server.stop, 0.0)
         return server
+
+    def relay(self, parents: str, address: str = "127.0.0.1:0", token: str = "", **options: Any) -> ParamServer:
+        """Its metrics are its own: ``relay_metrics``, the latest one's."""
+        self.relay_metrics = Metrics("paramserver")
+        parent = Parents(addresses(parents), options.pop("run_id", RUN), lambda: token)
+        relay = ParamServer(address, Options(relays=True, **options), self.relay_metrics, parents=parent)
+        relay.start()
+        self._stack.callback(relay.stop, 0.0)
+        return relay
 
     def publisher(self, address: str, token: str = "", run_id: str = RUN, **options: Any) -> GrpcPublisher:
         publisher = GrpcPublisher(address, run_id, token, self.learner_metrics, **options)
@@ -127,6 +138,7 @@ import signal, sys, threading
 from headrace.common.metrics import Metrics
 from headrace.paramserver.options import Options
 from headrace.paramserver.server import ParamServer
+from headrace.paramserver.upstream import Parents
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
 server = ParamServer(f"127.0.0.1:{sys.argv[1]}", Options(lost_after_s=5.0, settle_s=2.0), Metrics("paramserver"))

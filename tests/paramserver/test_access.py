@@ -55,7 +55,7 @@ def test_half_an_option_is_refused_by_name(options: Options, named: str) -> None
 @pytest.mark.parametrize(("publish", "subscribe"), [("x", "x"), ("new\nx", "x\nold"), ("x", "old\nx")])
 def test_one_token_for_both_is_refused(tmp_path: Path, publish: str, subscribe: str) -> None:
     with pytest.raises(
-        UsageError, match=r"weights.publish_token_file .* hold the same token; .* every actor could publish"
+        UsageError, match=r"weights.publish_token_file .* hold the same token; each is to allow something else"
     ):
         Options(**token_files(tmp_path, publish, subscribe)).check("127.0.0.1:0")
 

@@ -88,7 +88,7 @@ def test_a_slow_actors_fragment_wakes_those_who_wait_for_it(rig: Rig, monkeypatc
     results: list[object] = []
     thread = threading.Thread(target=lambda: results.append(fast.next(-1, 20.0)))
     thread.start()
-    wait_for(lambda: server._service._line)
+    wait_for(lambda: server._service._leases._line)
     assert slow.next(0, 10.0) is not None
     thread.join(20.0)
     assert results
@@ -104,7 +104,7 @@ def test_actors_in_line_tell_a_new_server_what_they_have_put(rig: Rig) -> None:
     threads = [threading.Thread(target=lambda a=a: results.append(a.next(-1, 3.0))) for a in actors]
     for thread in threads:
         thread.start()
-    wait_for(lambda: len(server._service._line) == 2)
+    wait_for(lambda: len(server._service._leases._line) == 2)
     publisher = rig.publisher(server.address)
     known = pb.LedgerState(limit=4)  # it heard of the former server before that gave its four leases
     publisher._ledger.hear(known, Progress(0))
@@ -180,18 +180,18 @@ def test_every_stream_is_given_the_very_bytes_the_learner_built(rig: Rig, monkey
     assert server.store.current is not None
     held = server.store.current.content.messages
     written: list[int] = []
-    service = server._service
-    original = service._write
+    broadcast = server._service._broadcast
+    original = broadcast.write
 
-    async def spy(context: object, header: object, version: object, have: object) -> None:
+    async def spy(context: object, header: object, have: object) -> None:
         class Spy:
             async def write(self, message: bytes) -> None:
                 written.append(id(message))
                 await context.write(message)  # type: ignore[attr-defined]
 
-        await original(Spy(), header, version, have)
+        await original(Spy(), header, have)
 
-    monkeypatch.setattr(service, "_write", spy)
+    monkeypatch.setattr(broadcast, "write", spy)
     for actor_id in range(3):
         assert rig.subscriber(server.address, actor_id).next(-1, 20.0) is not None
     assert [i for i in written if i in {id(m) for m in held}] == [id(m) for m in held] * 3

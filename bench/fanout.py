@@ -10,7 +10,8 @@ whole and with the right digest; p50, p99 and max are over all subscribers and v
 are shared out over K parameter servers with --upstream, and only those are the root's children.
 
 With --actors each of them takes leases, beats, and puts fragments (of 1,024 steps, over local://) to a learner that
-counts them; measured are the calls and the bytes a second at whoever the actors ask.
+counts them; measured are the calls and the bytes a second at the parents, whom the actors ask (the root, or all relays
+together), and at the root.
 
 Exit code 1 where the p99 of followers is over --target-s, 5.
 """
@@ -44,7 +45,7 @@ def follow(rig: Rig, args: argparse.Namespace) -> dict[str, Any]:
     crowds = rig.crowds(subscribers(rig, parents, args))
     arrivals = {client: [(0, 0.0)] for client in range(args.subscribers)}
     everybody_has(crowds, 0, args.subscribers, arrivals)
-    began_s, roots_before, (counts_before, _) = time.monotonic(), root.look(), look(crowds)
+    began_s, before = time.monotonic(), (look(crowds)[0], root.look(), summed(parents))
     published = []
     for number in range(1, args.versions + 1):
         time.sleep(max(0.0, began_s + (number - 1) * args.every_s - time.monotonic()))
@@ -54,8 +55,8 @@ def follow(rig: Rig, args: argparse.Namespace) -> dict[str, Any]:
     everybody_has(crowds, args.versions, args.subscribers, arrivals)
     took_s = time.monotonic() - began_s
     waits = until(arrivals, published)
-    roots_after = root.look()
-    counts, roots = growth(counts_before, look(crowds)[0]), growth(roots_before, roots_after)
+    after = (look(crowds)[0], root.look(), summed(parents))
+    counts, roots, servers = (growth(*pair) for pair in zip(before, after, strict=True))
     children = args.relays or args.subscribers
     return {
         "subscribers": args.subscribers, "relays": args.relays, "bytes": args.bytes, "versions": args.versions,
@@ -66,8 +67,10 @@ def follow(rig: Rig, args: argparse.Namespace) -> dict[str, Any]:
             "weight_bytes_a_version": roots["weights_bytes_total"] / args.versions,
             "of_children": roots["weights_bytes_total"] / (args.versions * args.bytes * children),
             "cpu_s_a_version": round(roots["cpu_s"] / args.versions, 4),
-            "peak_memory_bytes": roots_after["peak_bytes"],
+            "peak_memory_bytes": after[1]["peak_bytes"],
         },
+        "parents": {"weight_bytes_a_version": servers["weights_bytes_total"] / args.versions,
+                    "cpu_s_a_version": round(servers["cpu_s"] / args.versions, 4)},
         "clients": {"weight_bytes": counts["weight_bytes"], "versions_taken": counts["versions"],
                     "cpu_s_a_version": round(counts["cpu_s"] / args.versions, 4), "errors": errors(counts)},
         "took_s": round(took_s, 1),
@@ -81,10 +84,10 @@ def act(rig: Rig, args: argparse.Namespace) -> dict[str, Any]:
     learner = rig.start(learn, plan)
     crowds = rig.crowds(subscribers(rig, parents, args, url))
     time.sleep(2 * args.fragment_s + args.warm_up_s)
-    before_s, before = time.monotonic(), (look(crowds)[0], learner.look(), root.look())
+    before_s, before = time.monotonic(), (look(crowds)[0], learner.look(), root.look(), summed(parents))
     time.sleep(args.seconds)
-    after_s, after = time.monotonic(), (look(crowds)[0], learner.look(), root.look())
-    counts, learnt, roots = (growth(*pair) for pair in zip(before, after, strict=True))
+    after_s, after = time.monotonic(), (look(crowds)[0], learner.look(), root.look(), summed(parents))
+    counts, learnt, roots, servers = (growth(*pair) for pair in zip(before, after, strict=True))
     each_s = 1 / (after_s - before_s)
     return {
         "subscribers": args.subscribers, "relays": args.relays, "bytes": args.bytes, "every_s": args.every_s,
@@ -93,6 +96,8 @@ def act(rig: Rig, args: argparse.Namespace) -> dict[str, Any]:
             "lease_calls_a_second": round(counts["next_calls"] * each_s, 1),
             "heartbeat_calls_a_second": round(counts["beats"] * each_s, 1),
             "ask_ms": round(counts["asked_us"] / counts["leases"] / 1e3, 2),
+            "weight_bytes_a_second": round(servers["weights_bytes_total"] * each_s),
+            "cores": round(servers["cpu_s"] * each_s, 3),
         },
         "root": {
             "leases_a_second": round(roots["leases_issued_total"] * each_s, 1),
@@ -112,6 +117,12 @@ def tree(rig: Rig, relays: int) -> tuple[Server, list[Server]]:
     """The root, and whom the subscribers ask."""
     root = rig.server()
     return root, [rig.server(upstream=root) for _ in range(relays)] or [root]
+
+
+def summed(servers: list[Server]) -> dict[str, float]:
+    """What all of them used and sent together."""
+    seen = [server.look() for server in servers]
+    return {name: sum(one[name] for one in seen) for name in ("cpu_s", "weights_bytes_total")}
 
 
 def subscribers(rig: Rig, parents: list[Server], args: argparse.Namespace, url: str = "") -> list[Crowd]:

@@ -31,11 +31,10 @@ from swarm_rig import Rig, growth, look, shares
 
 from headrace.common.codec import encode
 from headrace.launch import broker
-from headrace.paramserver.ledger import Ledger
 
 CALIBRATED_AT, MANY = 32, 256
 #: Cycles of an actor that are watched at least: of 8 actors one fragment more or less is seen.
-CYCLES = 8
+CYCLES = 5
 AT_MOST_OFF, PARTITIONS, WARM_UP_S = 0.25, 4, 4.0
 CARRIERS = ("local", "kafka-python", "confluent")
 
@@ -58,9 +57,14 @@ class Load:
 SERVER_LOADS = {
     "little": Load(fragment_s=2.0),
     "leases": Load(MANY, fragment_s=0.8, fragment_steps=16),
-    "hearts": Load(MANY, fragment_s=8.0, beat_s=0.4),
+    "hearts": Load(MANY, fragment_s=4.0, beat_s=0.4),
     "weights": Load(MANY, fragment_s=4.0, weights_bytes=2_000_000),
     "learner's calls": Load(fragment_s=2.0, versions_per_s=50.0),
+}
+RELAY_LOADS = {
+    "little, relays": Load(fragment_s=2.0, relays=2),
+    "leases, relays": Load(MANY, fragment_s=0.8, fragment_steps=16, relays=2),
+    "hearts, relays": Load(MANY, fragment_s=4.0, beat_s=0.4, relays=2),
 }
 CARRIER_LOADS = {
     "little": Load(fragment_s=2.0),
@@ -92,7 +96,9 @@ class Seen:
     tells: float
     calls: float
     weight_bytes: float
+    relayed_bytes: float
     server_cores: float
+    relays_cores: float
     learner_cores: float
     broker_cores: float
     clients_cores: float
@@ -111,6 +117,7 @@ class Bench:
         self._number += 1
         with Rig(f"scale-{self._number}") as rig:
             root, url = rig.server(), self._url(carrier, rig)
+            relays = [rig.server(upstream=root) for _ in range(load.relays)]
             plan = Plan(root.address, rig.run_id, url, rig.folder, load.weights_bytes, load.versions_per_s,
                         ahead(load), load.fragment_steps, load.envs)  # fmt: skip
             learner = rig.start(learn, plan)
@@ -118,12 +125,18 @@ class Bench:
             collects = {"url": url, "envs": load.envs, "fragment_steps": load.fragment_steps,
                         "fragment_s": load.fragment_s, "beat_s": load.beat_s}  # fmt: skip
             parts = shares(load.actors, min(load.actors, 2))
-            crowds = rig.crowds([Crowd(root.address, rig.run_id, p.start, len(p), **collects) for p in parts])
+            asked = [(relays or [root])[i % (load.relays or 1)].address for i in range(len(parts))]
+            crowds = rig.crowds([Crowd(address, rig.run_id, p.start, len(p), **collects)
+                                 for address, p in zip(asked, parts, strict=True)])  # fmt: skip
             look(crowds)
             time.sleep(2 * load.fragment_s + WARM_UP_S)
 
             def now() -> tuple[dict[str, float], ...]:
                 cpu = {"s": time.monotonic(), "broker": 0.0 if carrier == "local" else self._broker_cpu_s()}
+                for relay in relays:
+                    seen = relay.look()
+                    cpu["relays"] = cpu.get("relays", 0.0) + seen["cpu_s"]
+                    cpu["relays_bytes"] = cpu.get("relays_bytes", 0.0) + seen["weights_bytes_total"]
                 return look(crowds)[0], learner.look(), root.look(), cpu
 
             before = now()
@@ -154,7 +167,9 @@ def _seen(crowds: dict[str, float], learner: dict[str, float], root: dict[str, f
         learner["tells"] * each_s,
         (crowds.get("next_calls", 0) + crowds.get("beats", 0) + learner["tells"]) * each_s,
         root["weights_bytes_total"] * each_s,
+        cpu.get("relays_bytes", 0.0) * each_s,
         root["cpu_s"] * each_s,
+        cpu.get("relays", 0.0) * each_s,
         learner["cpu_s"] * each_s,
         cpu["broker"] * each_s,
         crowds["cpu_s"] * each_s,
@@ -168,20 +183,28 @@ def _seen(crowds: dict[str, float], learner: dict[str, float], root: dict[str, f
 
 def calibrate(bench: Bench, carriers: list[str]) -> tuple[Costs, dict[str, Any]]:
     """The costs, and what they were made of."""
-    seen = {name: _measured(bench, name, load, "local") for name, load in SERVER_LOADS.items()}
-    found = fit(
-        [[1.0, s.next_calls, s.beats, s.tells, s.weight_bytes] for s in seen.values()],
-        [s.server_cores for s in seen.values()],
-    )
-    server = ServerCosts(*found, *ledger_costs())
-    by_carrier, rows = {}, {"server": {name: asdict(s) for name, s in seen.items()}}
+    flat = {name: _measured(bench, name, load, "local") for name, load in SERVER_LOADS.items()}
+    relayed = {name: _measured(bench, name, load, "local") for name, load in RELAY_LOADS.items()}
+    server = _server_costs(list(flat.values()), list(relayed.values()))
+    rows = {"server": {name: asdict(s) for name, s in (flat | relayed).items()}}
+    by_carrier = {}
     for carrier in carriers:
         if carrier != "local":
             _measured(bench, "(to warm up)", CARRIER_LOADS["records"], carrier)  # Java compiles as it goes
         ran = {name: _measured(bench, name, load, carrier) for name, load in CARRIER_LOADS.items()}
         by_carrier[carrier] = _carrier_costs(list(ran.values()), carrier)
         rows[carrier] = {name: asdict(s) for name, s in ran.items()}
-    return Costs(server, by_carrier, seen["little"].ask_s), rows
+    return Costs(server, by_carrier, flat["little"].ask_s), rows
+
+
+def _server_costs(flat: list[Seen], relayed: list[Seen]) -> ServerCosts:
+    """Of the root by all loads at once; then of a relay, what is left of it beyond idling and sending weights."""
+    rows = [[1.0, s.next_calls, s.beats, s.tells, s.weight_bytes, 0.0, 0.0] for s in flat]
+    rows += [[1.0, 0.0, 0.0, s.tells, s.weight_bytes, s.next_calls, s.beats] for s in relayed]
+    root = fit(rows, [s.server_cores for s in [*flat, *relayed]])
+    idle, byte_s = root[0], root[4]
+    left = [s.relays_cores - 2 * idle - s.relayed_bytes * byte_s for s in relayed]
+    return ServerCosts(*root, *fit([[s.next_calls, s.beats] for s in relayed], left))
 
 
 def _carrier_costs(seen: list[Seen], carrier: str) -> CarrierCosts:
@@ -191,30 +214,12 @@ def _carrier_costs(seen: list[Seen], carrier: str) -> CarrierCosts:
     return CarrierCosts(*learner, seen[0].put_s, *brokers)
 
 
-def ledger_costs(workers: int = 1000, rounds: int = 20) -> tuple[float, float]:
-    """CPU seconds of a lease and of a beat in the ledger alone, with as many workers at once."""
-    ledger, number = Ledger(), [-1] * workers
-    ledger.admit_until = workers * (rounds + 2)
-    began_s = time.process_time()
-    for _ in range(rounds):
-        for worker in range(workers):
-            given = ledger.begin(worker, 1, 0.0, (number[worker],), "here")
-            assert given is not None
-            number[worker] = given
-    lease_s = (time.process_time() - began_s) / (workers * rounds)
-    began_s = time.process_time()
-    for _ in range(rounds):
-        for worker in range(workers):
-            ledger.beat(worker, 1, 0.0)
-    return lease_s, (time.process_time() - began_s) / (workers * rounds)
-
-
 def _measured(bench: Bench, name: str, load: Load, carrier: str) -> Seen:
     seen = bench.measure(load, carrier)
-    print(f"{carrier:13} {name:16} {seen.fragments:7.1f} fragments/s {seen.fragment_bytes / 1e6:7.2f} MB/s "
-          f"{seen.beats:7.1f} beats/s {seen.tells:5.1f} tells/s {seen.weight_bytes / 1e6:7.2f} MB/s of weights  "
-          f"cores: server {seen.server_cores:.3f} learner {seen.learner_cores:.3f} broker {seen.broker_cores:.3f} "
-          f"clients {seen.clients_cores:.3f}", flush=True)  # fmt: skip
+    cores = {name.removesuffix("_cores"): value for name, value in asdict(seen).items() if name.endswith("_cores")}
+    print(f"{carrier:13} {name:16} {seen.fragments:6.1f} fragments/s {seen.fragment_bytes / 1e6:6.2f} MB/s "
+          f"{seen.beats:6.1f} beats/s {seen.tells:5.1f} tells/s {seen.weight_bytes / 1e6:6.2f} MB/s of weights; "
+          "cores: " + ", ".join(f"{what} {n:.3f}" for what, n in cores.items()), flush=True)  # fmt: skip
     return seen
 
 

@@ -1,6 +1,6 @@
 """What a cluster of so many actors asks of each part, from what one call costs: a model, and where it saturates.
 
-    python bench/scale_model.py [--actors 10000 --envs 8 --step-s 0.02 ... --fan-out 32]      what one cluster comes to
+    python bench/scale_model.py [--actors 10000 --envs 8 --step-s 0.02 ... --fan-out 64]      what one cluster comes to
     python bench/scale_model.py --write                                                 the table in docs/scale.md
 
 Costs are those in bench/results/scale.json, measured by bench/scale.py, which also says how far the model is off.
@@ -33,8 +33,8 @@ BEGIN, END = "<!-- made by bench/scale_model.py --write -->", "<!-- end -->"
 BEAT_S, TELL_S = 1.0, 1.0
 #: launch/run_actor.py: an actor for which there is no lease asks again after so long.
 ASK_AGAIN_S = 1.0
-#: A relay passes leases on in batches: assumed, not measured.
-RELAY_BATCH_S = 0.05
+#: paramserver/server.py: a relay passes on the hearts of all below it so often (each question for a lease at once).
+RELAY_TICK_S = 0.25
 
 
 @dataclass(frozen=True)
@@ -71,16 +71,19 @@ class Cluster:
 
 @dataclass(frozen=True)
 class ServerCosts:
-    """CPU seconds of a parameter server: a Next, a Heartbeat, a call of the learner's, a byte of weights sent; and of
-    the first two what the ledger alone takes. ``idle``: cores while nobody calls."""
+    """CPU seconds of a parameter server: a Next, a Heartbeat, a call of the learner's, a byte of weights sent.
+    ``idle``: cores while nobody calls. ``relayed_``: of one that comes by a relay; ``relay_``: of a relay, which takes
+    the call and passes it on."""
 
     idle: float
     lease_s: float
     beat_s: float
     tell_s: float
     byte_s: float
-    ledger_lease_s: float
-    ledger_beat_s: float
+    relayed_lease_s: float
+    relayed_beat_s: float
+    relay_lease_s: float
+    relay_beat_s: float
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ class Hop:
 
 @dataclass(frozen=True)
 class Prediction:
-    """``hops``: root, relay (the busiest, if there are any), broker (with Kafka), learner.
+    """``hops``: root, relay (one that actors ask) and upper relay where there are any, broker (with Kafka), learner.
 
     ``staleness_at_least``: with a smaller max_staleness the leases keep some actors waiting. While a fragment is made
     all others begin one more, so 2 * actors fragments beyond those accepted must be admissible; a version admits
@@ -167,8 +170,7 @@ def predict(cluster: Cluster, costs: Costs) -> Prediction:
     levels = relay_levels(cluster.actors, cluster.fan_out)
     tells = tells_per_s(cluster, cycle_s)
     hops = [_root(cluster, costs.server, levels, fragments, beats, weights, tells)]
-    if levels:
-        hops.append(_relay(cluster, costs.server, fragments, beats, weights))
+    hops += _relays(cluster, costs.server, levels, fragments, beats, weights)
     if carrier.broker_byte_s:
         hops.append(_broker(cluster, carrier, fragments))
     hops.append(_learner(cluster, carrier, fragments))
@@ -214,29 +216,37 @@ def _root(
     cluster: Cluster, costs: ServerCosts, levels: Sequence[int], leases: float, beats: float, weights: float,
     tells: float,
 ) -> Hop:  # fmt: skip
-    """Flat, every actor calls. With relays, its children call once a batch, and the ledger still hears of each."""
+    """Flat, every actor calls. With relays there are its children only, but the ledger still hears of each actor."""
     if not levels:
         calls, out = leases + beats, weights * cluster.weights_bytes
         cores = leases * costs.lease_s + beats * costs.beat_s
     else:
-        children = levels[-1]
-        batches = children * min(1 / RELAY_BATCH_S, leases / children)
-        calls = batches + children / cluster.beat_s
-        out = children * cluster.versions_per_s * cluster.weights_bytes
-        cores = batches * costs.lease_s + children / cluster.beat_s * costs.beat_s
-        cores += leases * costs.ledger_lease_s + beats * costs.ledger_beat_s
+        calls = leases + levels[-1] / RELAY_TICK_S
+        out = levels[-1] * cluster.versions_per_s * cluster.weights_bytes
+        cores = leases * costs.relayed_lease_s + beats * costs.relayed_beat_s
     cores += costs.idle + tells * costs.tell_s + out * costs.byte_s
     into = cluster.versions_per_s * cluster.weights_bytes
     return Hop("root", calls + tells, into, out, cores, 1.0, cluster.link_bytes_per_s)
 
 
-def _relay(cluster: Cluster, costs: ServerCosts, leases: float, beats: float, weights: float) -> Hop:
-    """One of those that the actors ask, with all the children it may have."""
-    share = cluster.fan_out / cluster.actors
-    calls, out = (leases + beats) * share, weights * share * cluster.weights_bytes
-    cores = costs.idle + (leases * costs.lease_s + beats * costs.beat_s) * share + out * costs.byte_s
+def _relays(
+    cluster: Cluster, costs: ServerCosts, levels: Sequence[int], leases: float, beats: float, weights: float
+) -> Iterator[Hop]:
+    """One of those that the actors ask, with all the children it may have; and one of the root's children, which hears
+    of all actors below it."""
     into = cluster.versions_per_s * cluster.weights_bytes
-    return Hop("relay", calls, into, out, cores, 1.0, cluster.link_bytes_per_s)
+    if levels:
+        share = cluster.fan_out / cluster.actors
+        out = weights * share * cluster.weights_bytes
+        cores = costs.idle + (leases * costs.relay_lease_s + beats * costs.relay_beat_s) * share + out * costs.byte_s
+        yield Hop("relay", (leases + beats) * share, into, out, cores, 1.0, cluster.link_bytes_per_s)
+    if len(levels) > 1:
+        share, out = 1 / levels[-1], cluster.fan_out * into
+        of_lease = costs.relayed_lease_s + costs.relay_lease_s - costs.lease_s
+        of_beat = costs.relayed_beat_s + costs.relay_beat_s - costs.beat_s
+        cores = costs.idle + (leases * of_lease + beats * of_beat) * share + out * costs.byte_s
+        calls = leases * share + cluster.fan_out / RELAY_TICK_S
+        yield Hop("upper relay", calls, into, out, cores, 1.0, cluster.link_bytes_per_s)
 
 
 def _broker(cluster: Cluster, costs: CarrierCosts, fragments: float) -> Hop:
@@ -271,16 +281,18 @@ def fit(rows: Sequence[Sequence[float]], measured: Sequence[float]) -> list[floa
 # --- what a person reads -------------------------------------------------------------------------------------------
 
 WHAT_TO_CHANGE = {
-    ("root", "cores"): "relays; longer fragments (fewer calls)",
+    ("root", "cores"): "relays; longer fragments and more environments an actor (fewer calls)",
     ("root", "link"): "relays",
     ("relay", "cores"): "a smaller fan-out",
     ("relay", "link"): "a smaller fan-out",
+    ("upper relay", "cores"): "a smaller fan-out",
+    ("upper relay", "link"): "a smaller fan-out",
     ("broker", "cores"): "more brokers, as many partitions",
     ("broker", "link"): "more brokers; fewer bytes a step",
     ("learner", "cores"): "larger fragments, fewer bytes a step; else fewer actors: there is one learner",
     ("learner", "link"): "fewer bytes a step; else fewer actors: there is one learner",
 }
-SIZES, FAN_OUT = (10, 100, 1_000, 10_000), 32
+SIZES, FAN_OUT = (10, 100, 1_000, 10_000), 64
 
 
 def table(costs: Costs) -> str:
@@ -328,7 +340,7 @@ def lines(cluster: Cluster, costs: Costs) -> Iterator[str]:
            f"max_staleness {found.staleness_at_least} keeps all actors at work")  # fmt: skip
     for hop in found.hops.values():
         load = ", ".join(f"{what} {share:.0%}" for what, share in hop.load.items())
-        yield (f"{hop.name:8} {hop.calls_per_s:10,.0f} calls/s  in {hop.bytes_in_per_s / 1e6:9,.1f} MB/s  "
+        yield (f"{hop.name:12} {hop.calls_per_s:10,.0f} calls/s  in {hop.bytes_in_per_s / 1e6:9,.1f} MB/s  "
                f"out {hop.bytes_out_per_s / 1e6:9,.1f} MB/s  {load}")  # fmt: skip
     yield f"{found.relays} relays, {found.partitions} partitions"
     name, what, share = found.tightest

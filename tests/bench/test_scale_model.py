@@ -24,7 +24,8 @@ def model(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def costs(model: ModuleType, **server: float) -> Any:
     """Round numbers: a millisecond a lease, half of it a beat."""
     given = {"idle": 0.01, "lease_s": 1e-3, "beat_s": 5e-4, "tell_s": 0.0, "byte_s": 1e-9}
-    of_server = model.ServerCosts(**{**given, "ledger_lease_s": 1e-5, "ledger_beat_s": 2e-6, **server})
+    given |= {"relayed_lease_s": 2e-4, "relayed_beat_s": 1e-4, "relay_lease_s": 1.5e-3, "relay_beat_s": 6e-4}
+    of_server = model.ServerCosts(**{**given, **server})
     local = model.CarrierCosts(idle=0.0, record_s=1e-3, byte_s=1e-9, put_s=0.1)
     kafka = replace(local, put_s=0.1, broker_idle=0.05, broker_record_s=1e-4, broker_byte_s=1e-9)
     return model.Costs(of_server, {"local": local, "confluent": kafka}, ask_s=0.1)
@@ -62,16 +63,28 @@ def test_relays_are_added_until_the_root_has_few_children(
     assert model.relay_levels(actors, fan_out) == levels
 
 
-def test_with_relays_the_root_pays_for_its_children_and_its_ledger_alone(model: ModuleType) -> None:
+def test_with_relays_the_root_sends_to_its_children_and_hears_of_every_actor(model: ModuleType) -> None:
     cluster = model.Cluster(1000, step_s=0.01, fragment_steps=180, versions_per_s=0.5, fan_out=100)
     found = model.predict(cluster, costs(model))
-    root = found.hops["root"]
+    root, relay = found.hops["root"], found.hops["relay"]
     assert found.relays == 10
     assert root.bytes_out_per_s == pytest.approx(10 * 0.5 * 1e6)
-    assert root.calls_per_s == pytest.approx(10 * 20 + 10 + 1)  # 20 batches a second and a beat of each; the learner
-    expected = 0.01 + 200 * 1e-3 + 10 * 5e-4 + 5e6 * 1e-9 + 500 * 1e-5 + 900 * 2e-6
-    assert root.cores == pytest.approx(expected)
-    assert found.hops["relay"].calls_per_s == pytest.approx((500 + 900) / 10)
+    assert root.calls_per_s == pytest.approx(500 + 10 * 4 + 1)  # hearts of a relay four times a second; the learner
+    assert root.cores == pytest.approx(0.01 + 500 * 2e-4 + 900 * 1e-4 + 5e6 * 1e-9)
+    assert relay.calls_per_s == pytest.approx((500 + 900) / 10)
+    assert relay.bytes_out_per_s == pytest.approx(100 * 0.5 * 1e6)
+    assert relay.cores == pytest.approx(0.01 + 50 * 1.5e-3 + 90 * 6e-4 + 50e6 * 1e-9)
+
+
+def test_a_relay_of_relays_hears_of_all_below_it(model: ModuleType) -> None:
+    cluster = model.Cluster(1000, step_s=0.01, fragment_steps=180, versions_per_s=0.5, fan_out=20)
+    found = model.predict(cluster, costs(model))  # 50 relays below 3
+    upper = found.hops["upper relay"]
+    assert found.relays == 53
+    assert found.hops["root"].bytes_out_per_s == pytest.approx(3 * 0.5 * 1e6)
+    assert upper.bytes_out_per_s == pytest.approx(20 * 0.5 * 1e6)
+    passed_on = 500 * (2e-4 + 5e-4) + 900 * (1e-4 + 1e-4)
+    assert upper.cores == pytest.approx(0.01 + passed_on / 3 + 10e6 * 1e-9)
 
 
 def test_the_learner_asks_for_what_is_younger_than_its_last_answer(model: ModuleType) -> None:

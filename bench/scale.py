@@ -50,6 +50,7 @@ class Load:
     weights_bytes: int = 1_000
     versions_per_s: float = 1.0
     beat_s: float = 1.0
+    relays: int = 0
 
 
 #: One load in which each cost weighs most, and one of little of everything. A call costs more on a connection that has

@@ -34,6 +34,14 @@ def test_followers_get_every_version_and_the_root_sends_each_once(fanout: Module
     assert 0 < found["seconds"]["p50"] <= found["seconds"]["max"] < 5
 
 
+def test_through_relays_the_root_sends_to_them_alone(fanout: ModuleType) -> None:
+    with fanout.Rig() as rig:
+        found = fanout.follow(rig, options(subscribers=6, versions=3, relays=2))
+    assert found["clients"]["versions_taken"] == 6 * 3
+    assert found["root"]["of_children"] == pytest.approx(2 / 2, rel=0.02)
+    assert found["parents"]["weight_bytes_a_version"] == 3 * found["root"]["weight_bytes_a_version"]
+
+
 def test_actors_take_leases_and_every_fragment_is_admitted(fanout: ModuleType) -> None:
     with fanout.Rig() as rig:
         found = fanout.act(rig, options(subscribers=6, warm_up_s=1.0, seconds=3.0))

@@ -72,6 +72,8 @@ CARRIER_LOADS = {
     "records": Load(fragment_s=0.1, fragment_steps=16),
     "bytes": Load(fragment_s=0.5, fragment_steps=2048),
 }
+#: As fast as eight can: what the learner's process takes beyond every load that its costs come from.
+FLAT_OUT = Load(8, fragment_s=0.001, fragment_steps=512)
 
 
 def compared(actors: int) -> Load:
@@ -269,6 +271,17 @@ def compare(bench: Bench, costs: Costs, sizes: list[int], carriers: list[str]) -
     return rows
 
 
+def flat_out(bench: Bench, costs: Costs, carrier: str) -> dict[str, Any]:
+    """Far from the loads that the costs come from: the cores that the learner then takes, and what it would take with
+    the whole of one."""
+    seen, cost = _measured(bench, "flat out", FLAT_OUT, carrier), costs.carriers[carrier]
+    record_s = cost.record_s + seen.fragment_bytes / seen.fragments * cost.byte_s
+    said = cost.idle + seen.fragments * record_s
+    print(f"  foreseen {said:.2f} cores; with a whole one {(1 - cost.idle) / record_s:,.0f} fragments/s", flush=True)
+    return {"measured": asdict(seen), "learner_cores": said, "fragments_with_one_core": (1 - cost.idle) / record_s,
+            "off": round(said / seen.learner_cores - 1, 4)}  # fmt: skip
+
+
 @contextmanager
 def own_broker(folder: Path, wanted: bool) -> Iterator[tuple[str, int]]:
     """host:port and pid."""
@@ -294,12 +307,13 @@ def main() -> int:
         bench = Bench(args.seconds, *at)
         costs, rows = calibrate(bench, args.carriers)
         found = compare(bench, costs, args.sizes, args.carriers)
+        fastest = {carrier: flat_out(bench, costs, carrier) for carrier in args.carriers}
     worst = max((abs(row["off"][name]), f"{name} with {row['actors']} actors, {row['carrier']}")
                 for row in found for name in HELD)  # fmt: skip
     print(f"furthest off: {worst[1]}: {worst[0]:.0%}; at most {AT_MOST_OFF:.0%} is asked")
     if args.json:
         kept = {"calibrated_at": [CALIBRATED_AT, MANY], "seconds": args.seconds, "costs": asdict(costs), "loads": rows}
-        print(save("scale", {**kept, "furthest_off": list(worst), "compared": found}).name)
+        print(save("scale", {**kept, "furthest_off": list(worst), "compared": found, "flat_out": fastest}).name)
     return 0 if worst[0] <= AT_MOST_OFF else 1
 
 

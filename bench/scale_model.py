@@ -1,6 +1,6 @@
 """What a cluster of so many actors asks of each part, from what one call costs: a model, and where it saturates.
 
-    python bench/scale_model.py [--actors 10000 --envs 8 --step-s 0.02 ... --fan-out 64]      what one cluster comes to
+    python bench/scale_model.py [--actors 10000 --envs 8 --step-s 0.02 ... --fan-out 128]      what one cluster comes to
     python bench/scale_model.py --write                                                 the table in docs/scale.md
 
 Costs are those in bench/results/scale.json, measured by bench/scale.py, which also says how far the model is off.
@@ -292,7 +292,7 @@ WHAT_TO_CHANGE = {
     ("learner", "cores"): "larger fragments, fewer bytes a step; else fewer actors: there is one learner",
     ("learner", "link"): "fewer bytes a step; else fewer actors: there is one learner",
 }
-SIZES, FAN_OUT = (10, 100, 1_000, 10_000), 64
+SIZES, FAN_OUT = (10, 100, 1_000, 10_000), 128
 
 
 def table(costs: Costs) -> str:
@@ -314,9 +314,11 @@ def table(costs: Costs) -> str:
             f"| {root.bytes_out_per_s / 1e6:,.1f} -> {below.bytes_out_per_s / 1e6:,.1f} "
             f"| {root.cores:.2f} -> {below.cores:.2f} | {_tightest(flat)} | {_tightest(tree)} |"
         )
+    short, long = Cluster(1), Cluster(1, fragment_steps=4 * Cluster(1).fragment_steps)
+    fill = [[actors_at_most(replace(one, fan_out=n), costs) for n in (0, FAN_OUT)] for one in (short, long)]
     ends = (
-        f"Everything else being so, {actors_at_most(Cluster(1), costs):,} actors fill the tightest part of a flat "
-        f"cluster, {actors_at_most(Cluster(1, fan_out=FAN_OUT), costs):,} that of one with relays."
+        f"Everything else being so, {fill[0][0]:,} actors fill the tightest part of a flat cluster and {fill[0][1]:,} that "
+        f"of one with relays; with fragments of {long.fragment_steps} steps {fill[1][0]:,} and {fill[1][1]:,}."
     )
     return "\n".join([*work, "", *weights, "", ends])
 

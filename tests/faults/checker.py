@@ -1,6 +1,6 @@
 """Judges a history (history.py), without the run: which of the promises were not kept, a line each.
 
-    python -m tests.faults.checker FILE [--max-staleness 1] [--growth-bytes N]     a history that a test has kept
+python -m tests.faults.checker FILE [--max-staleness 1] [--growth-bytes N]     a history that a test has kept
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ def epochs_go_forward(history: History) -> Iterator[str]:
     epochs = [epoch for epoch, _ in history.began]
     yield from (f"{n} lives of the learner are epoch {epoch}" for epoch, n in Counter(epochs).items() if n > 1)
     for life in history.weights:
-        yield from (f"an actor received {now} after {before}" for before, now in itertools.pairwise(life) if now <= before)
+        yield from (
+            f"an actor received {now} after {before}" for before, now in itertools.pairwise(life) if now <= before
+        )
 
 
 def staleness_is_bounded(history: History, max_staleness: int) -> Iterator[str]:

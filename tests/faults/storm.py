@@ -2,7 +2,8 @@
 
 storm = Storm(run, broker); storm.start(); storm.play(schedule.faults(seed, 20)); history = storm.end()
 
-The storm is the supervisor: it starts again what it kills, the learner with --resume. What dies otherwise fails the test.
+The storm is the supervisor: it starts again what it kills, the learner with --resume. What dies otherwise fails the
+test.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ class Storm:
                 time.sleep(0.05)
             self._do(step.what, step.target)
         before = self.run.version
-        self._until(lambda: self.run.version >= before + RECOVERED_VERSIONS, "versions after the last fault", RECOVERED_S)
+        self._until(
+            lambda: self.run.version >= before + RECOVERED_VERSIONS, "versions after the last fault", RECOVERED_S
+        )
 
     def end(self) -> History:
         """Everybody is told to stop, actors first: they end with 0, and all that they sent is acknowledged."""
@@ -99,7 +102,9 @@ class Storm:
         for target, process in self._live.items():
             if process.poll() is not None:
                 _, said = self.run.end(process)
-                raise AssertionError(f"{target} ended by itself with {process.returncode}: {said[-2000:]}\n{self.run.logs()}")
+                raise AssertionError(
+                    f"{target} ended by itself with {process.returncode}: {said[-2000:]}\n{self.run.logs()}"
+                )
         if time.monotonic() < self._sampled_s + SAMPLE_EVERY_S:
             return
         self._sampled_s = time.monotonic()

@@ -12,7 +12,9 @@ from tests.faults.history import Fragment, History, Logged, Made, load
 
 
 def fragment(lease: int, policy_version: int, epoch: int = 1) -> Fragment:
-    return Fragment(actor=lease % 2, incarnation=7, seq=lease // 2, lease=lease, policy_version=policy_version, epoch=epoch)
+    return Fragment(
+        actor=lease % 2, incarnation=7, seq=lease // 2, lease=lease, policy_version=policy_version, epoch=epoch
+    )
 
 
 def good() -> History:
@@ -28,7 +30,8 @@ def good() -> History:
         taken=log + log[2:],
         log=log,
         began=[(1, 0), (2, 1)],
-        made=[Made(1, 1, 0, first), Made(1, 2, 1, second), Made(1, 3, 1, third), Made(2, 2, 0, second), Made(2, 3, 1, third)],
+        made=[Made(1, 1, 0, first), Made(1, 2, 1, second), Made(1, 3, 1, third),
+              Made(2, 2, 0, second), Made(2, 3, 1, third)],
         weights=[[(1, 0), (1, 1), (1, 3), (2, 1), (2, 3)], [(1, 2), (2, 2)]],
         positions={0: 7, 1: 7},
         spent=[(0, 7)],

@@ -6,7 +6,6 @@ import os
 import resource
 import signal
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 

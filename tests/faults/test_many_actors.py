@@ -1,4 +1,4 @@
-"""kill -9 of half of the actors, then of all, then of one after another: the learner waits for them without spinning."""
+"""kill -9 of half of the actors, of all, of one after another: the learner waits for them without spinning."""
 
 from __future__ import annotations
 

@@ -34,9 +34,7 @@ def lockstep(new_run: Callable[..., Run], kafka_bootstrap: str) -> Run:
 
 
 def assert_the_serial_runners(run: Run) -> dict[str, int]:
-    """Runs to its end. Returns the counters."""
-    clock = run.config.run.total_steps  # the serial runner's own is the same number of versions
-    assert clock > 0
+    """Version, fragments and parameters of the last checkpoint. Returns its counters."""
     parts, info = run_serial(run.config).snapshot()
     found, wanted = run.checkpoint(), parts["algorithm"]
     assert found.info["counters"]["version"] == info["counters"]["version"] > 20

@@ -27,7 +27,7 @@ KINDS = {
     "lockstep": ("ppo", "kafka-python", 0),
 }
 FAST = [("ppo", 1)]
-FULL = [("lockstep", 2), ("dqn", 3), ("grpo", 4), ("ppo-confluent", 5), ("ppo", 6), ("lockstep", 7), ("grpo", 8), ("dqn", 9)]
+FULL = [(kind, seed) for seed, kind in enumerate(("lockstep", "dqn", "grpo", "ppo-confluent", "ppo", "grpo"), start=2)]
 FAST_S, FULL_S = 12.0, 40.0
 
 

@@ -6,7 +6,7 @@ import random
 from typing import NamedTuple
 
 TARGETS = ("actor-0", "actor-1", "learner", "paramserver", "broker")
-#: How long a target is away, or frozen: from nothing to beyond what takes a lease away (weights.lease_ttl_s, 3.5).
+#: How long a target is away, or frozen, at most: beyond what takes a lease away (weights.lease_ttl_s, 3.5).
 LONGEST_S = 6.0
 #: Between two faults of one target: it is to be in full swing again, now and then.
 REST_S = (0.5, 6.0)
@@ -35,8 +35,9 @@ def faults(seed: int, length_s: float, targets: tuple[str, ...] = TARGETS) -> li
     for target in targets:
         at_s = rng.uniform(0.0, 0.4 * length_s)
         while at_s < length_s or not any(fault.target == target for fault in made):
-            for_s = rng.choice((0.0, rng.uniform(0.0, LONGEST_S)))
-            made.append(Fault(round(at_s, 2), rng.choice(("kill", "freeze")), target, round(for_s, 2)))
+            what, long_s = rng.choice(("kill", "freeze")), rng.uniform(0.2, LONGEST_S)
+            for_s = rng.choice((0.0, long_s)) if what == "kill" else long_s
+            made.append(Fault(round(at_s, 2), what, target, round(for_s, 2)))
             at_s += for_s + rng.uniform(*REST_S)
     return sorted(made)
 

@@ -15,7 +15,7 @@ ACTORS, KILLS = 4, 20
 
 
 def test_a_learner_that_lost_its_actors_waits_and_does_not_spin(new_run: Callable[..., Run]) -> None:
-    run = new_run("ppo", f"actors.processes={ACTORS}")
+    run = new_run("ppo", f"actors.processes={ACTORS}", "run.checkpoint_every_s=60", "run.log_every_s=1")
     run.role("paramserver")
     learner = run.role("learner", "--episodes", "0")
     actors = [run.role("actor", "--index", str(index)) for index in range(ACTORS)]

@@ -10,7 +10,7 @@ from tests.faults.run import Run, assert_nothing_twice_nothing_late
 
 
 def test_a_learner_out_of_memory_ends_the_run_with_its_reason_and_goes_on_later(new_run: Callable[..., Run]) -> None:
-    run = new_run("dqn", "algorithm.capacity=2_000_000", "run.checkpoint_keep=3")
+    run = new_run("dqn")
     train = run.train()
     run.wait_until(lambda: run.checkpoints() and run.version > 20, "a checkpoint")
     pid = run.pid("learner")

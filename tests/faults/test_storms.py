@@ -61,6 +61,11 @@ def test_every_promise_is_kept_in_a_storm(
     history.save(kept)
     assert 1 <= len(history.began) <= 1 + sum(f.target == "learner" and f.what == "kill" for f in faults)
     assert len(history.acked) > 50, "nothing much happened"
+    assert len(history.weights) >= 2 <= len(history.memory_bytes), "not everybody was recorded"
+    print(
+        f"{len(faults)} faults, {len(history.began)} lives of the learner, {len(history.made)} versions made, "
+        f"{len(history.log)} records, refused {history.counters['rejected']}"
+    )
     found = problems(history, max_staleness, GROWTH_BYTES)
     assert not found, f"storm {kind}, seed {seed}: {faults}\nthe history is kept in {kept}\n" + "\n".join(found[:20])
 

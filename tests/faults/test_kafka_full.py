@@ -91,7 +91,7 @@ def own_broker(tmp_path: Path, kafka_jars: None) -> Iterator[OwnBroker]:
         broker.kill()
 
 
-@pytest.mark.parametrize("client", ["kafka-python", "confluent"])
+@pytest.mark.parametrize("client", ["kafka-python", pytest.param("confluent", marks=pytest.mark.faults_full)])
 def test_a_broker_whose_disk_is_full_costs_nothing_once_it_is_back(
     new_run: Callable[..., Run], own_broker: OwnBroker, client: str
 ) -> None:

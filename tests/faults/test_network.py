@@ -23,7 +23,9 @@ from tests.faults.proxy import Proxy
 from tests.faults.run import Run, assert_nothing_twice_nothing_late
 from tests.faults.test_kafka import Log
 
-BOTH_CLIENTS = pytest.mark.parametrize("client", ["kafka-python", "confluent"])
+BOTH_CLIENTS = pytest.mark.parametrize(
+    "client", ["kafka-python", pytest.param("confluent", marks=pytest.mark.faults_full)]
+)
 
 
 class Apart(OwnBroker):

@@ -44,7 +44,7 @@ def test_a_long_run_does_not_leak(new_run: Callable[..., Run]) -> None:
         time.sleep(SAMPLE_EVERY_S)
     warm = int(WARM_UP_RATIO * len(at_s))
     slopes = {name: float(np.polyfit(at_s[warm:], held[warm:], 1)[0]) * 3600 / 1e6 for name, held in memory.items()}
-    opened = {name: (max(count[:warm]), max(count[warm:])) for name, count in files.items()}
+    opened = {name: (np.median(count[:warm]), np.median(count[warm:])) for name, count in files.items()}
     for name, slope in slopes.items():
         print(f"{name:12} {memory[name][-1] / 1e6:7.1f} MB, {slope:+6.2f} MB/h, descriptors {opened[name]}")
     assert all(process.is_running() for process in processes.values()), "somebody died"

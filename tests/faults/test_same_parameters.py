@@ -20,7 +20,7 @@ from tests.faults.run import Run
 
 LOCKSTEP = ("learner.max_staleness=0", "learner.device=cpu", "run.total_steps=3000", "run.checkpoint_every_s=1")
 #: Role -> its clock, in seconds beside the right one.
-WRONG = {"paramserver": "3600", "learner": "0,-3600", "actor-0": "-3600", "actor-1": "3600,0,-3600"}
+WRONG = {"paramserver": "0,3600", "learner": "0,-3600", "actor-0": "-3600", "actor-1": "3600,0,-3600"}
 CLOCKS = Path(__file__).resolve().parent / "wrong_clock"
 
 

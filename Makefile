@@ -20,7 +20,7 @@ INSTALL := $(UV) pip install --quiet --python $(BIN)/python -c constraints.txt -
 PACKAGES := $(patsubst %/__init__.py,headrace.%,$(filter-out tests/%,$(wildcard */__init__.py)))
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-runs test-rest test-cluster test-kubernetes test-dashboards dashboards manifests kafka-oldest check lint types format proto bench constraints clean
+.PHONY: help demo test test-runs test-rest test-faults test-cluster test-kubernetes test-dashboards dashboards manifests kafka-oldest check lint types format proto bench constraints clean
 
 help:  ## these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,14 @@ test-runs: .venv/.dev
 # A cluster is started by `make test-cluster`, panels are drawn by `make test-dashboards`.
 test-rest: .venv/.dev
 	@$(call by_line,$(BIN)/pytest tests $(addprefix --ignore=,$(RUNS) tests/cluster tests/kubernetes))
+
+# Where the tests of docs/faults.md are, the clusters' aside. The marker faults_full is of those that take their time.
+FAULTS := tests/faults tests/common tests/paramserver tests/learner tests/algorithms/test_nan.py \
+    tests/dashboards/test_alerts.py
+
+# HEADRACE_SOAK_MINUTES=5 shortens the last one.
+test-faults: .venv/.dev  ## every fault of docs/faults.md, storms of several seeds and half an hour's soak included
+	$(BIN)/pytest -m '' $(FAULTS)
 
 test-cluster: .venv/.dev  ## docker compose for real, on an engine of its own where none answers
 	$(BIN)/pytest tests/cluster -s

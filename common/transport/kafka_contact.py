@@ -62,8 +62,9 @@ def connect(make: Any, address: Address, **more: Any) -> Any:
 
 
 @contextlib.contextmanager
-def translated(address: Address) -> Iterator[None]:
-    """Turn what a first contact may raise into one line for a person."""
+def translated(address: Address, has_answered: bool = False) -> Iterator[None]:
+    """Turn what a first contact may raise into one line for a person. ``has_answered``: a broker did, over the same
+    connection."""
     heard = _Overheard()
     _LOG.addHandler(heard)
     try:
@@ -73,7 +74,7 @@ def translated(address: Address) -> Iterator[None]:
     except (errors.UnsupportedSaslMechanismError, errors.IllegalSaslStateError) as error:
         raise UsageError(f"{address.where}: security settings and broker do not fit: {error}") from error
     except (errors.SaslAuthenticationFailedError, *AWAY) as error:
-        raise _no_contact(address, [*heard.errors, error]) from error
+        raise _no_contact(address, [*heard.errors, error], has_answered) from error
     except errors.KafkaError as error:
         raise TransportError(f"{address.where}: {line(error)}") from error
     finally:
@@ -92,7 +93,7 @@ class _Overheard(logging.Handler):
         self.errors = [*self.errors[-20:], *(arg for arg in args if isinstance(arg, Exception))]
 
 
-def _no_contact(address: Address, heard: list[Exception]) -> UsageError:
+def _no_contact(address: Address, heard: list[Exception], has_answered: bool) -> UsageError:
     right = f"is security={address.login['security_protocol']} right?"
     login, variables = f"the login of {address.user!r}", "KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
     variables += "_FILE" if "sasl_plain_password" in address.secret_files else ""
@@ -103,12 +104,20 @@ def _no_contact(address: Address, heard: list[Exception]) -> UsageError:
         why = f"the broker refuses {login}; check {variables}"
     elif "CERTIFICATE_VERIFY_FAILED" in said:
         why = _distrust(address, said)
-    elif "disconnected" in said or "Handshake failed" in said:
+    elif _ends_connections(heard) and not has_answered:
         why = f"the broker ends the connection; {right}"
     else:
         running = f"no broker answers within {CONNECT_TIMEOUT_S:.0f} s; is it running (headrace broker status)"
         return NoAnswer(f"{address.where}: {running}, and {right}")
     return UsageError(f"{address.where}: {why}")
+
+
+def _ends_connections(heard: list[Exception]) -> bool:
+    """Again and again, as one does that talks otherwise; one that dies does it once, and refuses or is silent then.
+    (An error may be logged several times.)"""
+    different = {id(error): str(error) for error in heard}.values()
+    ended = sum("disconnected" in said or "Handshake failed" in said for said in different)
+    return ended > 1 and not any("ECONNREFUSED" in said for said in different)
 
 
 def _distrust(address: Address, said: str) -> str:

@@ -52,7 +52,7 @@ def prepare(address: Address, limits: Limits, create: bool) -> Topic:
     :data:`INSISTED`.
     """
     need = message_bytes(limits)
-    with contextlib.closing(connect(KafkaAdminClient, address)) as admin, translated(address):
+    with contextlib.closing(connect(KafkaAdminClient, address)) as admin, translated(address, has_answered=True):
         if create:
             _create(admin, address, limits)
         topic = _wait(admin, address, address.topic, kafka_rights.READ if create else kafka_rights.WRITE)
@@ -66,7 +66,7 @@ def prepare(address: Address, limits: Limits, create: bool) -> Topic:
 def is_there(address: Address) -> bool:
     """Is there such a topic? Asked over a connection of its own, whose answer is news of the broker, not of a client
     that was in use when something went wrong. Raises what a first contact raises."""
-    with contextlib.closing(connect(KafkaAdminClient, address)) as admin, translated(address):
+    with contextlib.closing(connect(KafkaAdminClient, address)) as admin, translated(address, has_answered=True):
         (topic,) = admin.describe_topics([address.topic])
         return bool(topic["error_code"] != errors.UnknownTopicOrPartitionError.errno)
 

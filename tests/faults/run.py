@@ -40,11 +40,12 @@ SETTINGS = {
     "ppo": ("actors.envs=2", "actors.fragment_steps=32", "algorithm.epochs=1", "algorithm.minibatch=64"),
     "dqn": ("actors.envs=2", "actors.fragment_steps=16", "algorithm.min_size=64", "algorithm.capacity=4000",
             "algorithm.samples_per_insert=4", "algorithm.minibatch=32"),
+    "grpo": ("algorithm.groups=2", "algorithm.group_size=4", "algorithm.max_steps=60"),
 }  # fmt: skip
 
 
 class Run:
-    """``algorithm``: ppo or dqn on CartPole. ``settings`` go on top, as ``--set`` would."""
+    """``algorithm``: ppo, dqn or grpo on CartPole. ``settings`` go on top, as ``--set`` would."""
 
     def __init__(self, folder: Path, algorithm: str, *settings: str) -> None:
         self.folder = folder

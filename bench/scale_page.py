@@ -66,7 +66,7 @@ def _tightest(found: Prediction) -> str:
 
 
 def accuracy(compared: Sequence[Mapping[str, Any]], flat_out: Mapping[str, Mapping[str, Any]]) -> str:
-    """How far the model is off at each size, over the carriers, and of a learner that gets all eight actors can give."""
+    """How far the model is off at each size, over the carriers; and where the learner gets all that eight can give."""
     sizes = sorted({row["actors"] for row in compared})
     lines = ["| foreseen over measured | " + " | ".join(f"{n} actors" for n in sizes) + " |"]
     lines.append("|" + "---|" * (1 + len(sizes)))

@@ -60,7 +60,7 @@ def follow(rig: Rig, args: argparse.Namespace) -> dict[str, Any]:
     children = args.relays or args.subscribers
     return {
         "subscribers": args.subscribers, "relays": args.relays, "bytes": args.bytes, "versions": args.versions,
-        "every_s": args.every_s, "processes": args.processes,
+        "every_s": args.every_s, "processes": len(crowds),
         "seconds": {"p50": quantile(waits, 0.5), "p99": quantile(waits, 0.99), "max": quantile(waits, 1.0)},
         "seconds_until_all_have_it": [round(float(row.max()), 3) for row in waits],
         "root": {
@@ -91,7 +91,7 @@ def act(rig: Rig, args: argparse.Namespace) -> dict[str, Any]:
     each_s = 1 / (after_s - before_s)
     return {
         "subscribers": args.subscribers, "relays": args.relays, "bytes": args.bytes, "every_s": args.every_s,
-        "fragment_s": args.fragment_s, "processes": args.processes, "seconds": round(1 / each_s, 1),
+        "fragment_s": args.fragment_s, "processes": len(crowds), "seconds": round(1 / each_s, 1),
         "parents": {
             "lease_calls_a_second": round(counts["next_calls"] * each_s, 1),
             "heartbeat_calls_a_second": round(counts["beats"] * each_s, 1),

@@ -1,7 +1,7 @@
 """What a cluster of so many actors asks of each part, from what one call costs: a model, and where it saturates.
 
     python bench/scale_model.py [--actors 10000 --envs 8 --step-s 0.02 ... --fan-out 128]      what one cluster comes to
-    python bench/scale_model.py --write                                                 the table in docs/scale.md
+    python bench/scale_page.py                                                          the table in docs/scale.md
 
 Costs are those in bench/results/scale.json, measured by bench/scale.py, which also says how far the model is off.
 
@@ -17,18 +17,12 @@ hold everybody back to what the tightest part takes.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
-from typing import Any
 
-import numpy as np
+from scale_costs import CarrierCosts, Costs, ServerCosts, kept
 
-ROOT = Path(__file__).resolve().parents[1]
-COSTS, PAGE = ROOT / "bench" / "results" / "scale.json", ROOT / "docs" / "scale.md"
-BEGIN, END = "<!-- made by bench/scale_model.py --write -->", "<!-- end -->"
 #: common/weights/heart.py; common/weights/publisher.py and learner/loop.py: a learner tells at least so often.
 BEAT_S, TELL_S = 1.0, 1.0
 #: launch/run_actor.py: an actor for which there is no lease asks again after so long.
@@ -67,51 +61,6 @@ class Cluster:
     @property
     def fragment_bytes(self) -> float:
         return self.fragment_steps * self.envs * self.bytes_per_step
-
-
-@dataclass(frozen=True)
-class ServerCosts:
-    """CPU seconds of a parameter server: a Next, a Heartbeat, a call of the learner's, a byte of weights sent.
-    ``idle``: cores while nobody calls. ``relayed_``: of one that comes by a relay; ``relay_``: of a relay, which takes
-    the call and passes it on."""
-
-    idle: float
-    lease_s: float
-    beat_s: float
-    tell_s: float
-    byte_s: float
-    relayed_lease_s: float
-    relayed_beat_s: float
-    relay_lease_s: float
-    relay_beat_s: float
-
-
-@dataclass(frozen=True)
-class CarrierCosts:
-    """CPU seconds of the learner's process by the record and by the byte, ``idle`` cores, the same of the broker (0
-    where there is none), and how long an actor waits for a put to be acknowledged."""
-
-    idle: float
-    record_s: float
-    byte_s: float
-    put_s: float
-    broker_idle: float = 0.0
-    broker_record_s: float = 0.0
-    broker_byte_s: float = 0.0
-
-
-@dataclass(frozen=True)
-class Costs:
-    """Of one machine. ``ask_s``: how long an actor waits for a lease that is there."""
-
-    server: ServerCosts
-    carriers: Mapping[str, CarrierCosts]
-    ask_s: float
-
-    @classmethod
-    def read(cls, found: Mapping[str, Any]) -> Costs:
-        carriers = {name: CarrierCosts(**row) for name, row in found["carriers"].items()}
-        return cls(ServerCosts(**found["server"]), carriers, found["ask_s"])
 
 
 @dataclass(frozen=True)
@@ -264,22 +213,6 @@ def _learner(cluster: Cluster, costs: CarrierCosts, fragments: float) -> Hop:
     return Hop("learner", fragments, nbytes, out, cores, 1.0, cluster.link_bytes_per_s)
 
 
-def fit(rows: Sequence[Sequence[float]], measured: Sequence[float]) -> list[float]:
-    """Costs, none below 0, with which the sums of ``rows`` come nearest to what was ``measured``, relative to it."""
-    scale = np.array(measured, float)
-    matrix, target = np.array(rows, float) / scale[:, None], np.ones(len(scale))
-    kept = list(range(matrix.shape[1]))
-    while True:
-        found = np.linalg.lstsq(matrix[:, kept], target, rcond=None)[0]
-        if (found >= 0).all():
-            costs = np.zeros(matrix.shape[1])
-            costs[kept] = found
-            return [float(cost) for cost in costs]
-        kept.pop(int(found.argmin()))
-
-
-# --- what a person reads -------------------------------------------------------------------------------------------
-
 WHAT_TO_CHANGE = {
     ("root", "cores"): "relays; longer fragments and more environments an actor (fewer calls)",
     ("root", "link"): "relays",
@@ -292,47 +225,6 @@ WHAT_TO_CHANGE = {
     ("learner", "cores"): "larger fragments, fewer bytes a step; else fewer actors: there is one learner",
     ("learner", "link"): "fewer bytes a step; else fewer actors: there is one learner",
 }
-SIZES, FAN_OUT = (10, 100, 1_000, 10_000), 128
-
-
-def table(costs: Costs) -> str:
-    """docs/scale.md's: the default cluster of each size, flat and through relays."""
-    work = ["| actors | environment steps/s | fragments/s | MB/s of fragments | partitions | intake, cores |"]
-    weights = ["| actors | relays | calls/s at the root | MB/s of weights from it | its cores | tightest, flat "
-               "| tightest, with relays |"]  # fmt: skip
-    work.append("|" + "---|" * 6)
-    weights.append("|" + "---|" * 7)
-    for actors in SIZES:
-        flat, tree = predict(Cluster(actors), costs), predict(Cluster(actors, fan_out=FAN_OUT), costs)
-        root, below, learner = flat.hops["root"], tree.hops["root"], flat.hops["learner"]
-        work.append(
-            f"| {actors:,} | {flat.steps_per_s:,.0f} | {flat.fragments_per_s:,.1f} "
-            f"| {learner.bytes_in_per_s / 1e6:,.1f} | {flat.partitions} | {learner.cores:.2f} |"
-        )
-        weights.append(
-            f"| {actors:,} | {tree.relays:,} | {root.calls_per_s:,.0f} -> {below.calls_per_s:,.0f} "
-            f"| {root.bytes_out_per_s / 1e6:,.1f} -> {below.bytes_out_per_s / 1e6:,.1f} "
-            f"| {root.cores:.2f} -> {below.cores:.2f} | {_tightest(flat)} | {_tightest(tree)} |"
-        )
-    short, long = Cluster(1), Cluster(1, fragment_steps=4 * Cluster(1).fragment_steps)
-    fill = [[actors_at_most(replace(one, fan_out=n), costs) for n in (0, FAN_OUT)] for one in (short, long)]
-    ends = (
-        f"Everything else being so, {fill[0][0]:,} actors fill the tightest part of a flat cluster and {fill[0][1]:,} that "
-        f"of one with relays; with fragments of {long.fragment_steps} steps {fill[1][0]:,} and {fill[1][1]:,}."
-    )
-    return "\n".join([*work, "", *weights, "", ends])
-
-
-def _tightest(found: Prediction) -> str:
-    name, what, share = found.tightest
-    return f"{name}, {what}: {share:.0%}"
-
-
-def written(page: str, costs: Costs) -> str:
-    """``page`` with the table as it is now between its two marks."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{table(costs)}\n\n{END}{after}"
 
 
 def lines(cluster: Cluster, costs: Costs) -> Iterator[str]:
@@ -356,16 +248,10 @@ def lines(cluster: Cluster, costs: Costs) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="make the table of docs/scale.md anew")
     for field in fields(Cluster):
         default = 10_000 if field.name == "actors" else field.default
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(default), default=default)
-    args = vars(parser.parse_args())
-    costs = Costs.read(json.loads(COSTS.read_text())["costs"])
-    if args.pop("write"):
-        PAGE.write_text(written(PAGE.read_text(), costs))
-        return
-    print("\n".join(lines(Cluster(**args), costs)))
+    print("\n".join(lines(Cluster(**vars(parser.parse_args())), Costs.read(kept()["costs"]))))
 
 
 if __name__ == "__main__":

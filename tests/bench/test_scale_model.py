@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import json
+import heapq
+import random
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
-from .test_side_by_side import load
+from headrace.common.lease_set import LeaseSet
+from headrace.common.weights.base import Progress
+from headrace.paramserver.ledger import Ledger
 
-ROOT = Path(__file__).resolve().parents[2]
+from .test_side_by_side import load
 
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return load(monkeypatch, "scale_model")
+
+
+@pytest.fixture
+def prices(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    return load(monkeypatch, "scale_costs")
 
 
 def costs(model: ModuleType, **server: float) -> Any:
@@ -46,6 +53,37 @@ def test_a_cycle_is_the_fragment_the_question_and_the_put(model: ModuleType) -> 
     assert learner.cores == pytest.approx(50 * 1e-3 + 50 * 36_000 * 1e-9)
     assert found.fragments_per_version == pytest.approx(25)
     assert found.staleness_at_least == 8  # 200 fragments beyond those accepted, 25 a version
+
+
+def busy(workers: int, per_version: int, max_staleness: int, for_s: float = 40.0) -> float:
+    """The share of its time that a worker collects under the real ledger; a cycle takes it 1 s, 10 % more or less."""
+    rng, ledger, spent, held = random.Random(0), Ledger(), LeaseSet(), dict[int, int]()
+    ends, waiting, came, now_s = list[tuple[float, int]](), list(range(workers)), 0, 0.0
+    while True:
+        version = came // per_version
+        admit_until = (version + 1 + max_staleness) * per_version
+        if came % per_version == 0:
+            ledger.admit(Progress(admit_until, ledger.next_lease, came, spent.runs, 0, True), now_s)
+        for worker in list(waiting):
+            lease = ledger.begin(worker, 1, now_s, (held[worker],) if worker in held else ())
+            if lease is not None:
+                held[worker] = lease
+                waiting.remove(worker)
+                heapq.heappush(ends, (now_s + rng.uniform(0.9, 1.1), worker))
+        now_s, worker = heapq.heappop(ends)
+        if now_s > for_s:
+            return came / workers / for_s
+        spent.add(held[worker])
+        came += 1
+        waiting.append(worker)
+
+
+@pytest.mark.parametrize(("workers", "per_version"), [(40, 20), (64, 24), (40, 40)])
+def test_the_staleness_that_it_names_keeps_everybody_at_work(model: ModuleType, workers: int, per_version: int) -> None:
+    cluster = model.Cluster(workers, step_s=0.008, fragment_steps=100, versions_per_s=workers / per_version)
+    named = model.predict(cluster, costs(model)).staleness_at_least  # cycles of 1 s
+    assert busy(workers, per_version, named) > 0.97
+    assert busy(workers, per_version, named - 1) < 0.97
 
 
 def test_versions_that_are_rare_are_taken_by_each_actor_once(model: ModuleType) -> None:
@@ -113,27 +151,26 @@ def test_only_with_a_broker_are_there_partitions(model: ModuleType) -> None:
     assert (local.partitions, "broker" in local.hops) == (0, False)
 
 
-def test_costs_are_found_again(model: ModuleType) -> None:
+def test_costs_are_found_again(prices: ModuleType) -> None:
     true, rng = np.array([0.01, 1e-3, 0.0, 2e-9]), np.random.default_rng(0)
     rows = np.column_stack([np.ones(6), rng.uniform(1, 300, 6), rng.uniform(1, 600, 6), rng.uniform(1e5, 1e8, 6)])
-    np.testing.assert_allclose(model.fit(rows, rows @ true), true, rtol=1e-6, atol=1e-12)
+    np.testing.assert_allclose(prices.fit(rows, rows @ true), true, rtol=1e-6, atol=1e-12)
 
 
-def test_no_cost_is_below_zero(model: ModuleType) -> None:
+def test_no_cost_is_below_zero(prices: ModuleType) -> None:
     rows = [[1.0, 1.0], [1.0, 2.0], [1.0, 3.0]]
-    assert model.fit(rows, [3.0, 2.0, 1.0])[1] == 0.0
+    assert prices.fit(rows, [3.0, 2.0, 1.0])[1] == 0.0
 
 
-def test_the_page_says_what_the_model_says(model: ModuleType) -> None:
-    """`python bench/scale_model.py --write` makes it anew."""
-    kept = json.loads((ROOT / "bench/results/scale.json").read_text())
-    page = (ROOT / "docs/scale.md").read_text()
-    assert model.BEGIN in page
-    assert page == model.written(page, model.Costs.read(kept["costs"]))
+def test_the_page_says_what_the_model_says(monkeypatch: pytest.MonkeyPatch, prices: ModuleType) -> None:
+    """`python bench/scale_page.py` makes it anew."""
+    page = load(monkeypatch, "scale_page")
+    text = page.PAGE.read_text()
+    assert text == page.written(text, prices.kept())
 
 
-def test_the_model_was_not_calibrated_on_what_it_is_compared_with() -> None:
-    kept = json.loads((ROOT / "bench/results/scale.json").read_text())
+def test_the_model_was_not_calibrated_on_what_it_is_compared_with(prices: ModuleType) -> None:
+    kept = prices.kept()
     compared = {row["actors"] for row in kept["compared"]}
     assert compared == {8, 64, 512}
     assert not compared & set(kept["calibrated_at"])

@@ -40,6 +40,8 @@ class Line:
     def serve(self, everybody: bool = False) -> None:
         """Give what leases there are. ``everybody`` is heard where asking also tells a ledger that was just rebuilt
         what the actor has put."""
+        if not (everybody or self._store.ledger.room):
+            return  # asked at every turn: thousands may wait
         for waiting, ask in list(self._waiting.items()):
             if not (everybody or self._store.ledger.room):
                 break

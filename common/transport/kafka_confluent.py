@@ -10,6 +10,7 @@ from typing import Any
 
 import confluent_kafka
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from headrace.common.errors import TransportError, UsageError
 from headrace.common.reloaded import Reloaded
@@ -96,7 +97,10 @@ class Consumer:
             },
             logger=logger,
         )
-        self._login = _Login(self._consumer, address)
+        # Questions go over a connection of their own: on the consumer's each would wait behind a fetch for records that
+        # do not come, half a second, and nothing be read meanwhile.
+        self._questions = AdminClient(_settings(address, {}), logger=logger)
+        self._logins = [_Login(client, address) for client in (self._consumer, self._questions)]
 
     def assign(self, position: Position) -> None:
         with self._asking():
@@ -115,10 +119,10 @@ class Consumer:
             return [_record(message)]
 
     def begins(self) -> dict[int, int]:
-        return {p: low for p, (low, _) in self._watermarks().items()}
+        return self._offsets(OffsetSpec.earliest())
 
     def ends(self) -> dict[int, int]:
-        return {p: high for p, (_, high) in self._watermarks().items()}
+        return self._offsets(OffsetSpec.latest())
 
     def commit(self, position: Position) -> None:
         if self._group_refused:
@@ -138,22 +142,20 @@ class Consumer:
     def _tp(self, partition: int, offset: int = -1) -> TopicPartition:
         return TopicPartition(self._address.topic, partition, offset)
 
-    def _topic(self) -> Any:
-        name = self._address.topic
-        return self._consumer.list_topics(name, timeout=kafka_client.ASK_TIMEOUT_S).topics[name]
-
-    def _watermarks(self) -> dict[int, tuple[int, int]]:
+    def _offsets(self, which: OffsetSpec) -> dict[int, int]:
+        name, timeout_s = self._address.topic, kafka_client.ASK_TIMEOUT_S
         with self._asking():
-            self._login.renew()
-            topic = self._topic()
+            for login in self._logins:
+                login.renew()
+            self._questions.poll(0)  # what the library has to say waits for this
+            topic = self._questions.list_topics(name, timeout=timeout_s).topics[name]
             if topic.error is not None and topic.error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
                 raise KafkaException(topic.error)  # poll() may never hear of it
-            if not (partitions := topic.partitions):
+            if not topic.partitions:
                 raise kafka_client.Unreachable("the broker does not say what partitions the topic has")
-            return {
-                p: self._consumer.get_watermark_offsets(self._tp(p), timeout=kafka_client.ASK_TIMEOUT_S)
-                for p in sorted(partitions)
-            }
+            wanted = {self._tp(p): which for p in sorted(topic.partitions)}
+            answers = self._questions.list_offsets(wanted, request_timeout=timeout_s)
+            return {tp.partition: answer.result().offset for tp, answer in answers.items()}
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:

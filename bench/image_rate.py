@@ -1,6 +1,6 @@
 """How many 84x84 frames a second does one learner take in, and what limits it?
 
-    python bench/image_rate.py [--records 300] [--repeats 5] [--producers 2] [--only WORD ...] [--json NAME]
+    python bench/image_rate.py [--records 300] [--repeats 3] [--producers 2] [--only WORD ...] [--json NAME]
 
 Fragments as the preset pong-ppo has them (128 steps in 4 environments, every frame sent once: 3.7 MB) are put by
 producer processes and taken in by one process with the learner's own parts: source, intake with the run's validation
@@ -201,7 +201,7 @@ def _split(what: str) -> tuple[str, str, str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=300, help="fragments a run")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--producers", type=int, default=2, help="processes that put")
     parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="cases with all these words: pong live")
     parser.add_argument("--json", metavar="NAME", help="keep the figures as bench/results/NAME.json")

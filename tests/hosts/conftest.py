@@ -31,13 +31,13 @@ def broker(network: Network, kafka_jars: None, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture
 def new_run(broker: HostBroker, tmp_path: Path) -> Iterator[NewRun]:
-    """new_run(client, *settings): ended with its test. All hosts are there, whatever was done to them before."""
+    """new_run(client, *settings, tls=False): ended with its test. All hosts are there and well before."""
     broker.network.heal()
     broker.start()
     runs: list[HostRun] = []
 
-    def make(client: str = "kafka-python", *settings: str) -> HostRun:
-        runs.append(HostRun(tmp_path, broker, client, *settings))
+    def make(client: str = "kafka-python", *settings: str, tls: bool = False) -> HostRun:
+        runs.append(HostRun(tmp_path, broker, client, *settings, tls=tls))
         return runs[-1]
 
     yield make

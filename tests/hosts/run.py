@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,11 +15,13 @@ from pathlib import Path
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
+from headrace.launch import broker
+from tests.certificates import Authority
 from tests.faults.run import Run
 
 from .network import Network
 
-KAFKA_PORT, WEIGHTS_PORT, METRICS_PORT = 9092, 9400, 9100
+KAFKA_PORT, CONTROLLER_PORT, TLS_PORT, WEIGHTS_PORT, METRICS_PORT = 9092, 9093, 9094, 9400, 9100
 #: One that comes back after a kill is let in as soon as its former life is given up: 9 s otherwise.
 _SOON_BACK = {"broker.session.timeout.ms": "3000", "broker.heartbeat.interval.ms": "500"}
 _START = """
@@ -30,19 +33,31 @@ _FETCH = "import sys, urllib.request as r; print(r.urlopen(sys.argv[1], timeout=
 
 
 class HostBroker:
-    """Apache's own jars on the host "broker", where any other host may call them."""
+    """Apache's own jars on the host "broker", where any other host may call them, in clear or over TLS."""
 
     def __init__(self, network: Network, folder: Path) -> None:
         self.network, self._data_dir = network, folder / "broker"
-        self.at = f"{network.address('broker')}:{KAFKA_PORT}"
+        self._address = network.address("broker")
+        authority = Authority(folder / "authority")
+        cert, key = authority.certificate("broker", f"IP:{self._address}")
+        self._cafile, self._keystore = authority.ca, folder / "keystore.pem"
+        self._keystore.write_text(key.read_text() + cert.read_text())
         self.start()
+
+    def url(self, topic: str, client: str, tls: bool) -> str:
+        at, more = (TLS_PORT, f"&security=SSL&cafile={self._cafile}") if tls else (KAFKA_PORT, "")
+        return f"kafka://{self._address}:{at}/{topic}?partitions=3&client={client}{more}"
 
     def start(self) -> None:
         """Returns when it answers (to one who asks on its own host); one that runs is left as it is."""
         settings = _SOON_BACK | {
-            "listeners": f"PLAINTEXT://0.0.0.0:{KAFKA_PORT},CONTROLLER://127.0.0.1:{KAFKA_PORT + 1}",
-            "advertised.listeners": f"PLAINTEXT://{self.at}",
-            "controller.quorum.voters": f"1@127.0.0.1:{KAFKA_PORT + 1}",
+            "listeners": f"PLAINTEXT://0.0.0.0:{KAFKA_PORT},SSL://0.0.0.0:{TLS_PORT},"
+            f"CONTROLLER://127.0.0.1:{CONTROLLER_PORT}",
+            "advertised.listeners": f"PLAINTEXT://{self._address}:{KAFKA_PORT},SSL://{self._address}:{TLS_PORT}",
+            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL",
+            "controller.quorum.voters": f"1@127.0.0.1:{CONTROLLER_PORT}",
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": str(self._keystore),
         }
         argv = [sys.executable, "-c", _START, str(self._data_dir), str(KAFKA_PORT), json.dumps(settings)]
         quick = os.environ | {"JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1"}  # a short life: the quick compiler only
@@ -51,13 +66,19 @@ class HostBroker:
         )
         assert done.returncode == 0, done.stderr[-2000:]
 
+    def freeze(self) -> None:
+        """It says nothing more; its kernel still takes what it is sent, connections included."""
+        running = broker.status(self._data_dir)
+        assert running is not None
+        os.kill(running.pid, signal.SIGSTOP)
+
 
 class HostRun(Run):
-    """PPO on CartPole through ``broker``. Hosts and roles have the same names, but for the number behind an actor's."""
+    """PPO on CartPole through ``kafka``. Hosts and roles have the same names, but for the number behind an actor's."""
 
-    def __init__(self, folder: Path, broker: HostBroker, client: str, *settings: str) -> None:
-        self.network = broker.network
-        url = f"kafka://{broker.at}/hosts-{uuid.uuid4().hex[:12]}?partitions=3&client={client}"
+    def __init__(self, folder: Path, kafka: HostBroker, client: str, *settings: str, tls: bool = False) -> None:
+        self.network = kafka.network
+        url = kafka.url(f"hosts-{uuid.uuid4().hex[:12]}", client, tls)
         weights = f"{self.network.address('paramserver')}:{WEIGHTS_PORT}"
         addresses = (f"transport.url='{url}'", f"weights.address='{weights}'", "weights.insecure=true")
         super().__init__(folder, "ppo", *addresses, *settings)

@@ -107,6 +107,23 @@ def test_the_broker_host_vanishes_and_comes_back(
     end(run, started["learner"])
 
 
+def test_the_broker_host_vanishes_in_the_middle_of_handshakes(
+    new_run: NewRun, network: Network, broker: HostBroker
+) -> None:
+    """It freezes, so that everybody connects anew and waits for its side of TLS; then it is gone. Nothing is under way
+    on those connections that could be sent again, and so meet a host that does not know them."""
+    run = new_run("kafka-python", tls=True)
+    started = run.begin(*EVERYBODY)
+    broker.freeze()
+    time.sleep(25.0)  # longer than any client waits for an answer
+    network.power_off("broker")
+    network.power_on("broker")
+    broker.start()
+    print(f"20 versions {run.beyond(20, BACK_S):.1f} s after it answered again")
+    assert all_alive(started), "nobody had to be started again"
+    end(run, started["learner"])
+
+
 def test_the_parameter_servers_host_is_cut_off_for_a_while(new_run: NewRun, network: Network) -> None:
     run = new_run()
     started = run.begin(*EVERYBODY)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
+from concurrent.futures import wait
+from functools import partial
 from threading import Event, Thread
 from typing import Any
 
@@ -16,7 +18,7 @@ from headrace.common.errors import TransportError, UsageError
 from headrace.common.reloaded import Reloaded
 from headrace.common.transport import kafka_client, kafka_rights
 from headrace.common.transport.base import Limits, Position
-from headrace.common.transport.kafka_address import Address, message_bytes
+from headrace.common.transport.kafka_address import CONNECT_TIMEOUT_S, Address, message_bytes
 
 #: Our settings (kafka-python's names) under the names of librdkafka, where dots do not make the one of the other.
 _NAMES = {
@@ -42,9 +44,12 @@ logger.addHandler(logging.NullHandler())  # as kafka-python does: what matters i
 
 class Producer:
     def __init__(self, address: Address, limits: Limits, letters: bool) -> None:
+        settings = kafka_client.producer_settings(address, limits, letters)
         self._producer = confluent_kafka.Producer(
             {
-                **_settings(address, kafka_client.producer_settings(address, limits, letters)),
+                **_settings(address, settings),
+                # A machine that is gone without a word answers nothing; the library would wait 60 s for it.
+                "socket.timeout.ms": settings["request_timeout_ms"],
                 "compression.type": "none",
                 # kafka_sink.py bounds what waits; the library's own bound must not come first.
                 "queue.buffering.max.kbytes": (limits.queue_bytes + 2 * message_bytes(limits) >> 10) + 1024,
@@ -99,7 +104,8 @@ class Consumer:
         )
         # Questions go over a connection of their own: on the consumer's each would wait behind a fetch for records that
         # do not come, half a second, and nothing be read meanwhile.
-        self._questions = AdminClient(_settings(address, {}), logger=logger)
+        soon = {"socket_timeout_ms": int(kafka_client.ASK_TIMEOUT_S * 1000)}
+        self._questions = AdminClient(_settings(address, soon), logger=logger)
         self._logins = [_Login(client, address) for client in (self._consumer, self._questions)]
 
     def assign(self, position: Position) -> None:
@@ -130,7 +136,8 @@ class Consumer:
         offsets = [self._tp(p, o) for p, o in position.items()]
         with self._asking():
             try:
-                self._consumer.commit(offsets=offsets, asynchronous=False)
+                commit = partial(self._consumer.commit, offsets=offsets, asynchronous=False)
+                kafka_client.within(kafka_client.ASK_TIMEOUT_S, commit, "a commit")  # it has no deadline of its own
             except KafkaException as raised:
                 if raised.args[0].code() != KafkaError.GROUP_AUTHORIZATION_FAILED:
                     raise
@@ -155,6 +162,8 @@ class Consumer:
                 raise kafka_client.Unreachable("the broker does not say what partitions the topic has")
             wanted = {self._tp(p): which for p in sorted(topic.partitions)}
             answers = self._questions.list_offsets(wanted, request_timeout=timeout_s)
+            if wait(answers.values(), timeout_s).not_done:  # the library has been seen to take a minute
+                raise kafka_client.Unreachable(f"no answer within {timeout_s:.0f} s to where the log ends")
             return {tp.partition: answer.result().offset for tp, answer in answers.items()}
 
     @contextlib.contextmanager
@@ -190,7 +199,9 @@ class _Login:
 
 
 def _settings(address: Address, more: dict[str, Any]) -> dict[str, Any]:
-    settings = {"bootstrap_servers": ",".join(address.brokers), "reconnect_backoff_max_ms": 1000}
+    settings: dict[str, Any] = {"bootstrap_servers": ",".join(address.brokers), "reconnect_backoff_max_ms": 1000}
+    # For a handshake that is never answered, which the library would give 30 s.
+    settings["socket_connection_setup_timeout_ms"] = int(CONNECT_TIMEOUT_S * 1000)
     settings |= {key: value for key, value in address.full_login().items() if key != "api_version"} | more
     return {_NAMES.get(key, key.replace("_", ".")): value for key, value in settings.items()}
 

@@ -78,7 +78,9 @@ def test_a_handshake_that_is_never_answered_holds_nobody_up(
     monkeypatch.setenv("KAFKA_SASL_PASSWORD", PASSWORD)
     monkeypatch.setattr(kafka_patience, "STUCK_AFTER_S", 2.0)
     independent.allow_login(own_broker.bootstrap, USER, PASSWORD, "SCRAM-SHA-512")
-    stream = Stream(own_broker.secure, options=f"&security=SASL_SSL&sasl=SCRAM-SHA-512&cafile={own_broker.cert}", client=client)
+    stream = Stream(
+        own_broker.secure, options=f"&security=SASL_SSL&sasl=SCRAM-SHA-512&cafile={own_broker.cert}", client=client
+    )
     plain = Stream(own_broker.bootstrap, options="&security=PLAINTEXT", client=client)
     plain.url = plain.url.replace(plain.topic, stream.topic)
     source, sink = stream.source(), plain.sink()

@@ -20,7 +20,7 @@ INSTALL := $(UV) pip install --quiet --python $(BIN)/python -c constraints.txt -
 PACKAGES := $(patsubst %/__init__.py,headrace.%,$(filter-out tests/%,$(wildcard */__init__.py)))
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-runs test-rest test-faults test-cluster test-kubernetes test-dashboards dashboards manifests kafka-oldest check lint types format proto bench constraints clean
+.PHONY: help demo test test-runs test-rest test-faults test-cluster test-hosts test-kubernetes test-dashboards dashboards manifests kafka-oldest check lint types format proto bench constraints clean
 
 help:  ## these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,9 +45,9 @@ endif
 test-runs: .venv/.dev
 	@$(call by_line,$(BIN)/pytest $(RUNS) --ignore=$(DRAWN))
 
-# A cluster is started by `make test-cluster`, panels are drawn by `make test-dashboards`.
+# A cluster is started by `make test-cluster`, hosts by `make test-hosts`, panels are drawn by `make test-dashboards`.
 test-rest: .venv/.dev
-	@$(call by_line,$(BIN)/pytest tests $(addprefix --ignore=,$(RUNS) tests/cluster tests/kubernetes))
+	@$(call by_line,$(BIN)/pytest tests $(addprefix --ignore=,$(RUNS) tests/cluster tests/hosts tests/kubernetes))
 
 # Where the tests of docs/faults.md are, the clusters' aside. The marker faults_full is of those that take their time.
 FAULTS := tests/faults tests/common tests/paramserver tests/learner tests/algorithms/test_nan.py \
@@ -59,6 +59,9 @@ test-faults: .venv/.dev  ## every fault of docs/faults.md, storms of several see
 
 test-cluster: .venv/.dev  ## docker compose for real, on an engine of its own where none answers
 	$(BIN)/pytest tests/cluster -s
+
+test-hosts: .venv/.dev  ## several hosts, as network namespaces: slow and dead lines, machines that vanish (as root)
+	$(BIN)/pytest tests/hosts -s
 
 # PICTURE=docs/images/dashboard.png trains LunarLander for some minutes and leaves the docs' picture there.
 test-dashboards: .venv/.dev  ## every panel of the dashboard, drawn in headless Chromium

@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
+from concurrent.futures import wait
+from functools import partial
 from threading import Event, Thread
 from typing import Any
 
 import confluent_kafka
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from headrace.common.errors import TransportError, UsageError
 from headrace.common.reloaded import Reloaded
 from headrace.common.transport import kafka_client, kafka_rights
 from headrace.common.transport.base import Limits, Position
-from headrace.common.transport.kafka_address import Address, message_bytes
+from headrace.common.transport.kafka_address import CONNECT_TIMEOUT_S, Address, message_bytes
 
 #: Our settings (kafka-python's names) under the names of librdkafka, where dots do not make the one of the other.
 _NAMES = {
@@ -41,9 +44,12 @@ logger.addHandler(logging.NullHandler())  # as kafka-python does: what matters i
 
 class Producer:
     def __init__(self, address: Address, limits: Limits, letters: bool) -> None:
+        settings = kafka_client.producer_settings(address, limits, letters)
         self._producer = confluent_kafka.Producer(
             {
-                **_settings(address, kafka_client.producer_settings(address, limits, letters)),
+                **_settings(address, settings),
+                # A machine that is gone without a word answers nothing; the library would wait 60 s for it.
+                "socket.timeout.ms": settings["request_timeout_ms"],
                 "compression.type": "none",
                 # kafka_sink.py bounds what waits; the library's own bound must not come first.
                 "queue.buffering.max.kbytes": (limits.queue_bytes + 2 * message_bytes(limits) >> 10) + 1024,
@@ -96,7 +102,11 @@ class Consumer:
             },
             logger=logger,
         )
-        self._login = _Login(self._consumer, address)
+        # Questions go over a connection of their own: on the consumer's each would wait behind a fetch for records that
+        # do not come, half a second, and nothing be read meanwhile.
+        soon = {"socket_timeout_ms": int(kafka_client.ASK_TIMEOUT_S * 1000)}
+        self._questions = AdminClient(_settings(address, soon), logger=logger)
+        self._logins = [_Login(client, address) for client in (self._consumer, self._questions)]
 
     def assign(self, position: Position) -> None:
         with self._asking():
@@ -115,10 +125,10 @@ class Consumer:
             return [_record(message)]
 
     def begins(self) -> dict[int, int]:
-        return {p: low for p, (low, _) in self._watermarks().items()}
+        return self._offsets(OffsetSpec.earliest())
 
     def ends(self) -> dict[int, int]:
-        return {p: high for p, (_, high) in self._watermarks().items()}
+        return self._offsets(OffsetSpec.latest())
 
     def commit(self, position: Position) -> None:
         if self._group_refused:
@@ -126,7 +136,8 @@ class Consumer:
         offsets = [self._tp(p, o) for p, o in position.items()]
         with self._asking():
             try:
-                self._consumer.commit(offsets=offsets, asynchronous=False)
+                commit = partial(self._consumer.commit, offsets=offsets, asynchronous=False)
+                kafka_client.within(kafka_client.ASK_TIMEOUT_S, commit, "a commit")  # it has no deadline of its own
             except KafkaException as raised:
                 if raised.args[0].code() != KafkaError.GROUP_AUTHORIZATION_FAILED:
                     raise
@@ -138,22 +149,22 @@ class Consumer:
     def _tp(self, partition: int, offset: int = -1) -> TopicPartition:
         return TopicPartition(self._address.topic, partition, offset)
 
-    def _topic(self) -> Any:
-        name = self._address.topic
-        return self._consumer.list_topics(name, timeout=kafka_client.ASK_TIMEOUT_S).topics[name]
-
-    def _watermarks(self) -> dict[int, tuple[int, int]]:
+    def _offsets(self, which: OffsetSpec) -> dict[int, int]:
+        name, timeout_s = self._address.topic, kafka_client.ASK_TIMEOUT_S
         with self._asking():
-            self._login.renew()
-            topic = self._topic()
+            for login in self._logins:
+                login.renew()
+            self._questions.poll(0)  # what the library has to say waits for this
+            topic = self._questions.list_topics(name, timeout=timeout_s).topics[name]
             if topic.error is not None and topic.error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
                 raise KafkaException(topic.error)  # poll() may never hear of it
-            if not (partitions := topic.partitions):
+            if not topic.partitions:
                 raise kafka_client.Unreachable("the broker does not say what partitions the topic has")
-            return {
-                p: self._consumer.get_watermark_offsets(self._tp(p), timeout=kafka_client.ASK_TIMEOUT_S)
-                for p in sorted(partitions)
-            }
+            wanted = {self._tp(p): which for p in sorted(topic.partitions)}
+            answers = self._questions.list_offsets(wanted, request_timeout=timeout_s)
+            if wait(answers.values(), timeout_s).not_done:  # the library has been seen to take a minute
+                raise kafka_client.Unreachable(f"no answer within {timeout_s:.0f} s to where the log ends")
+            return {tp.partition: answer.result().offset for tp, answer in answers.items()}
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:
@@ -188,7 +199,9 @@ class _Login:
 
 
 def _settings(address: Address, more: dict[str, Any]) -> dict[str, Any]:
-    settings = {"bootstrap_servers": ",".join(address.brokers), "reconnect_backoff_max_ms": 1000}
+    settings: dict[str, Any] = {"bootstrap_servers": ",".join(address.brokers), "reconnect_backoff_max_ms": 1000}
+    # For a handshake that is never answered, which the library would give 30 s.
+    settings["socket_connection_setup_timeout_ms"] = int(CONNECT_TIMEOUT_S * 1000)
     settings |= {key: value for key, value in address.full_login().items() if key != "api_version"} | more
     return {_NAMES.get(key, key.replace("_", ".")): value for key, value in settings.items()}
 

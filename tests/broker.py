@@ -103,6 +103,10 @@ class OwnBroker:
     def kill(self) -> None:
         """SIGKILL, as a machine that loses power would (but for its page cache)."""
         os.kill(self.info.pid, signal.SIGKILL)
+        self.wait_until_gone()
+
+    def wait_until_gone(self) -> None:
+        """Until its process has ended and its port is free."""
         end = time.monotonic() + 30
         while broker.status(self.data_dir) is not None or not _free(self._port):
             assert time.monotonic() < end

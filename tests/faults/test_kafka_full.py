@@ -100,7 +100,7 @@ def test_a_broker_whose_disk_is_full_costs_nothing_once_it_is_back(
     learner, *actors = roles(run)
     run.wait_for_version(20)
     resource.prlimit(own_broker.info.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
-    run.wait_until(lambda: not alive(own_broker.info.pid), "the broker ends")
+    own_broker.wait_until_gone()
     own_broker.start()
     run.wait_for_version(run.version + 30)
     assert [process.poll() for process in (learner, *actors)] == [None] * 3

@@ -17,13 +17,15 @@ from headrace.paramserver.workers import Worker
 
 
 class LockstepLedger(Ledger):
-    """A :class:`Ledger` for ``workers`` workers in turn; ``admit_until`` bounds the numbers themselves."""
+    """A :class:`Ledger` for ``workers`` workers in turn; ``admit_until`` bounds the numbers themselves, but for those
+    whose fragments were refused."""
 
     skips = 0
 
     def __init__(self, workers: int, *, lost_after_s: float = 3.5, delivery_s: float = 5.0, settle_s: float = 5.0):
         self.lockstep = workers
         super().__init__(lost_after_s=lost_after_s, delivery_s=delivery_s, settle_s=settle_s)
+        self._refused = 0  # fragments of this run that came and were not trained on
         self._admitted_s = 0.0  # when numbers last became free
         self._unmet: set[int] = set()  # workers of the former server that have not called this one yet
 
@@ -38,9 +40,17 @@ class LockstepLedger(Ledger):
             self.out.close(lease)
         super().rebuild(progress, now_s, known, epoch)
 
+    @property
+    def _bound(self) -> int:
+        """Numbers below it may be handed out: a number whose fragment was refused makes no version, so there is one
+        more for each."""
+        return self.admit_until + self._refused
+
     def admit(self, progress: Progress, now_s: float) -> None:
         if progress.admit_until > self.admit_until:
             self._admitted_s = now_s
+        came = sum(end - first for first, end in progress.spent)
+        self._refused = max(0, came - progress.accepted)
         super().admit(progress, now_s)
 
     def waited_for(self) -> WaitedFor | None:
@@ -48,7 +58,7 @@ class LockstepLedger(Ledger):
         found = [held] if (held := super().waited_for()) else []
         for actor_id in range(self.lockstep):
             number = self.spent.first_missing(actor_id, self.lockstep)
-            if number < self.admit_until and number not in self.out:
+            if number < self._bound and number not in self.out:
                 heard_s = self.workers.heard_s(actor_id, self._admitted_s)
                 found.append(WaitedFor(actor_id, max(heard_s, self._admitted_s), heard_s))
         return min(found, key=lambda worker: worker.since_s, default=None)
@@ -61,7 +71,7 @@ class LockstepLedger(Ledger):
         number = self.spent.first_missing(worker.actor_id, self.lockstep)
         while number in self.out.put:
             number = self.spent.first_missing(number + self.lockstep, self.lockstep)
-        if number >= self.admit_until:
+        if number >= self._bound:
             return None
         if number in self.out.held:  # by a life that is long forgotten
             self._give_up(self.out.held[number])
@@ -72,7 +82,7 @@ class LockstepLedger(Ledger):
         if worker.actor_id in self._unmet:
             self._unmet.discard(worker.actor_id)
             for number in received:
-                mine = 0 <= number < self.admit_until and number % self.lockstep == worker.actor_id
+                mine = 0 <= number < self._bound and number % self.lockstep == worker.actor_id
                 if mine and self._is_missing(number):
                     self.out.deliver(self._lease(number, worker, now_s))
 

@@ -111,3 +111,15 @@ def test_no_lease_expires_by_time_alone() -> None:
     made.expire(1000.0)
     assert (0 in made.out.held, made.expired_total) == (True, 0)
     assert made.waited_for() == WaitedFor(0, 0.0, 0.0), "it is named for as long as it takes"
+
+
+def test_numbers_whose_fragments_were_refused_are_followed_by_as_many_others() -> None:
+    """Version 2, two fragments to a version: 4 were trained on, and 70 refused."""
+    made = lockstep(2, 6)
+    made.rebuild(Progress(6, accepted=4, spent=((0, 74),), complete=True), 0.0)
+    assert [made.begin(worker, 1, 100.0) for worker in (0, 1)] == [74, 75]
+    assert [made.begin(worker, 1, 100.0, received=[74 + worker]) for worker in (0, 1)] == [None, None]
+    assert made.waited_for() is None
+    made.admit(Progress(8, accepted=5, spent=((0, 76),), complete=True), 100.0)  # and one more was refused
+    assert [made.begin(worker, 1, 100.0, received=[74 + worker]) for worker in (0, 1)] == [76, 77]
+    assert made.begin(0, 1, 100.0, received=[76]) == 78

@@ -640,11 +640,17 @@ class RelayAsk(_message.Message):
     peer: _builtins.str
     """The machine that asks, as the relay's server sees it."""
     @_builtins.property
-    def next(self) -> Global___NextRequest: ...
+    def next(self) -> Global___NextRequest:
+        """To be answered with a header."""
+
     @_builtins.property
-    def heartbeat(self) -> Global___HeartbeatRequest: ...
+    def heartbeat(self) -> Global___HeartbeatRequest:
+        """To be answered with nothing but the id."""
+
     @_builtins.property
-    def join(self) -> Global___JoinRequest: ...
+    def join(self) -> Global___JoinRequest:
+        """To be answered with the numbers."""
+
     def __init__(
         self,
         *,
@@ -666,13 +672,13 @@ Global___RelayAsk: _TypeAlias = RelayAsk  # noqa: Y015
 
 @_typing.final
 class RelayAsks(_message.Message):
-    """As many as came while the former ones were being sent."""
-
     DESCRIPTOR: _descriptor.Descriptor
 
     ASK_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def ask(self) -> _containers.RepeatedCompositeFieldContainer[Global___RelayAsk]: ...
+    def ask(self) -> _containers.RepeatedCompositeFieldContainer[Global___RelayAsk]:
+        """As many as came while the former ones were being sent."""
+
     def __init__(
         self,
         *,
@@ -734,7 +740,9 @@ class RelayAnswers(_message.Message):
 
     ANSWER_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def answer(self) -> _containers.RepeatedCompositeFieldContainer[Global___RelayAnswer]: ...
+    def answer(self) -> _containers.RepeatedCompositeFieldContainer[Global___RelayAnswer]:
+        """As many as came while the former ones were being sent."""
+
     def __init__(
         self,
         *,

@@ -44,7 +44,7 @@ def opened(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> l
         return made[-1]
 
     monkeypatch.setattr(kafka_client, "open_consumer", open_consumer)
-    monkeypatch.setattr(kafka_patience, "STUCK_AFTER_S", 1.0)
+    monkeypatch.setattr(kafka_patience, "STUCK_AFTER_S", 4.0)  # longer than a busy machine needs for a record
     return made
 
 

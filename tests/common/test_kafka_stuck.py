@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from headrace.common.errors import LogLost, TransportError
-from headrace.common.transport import kafka_client, kafka_patience, kafka_reader
+from headrace.common.transport import kafka_client, kafka_patience, kafka_reader, kafka_source
 from headrace.common.transport.kafka_patience import LOST_AFTER_S, STUCK_AFTER_S, Patience
 
 from . import independent
@@ -58,6 +59,7 @@ def test_a_client_that_reads_nothing_is_replaced_and_nothing_is_lost(
     put(sinks[1], 2)
     early = receive(source, 3)
     opened[0].stuck = True
+    time.sleep(2 * kafka_source.POLL_S)  # a poll that was under way is over
     put(sinks[0], 3, 4)
     put(sinks[1], 5)
     assert sorted(seqs(early + receive(source, 3))) == [0, 1, 2, 3, 4, 5]

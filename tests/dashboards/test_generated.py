@@ -27,6 +27,7 @@ UNSHOWN = {
     "headrace_restarts_total": "counted by `headrace train`, which is not scraped; on a cluster the platform restarts, "
     "and the panel Restarts sees it in process_start_time_seconds",
     "headrace_actor_reward_mean": "there where rewards are shaped only, by names of one's own (docs/shaping.md)",
+    "headrace_relay_questions_open": "there where relays are, which are not of compose or Kubernetes (docs/scale.md)",
     "process_virtual_memory_bytes": "says nothing of a process with torch or gRPC: address space is not memory",
 }
 

@@ -122,8 +122,9 @@ def test_what_fails_once_is_made_anew_and_the_run_goes_on(new_run: Callable[...,
     assert (code, said) == (0, "")
     assert "greedy evaluation: 50.0" in (run.folder / "train.out").read_text()
     assert (tmp_path / "failed").exists()
-    (line,) = (run.dir / "logs" / "actor-0.log").read_text().splitlines()
+    line, *more = (run.dir / "logs" / "actor-0.log").read_text().splitlines()
     assert line.endswith("made anew (1 of 3)")
+    assert all("has come to its end" in other for other in more), more  # where it hears that before it is ended
     assert run.rows[-1]["rejected"] == {}
     assert bad_envs.GOOD < run.rows[-1]["length_mean"] == 50
 

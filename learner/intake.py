@@ -56,12 +56,14 @@ class Refused:
 
 @dataclass(frozen=True)
 class Account:
-    """What came, at one moment: the leases spent, the fragments in the queue, the records in the carrier."""
+    """What came, at one moment: the leases spent, the fragments in the queue, the records in the carrier, which was
+    asked for them ``waiting_age_s`` ago."""
 
     spent: tuple[Run, ...]
     issued: int
     queued: int
     waiting: int
+    waiting_age_s: float
 
 
 class Intake:
@@ -98,10 +100,10 @@ class Intake:
 
     def account(self) -> Account:
         """For the parameter server: all of it of one moment."""
-        in_carrier = self._source.backlog()
+        in_carrier, age_s = self._source.backlog(), self._source.backlog_age_s()
         with self._changed:
             spent, issued = self._leases.spent.runs, self._leases.issued
-            return Account(spent, issued, len(self._queue), in_carrier + len(self._early))
+            return Account(spent, issued, len(self._queue), in_carrier + len(self._early), age_s)
 
     def backlog(self) -> int:
         """Records fetched or known to wait in the carrier, not taken yet."""

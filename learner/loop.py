@@ -27,6 +27,8 @@ from headrace.learner.leases import Leases
 
 #: A learner that waits tells the parameter server so this often: a lease lost with its actor is missed only then.
 _TELL_EVERY_S = 1.0
+#: What the carrier said before that does not prove any more that nothing waits in it.
+_KNOWN_S = 2.5
 #: How long a learner that comes back reads what was put meanwhile before it begins with the oldest.
 _CATCH_UP_S = 30.0
 
@@ -239,7 +241,7 @@ class Learner:
             accepted=counters.fragments + len(self._held) + account.queued,
             spent=account.spent,
             backlog=account.waiting,
-            complete=True,
+            complete=account.waiting_age_s < _KNOWN_S,
         )
 
     def _restore(self, parts: Mapping[str, State], info: Mapping[str, Any]) -> None:

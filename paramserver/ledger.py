@@ -16,7 +16,8 @@ given up
 
 - when their worker is not heard of for ``lost_after_s``, takes its leave, or has a new life;
 - when they are held for ``lease_max_s``, though their worker is heard of (0: 20 times the usual, at least 10 s);
-- when they were put ``delivery_s`` ago, and the learner says since that nothing waits in the carrier: lost on the way.
+- when they were put ``delivery_s`` ago, and the learner says since, and once more, that nothing waits in the carrier:
+  lost on the way. (Once is not enough: a process that stood still ends a sentence that it began long ago.)
 
 A server that was started anew knows from the learner which leases its predecessor had out, and gives them again to
 workers that never received them. For those the learner had not heard of, see unheard.py; their numbers are skipped.
@@ -73,6 +74,7 @@ class Ledger:
         self._wary_until_s = float("-inf")
         self._accepted = self._waiting = 0
         self._reads_again = self._nothing_waits = False
+        self._missed_until_s = float("-inf")  # what was put before was missed when the learner last said so
         self._unheard = Unheard()
 
     # --- the learner's side ----------------------------------------------------------------------------------------
@@ -248,10 +250,11 @@ class Ledger:
         """Asked when the learner has just said what came and what waits."""
         while self.out.put and self._nothing_waits:
             oldest = next(iter(self.out.put.values()))
-            if now_s - oldest.since_s < self._delivery_s:
+            if oldest.since_s > self._missed_until_s:
                 break
             self.workers.prove(oldest.worker, False)
             self._give_up(oldest)
+        self._missed_until_s = now_s - self._delivery_s if self._nothing_waits else float("-inf")
 
     def _succeed(self, known: LedgerState, progress: Progress, skipped: range, now_s: float) -> None:
         self._unheard = Unheard(known, progress.admit_until, skipped, now_s + self._settle_s)

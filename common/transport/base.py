@@ -101,6 +101,9 @@ class Source(Protocol):
     def backlog(self) -> int:
         """Records known to be waiting (in the log and in our queue) that ``get`` has not returned yet."""
 
+    def backlog_age_s(self) -> float:
+        """How long ago the carrier was asked for that count: what was put since may be missing in it."""
+
     def reject(self, received: Received, reason: str, detail: str) -> None:
         """Keep a record that validation refused in the dead-letter place, with its reason."""
 
@@ -119,6 +122,9 @@ class WithoutLog:
     def seek(self, position: Position, log_id: str = "") -> None: ...
 
     def commit(self, position: Position) -> None: ...
+
+    def backlog_age_s(self) -> float:
+        return 0.0
 
 
 @dataclass(frozen=True, slots=True)

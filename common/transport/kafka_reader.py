@@ -32,7 +32,8 @@ ANSWER_S = CONNECT_TIMEOUT_S + kafka_client.ASK_TIMEOUT_S
 class Reader:
     """Reads the partitions that ``mine`` accepts, those added later included.
 
-    ``ends``: partition -> end of the log as last seen (replaced as a whole, so any thread may read it).
+    ``ends``: partition -> end of the log as last seen (replaced as a whole, so any thread may read it), which was at
+    ``ends_seen_s``.
     ``run``: records that say they are of another run are skipped; "" skips none.
     """
 
@@ -50,7 +51,7 @@ class Reader:
         self._run, self._group, self._group_refused = run.encode(), group, False
         self._next: dict[int, int] = {}  # partition -> offset of the next record to read
         self._record_bytes = 0  # of the largest record seen
-        self._ends_at_s = 0.0
+        self._ends_at_s = self.ends_seen_s = 0.0
         self._patience = Patience(address.where, address.patience_s)
         self._silent = False  # the last poll gave nothing
         self._damaged_at: tuple[int, int] = (-1, -1)  # partition and offset stepped over last
@@ -67,6 +68,7 @@ class Reader:
         log.
         """
         try:
+            asked_s = time.monotonic()
             begins, ends = self._ours(self._consumer.begins()), self._ours(self._consumer.ends())
             position = ends if position is None else position
             if strange := sorted(set(position) - set(ends)):
@@ -83,7 +85,7 @@ class Reader:
         except kafka_client.Unreachable as error:
             self._away(error)
             return None
-        self._saw_ends(ends)
+        self._saw_ends(ends, asked_s)
         return dict(self._next)
 
     def poll(self, timeout_s: float, room_bytes: int) -> Iterator[Received]:
@@ -119,9 +121,10 @@ class Reader:
         if time.monotonic() - self._ends_at_s < every_s:
             return
         try:
+            asked_s = time.monotonic()
             ends = self._ours(self._consumer.ends())
             self._patience.client_answers()
-            self._saw_ends(ends)
+            self._saw_ends(ends, asked_s)
             beyond = [
                 f"position {at} of partition {p} is beyond its end ({ends.get(p)})"
                 for p, at in self._next.items()
@@ -175,9 +178,9 @@ class Reader:
             return None
         return Received(trajectory, record.partition, record.offset + 1, max(len(data), trajectory.nbytes))
 
-    def _saw_ends(self, ends: Mapping[int, int]) -> None:
+    def _saw_ends(self, ends: Mapping[int, int], asked_s: float) -> None:
         self._ends_at_s = time.monotonic()
-        self.ends = ends
+        self.ends, self.ends_seen_s = ends, asked_s
         for p, end in ends.items():
             self._metrics.set("transport_lag_records", max(0, end - self._next.get(p, end)), partition=str(p))
 

@@ -104,6 +104,9 @@ class KafkaSource:
         self._ensure_started()
         return self._reader.unread() + self._queue.waiting()
 
+    def backlog_age_s(self) -> float:
+        return time.monotonic() - self._reader.ends_seen_s
+
     def reject(self, received: Received, reason: str, detail: str) -> None:
         record = encode(received.trajectory, self._limits.record_bytes, self._address.compression)
         self._dead.bury(record, b"", received.partition, received.next_offset - 1, reason, detail)

@@ -35,7 +35,7 @@ from headrace.common.wire import paramserver_pb2 as pb
 
 CHECK_S = 1.0
 #: Counters older than this no longer prove that a fragment is missing.
-FRESH_S = 5.0
+FRESH_S = 2.0
 FLUSH_S = 5.0
 
 

@@ -16,17 +16,17 @@ from headrace.common.transport import kafka_client, kafka_patience, kafka_reader
 from headrace.common.transport.kafka_patience import LOST_AFTER_S, STUCK_AFTER_S, Patience
 
 from . import independent
-from .kafka_streams import PASSWORD, USER, Served, Stream, put, receive, seqs
+from .kafka_streams import PASSWORD, USER, Served, Stream, put, receive, seqs, wait_for
 
 
 class _Stuck:
     """A real client some methods of which cease to work, once it is told so."""
 
     def __init__(self, real: Any, methods: tuple[str, ...]) -> None:
-        self._real, self._methods, self.stuck = real, methods, False
+        self._real, self.methods, self.stuck = real, methods, False
 
     def __getattr__(self, name: str) -> Any:
-        if self.stuck and name in self._methods:
+        if self.stuck and name in self.methods:
             return {"poll": lambda *_: [], "ends": _never}[name]
         return getattr(self._real, name)
 
@@ -62,6 +62,8 @@ def test_a_client_that_reads_nothing_is_replaced_and_nothing_is_lost(
     time.sleep(2 * kafka_source.POLL_S)  # a poll that was under way is over
     put(sinks[0], 3, 4)
     put(sinks[1], 5)
+    if "ends" in opened[0].methods:
+        wait_for(lambda: source.backlog_age_s() > 2 * kafka_source.ENDS_EVERY_S)
     assert sorted(seqs(early + receive(source, 3))) == [0, 1, 2, 3, 4, 5]
     assert len(opened) == 2
     assert "goes on with a new client" in caplog.text
@@ -69,6 +71,7 @@ def test_a_client_that_reads_nothing_is_replaced_and_nothing_is_lost(
     put(sinks[0], 6)
     assert seqs(receive(source, 1)) == [6]
     assert len(opened) == 2
+    wait_for(lambda: source.backlog_age_s() < kafka_source.ENDS_EVERY_S)
     stream.close()
 
 

@@ -235,6 +235,15 @@ def test_a_learner_that_waits_says_so(make: Make) -> None:
     assert told[-1] == told[0] == Progress(2, complete=True)
 
 
+def test_a_carrier_that_was_asked_long_ago_does_not_prove_that_nothing_waits(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Numbered, "backlog_age_s", lambda self: 8.0)
+    learner, _, told = make()
+    until(lambda: learner.step(0.05) or len(told) >= 2)
+    assert told[-1] == Progress(2, complete=False)
+
+
 def test_the_end_is_told(make: Make) -> None:
     learner, _, told = make()
     learner.finish(1.0)

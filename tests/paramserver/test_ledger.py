@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from headrace.common.errors import Fenced, UsageError
@@ -141,7 +143,24 @@ def test_fragments_lost_on_the_way_are_given_up_when_nothing_waits() -> None:
     made.expire(100.0)
     assert made.begin(0, 2, 9.9) is None, "nobody says that it did not come since"
     made.admit(starving, 10.0)
-    assert [made.begin(a, 2, 10.0) for a in range(3)] == [4, 5, None]
+    assert made.begin(0, 2, 10.0) is None, "said once, by a learner that may just have stood still"
+    made.admit(replace(starving, backlog=1), 10.5)
+    made.admit(starving, 11.0)
+    assert made.begin(0, 2, 11.0) is None, "said once again"
+    made.admit(starving, 12.0)
+    assert [made.begin(a, 2, 12.0) for a in range(3)] == [4, 5, None]
+
+
+def test_what_a_learner_that_stood_still_says_first_proves_nothing() -> None:
+    made = ledger(4)
+    nothing_waits = Progress(4, complete=True)
+    made.admit(nothing_waits, 0.9)
+    assert take(made, 0, 3, now_s=1.0) == [0, 1, 2]  # two are put, one is in the making
+    made.admit(nothing_waits, 60.0)  # said before its process was stopped, heard after
+    assert made.begun == 3
+    made.admit(Progress(4, backlog=2, complete=True), 60.1)
+    made.admit(Progress(4, accepted=2, spent=((0, 2),), complete=True), 60.2)
+    assert made.begun == 3
 
 
 @pytest.mark.parametrize("progress", [Progress(2), Progress(2, backlog=1, complete=True)])
@@ -247,7 +266,8 @@ def test_of_what_a_former_server_may_have_given_no_more_is_believed_than_it_coul
     for liar in range(50):
         fresh.begin(liar, 1, 101.0, received=list(range(liar * 16, liar * 16 + 16)))
     assert fresh.begun == 4
-    fresh.admit(Progress(4, complete=True), 112.0)
+    for now_s in (112.0, 113.0):
+        fresh.admit(Progress(4, complete=True), now_s)
     assert fresh.begun == 0, "and nothing came of it"
 
 

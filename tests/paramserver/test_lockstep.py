@@ -70,7 +70,8 @@ def test_after_a_server_restart_what_workers_say_they_put_is_on_its_way() -> Non
     fresh.rebuild(Progress(8, accepted=2, spent=((0, 2),), complete=True), 0.0, LedgerState(6, 6, 8))
     assert fresh.begin(0, 1, 0.0, received=[2, 4]) == 6
     assert fresh.begin(1, 99, 0.0) == 3, "a new life cannot know what the former put; the learner drops what it has"
-    fresh.admit(Progress(8, accepted=2, spent=((0, 2),), complete=True), 10.0)
+    for now_s in (10.0, 11.0):
+        fresh.admit(Progress(8, accepted=2, spent=((0, 2),), complete=True), now_s)
     assert fresh.begin(0, 1, 10.0, received=[2, 4, 6]) == 2, "it never came"
 
 

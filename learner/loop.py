@@ -85,9 +85,11 @@ class Learner:
         publisher.listen(self._intake.hear)
 
     def start(self) -> None:
-        """Publish the first version of this life, and take up what was put before it."""
-        self._publish()
+        """Publish the first version of this life, take up what was put before it, and only then let more begin: what
+        waits in the log is not collected again."""
+        self._publish(self._progress(ahead=0))
         self._intake.catch_up(_CATCH_UP_S)
+        self._publisher.admit(self._progress())
 
     @property
     def done(self) -> bool:
@@ -211,7 +213,7 @@ class Learner:
         counters.version += 1
         counters.fragments += len(round_.fragments)
         self.whole = True
-        self._publish()
+        self._publish(self._progress())
         return TrainResult(round_.fragments, staleness, metrics)
 
     def _tell_if_due(self) -> None:
@@ -222,21 +224,22 @@ class Learner:
         if refused > self._refused_told or time.monotonic() - self._told_s > _TELL_EVERY_S:
             self._publisher.admit(self._progress())
 
-    def _publish(self) -> None:
+    def _publish(self, progress: Progress) -> None:
         tensors, scalars = self.algorithm.weights()
         who = self.identity
         with self.metrics.phase("learner_phase_seconds_total", "publish"):
-            self._publisher.publish(
-                Weights(who.run_id, who.learner_epoch, self.counters.version, tensors, scalars), self._progress()
-            )
+            weights = Weights(who.run_id, who.learner_epoch, self.counters.version, tensors, scalars)
+            self._publisher.publish(weights, progress)
         self.metrics.set("learner_policy_version", self.counters.version)
 
-    def _progress(self) -> Progress:
+    def _progress(self, ahead: int | None = None) -> Progress:
+        """``ahead``: versions for which fragments may begin; else as many as the staleness bound allows."""
+        ahead = 1 + self._max_staleness if ahead is None else ahead
         counters, account = self.counters, self._intake.account()
         self._refused_told, self._told_s = sum(counters.rejected.values()), time.monotonic()
         self.metrics.set("learner_queue_fragments", account.queued + len(self._held))
         return Progress(
-            admit_until=(counters.version + 1 + self._max_staleness) * self._per_version,
+            admit_until=(counters.version + ahead) * self._per_version,
             next_lease=account.issued,
             accepted=counters.fragments + len(self._held) + account.queued,
             spent=account.spent,

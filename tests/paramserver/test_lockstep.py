@@ -50,7 +50,7 @@ def test_a_new_learner_reads_what_waits_before_anything_is_collected_again() -> 
     made = lockstep(2, 6)
     assert take(made, 0, 2) == [0, 2]
     assert take(made, 1, 2) == [1, 3]
-    made.rebuild(Progress(2, accepted=2, spent=((0, 2),)), 0.0, epoch=2)  # as in its checkpoint: 2 and 3 wait in the log
+    made.rebuild(Progress(2, accepted=2, spent=((0, 2),)), 0.0, epoch=2)  # 2 and 3 wait in the log
     assert [made.begin(s, 1, 0.0, received=[s, s + 2]) for s in (0, 1)] == [None, None]
     made.admit(Progress(6, accepted=4, spent=((0, 4),), complete=True), 0.0)
     assert [made.begin(s, 1, 0.0, received=[s, s + 2]) for s in (0, 1)] == [4, 5]

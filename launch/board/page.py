@@ -74,7 +74,7 @@ class Page:
     """One window's."""
 
     def __init__(self, board: Board, chosen: Sequence[str] = ()) -> None:
-        self._board, self._chosen = board, list(chosen)
+        self._board, self._chosen = board, list(dict.fromkeys(chosen))[: len(COLORS)]
         self._told = len(board.told)
         self._detail: Detail | None = None
 

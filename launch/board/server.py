@@ -22,6 +22,8 @@ from headrace.launch.board.launcher import Launcher
 from headrace.launch.board.look import Looker, videos
 from headrace.launch.board.page import Board, Page
 
+#: Where it listens unless it is told otherwise.
+PORT = 8260
 _HOST, _TOKEN_BYTES, _LAST_WORDS_S = "127.0.0.1", 24, 2
 
 
@@ -33,19 +35,18 @@ def serve(folder: Folder, port: int | None, ready: Callable[[str], None]) -> Non
     app = FastAPI(openapi_url=None)
     app.add_api_route("/run/{path:path}", _files(folder), methods=["GET"])
     board = Board(folder, Looker(folder), Launcher(folder))
-    ui.run_with(app, root=lambda: Page(board).build(), title="Headrace board", dark=None, tailwind=False,
-                favicon="🌊", show_welcome_message=False)  # fmt: skip
+
+    @ui.page("/")
+    def page(runs: str = "") -> None:
+        Page(board, [name for name in runs.split(",") if name]).build()
+
+    ui.run_with(app, title="Headrace board", favicon="🌊", dark=None, tailwind=False, show_welcome_message=False)
     guarded = Guard(app, token, f"headrace_board_{number}")
     config = uvicorn.Config(guarded, log_level="warning", timeout_graceful_shutdown=_LAST_WORDS_S)
     ready(f"http://{_HOST}:{number}/?token={token}")
-    for end in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(end, lambda number, frame: None)  # uvicorn raises it again after its own end
-    with contextlib.closing(listening):
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn raises the signal again after its own end
+    with contextlib.closing(listening), contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listening])
-
-
-#: Where it listens unless it is told otherwise.
-PORT = 8260
 
 
 def _listen(port: int | None) -> socket.socket:

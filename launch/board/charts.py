@@ -51,7 +51,7 @@ def figure(
 
 
 def _x(row: Row, over: Over) -> float:
-    return row["env_steps"] if over == "steps" else round(row["time_s"], 1)
+    return row["env_steps"] if over == "steps" else round(row["time_s"], 2)
 
 
 def _short(value: float | None) -> float | None:
@@ -98,8 +98,13 @@ def _greedy(name: str, color: str, found: Sequence[Mapping[str, Any]], over: Ove
 
 
 def _options(series: Sequence[Mapping[str, Any]], over: Over) -> dict[str, Any]:
-    axis = {"axisLabel": {"color": _INK, "fontSize": 11}, "axisLine": {"show": False}, "axisTick": {"show": False},
-            "splitLine": {"lineStyle": {"color": _LINE}}, "nameTextStyle": {"color": _INK, "fontSize": 11}}  # fmt: skip
+    axis: dict[str, Any] = {
+        "axisLabel": {"color": _INK, "fontSize": 11},
+        "axisLine": {"show": False},
+        "axisTick": {"show": False},
+        "splitLine": {"lineStyle": {"color": _LINE}},
+        "nameTextStyle": {"color": _INK, "fontSize": 11},
+    }
     unit = "value => Math.abs(value) >= 1e6 ? value / 1e6 + 'M' : Math.abs(value) >= 1e4 ? value / 1e3 + 'k' : value"
     shown = {**axis["axisLabel"], ":formatter": unit, "hideOverlap": True}
     name = "environment steps" if over == "steps" else "seconds of training"
@@ -109,5 +114,5 @@ def _options(series: Sequence[Mapping[str, Any]], over: Over) -> dict[str, Any]:
     tooltip = {"trigger": "axis", "backgroundColor": "rgba(22,27,34,0.94)", "borderWidth": 0, "confine": True,
                "textStyle": {"color": "#f0f3f6", "fontSize": 12},
                "axisPointer": {"lineStyle": {"color": _INK}}}  # fmt: skip
-    return {"animation": False, "grid": {"left": 8, "right": 18, "top": 14, "bottom": 34, "containLabel": True},
+    return {"animation": False, "grid": {"left": 8, "right": 18, "top": 14, "bottom": 22, "containLabel": True},
             "xAxis": x, "yAxis": y, "tooltip": tooltip, "series": list(series)}  # fmt: skip

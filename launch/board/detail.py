@@ -36,6 +36,8 @@ class Detail:
     ) -> None:
         self.names, self._colors = list(names), colors
         self._drawn: object = None
+        self._over: ui.toggle
+        self._figures: list[_Figure]
         self._looks: Sequence[Look] = ()
         self._head(act)
         self._tiles, self._pace = Tiles(), _Pace()
@@ -133,7 +135,7 @@ class _Figure:
     def draw(self, looks: Sequence[Look], colors: Mapping[str, str], over: charts.Over) -> None:
         known = sorted({name for look in looks if look.glance.row for name in look.glance.row["train"]})
         options = {**_FIGURES, **{f"train.{name}": name.replace("_", " ") for name in known}}
-        if options.keys() != self._pick.options.keys():
+        if list(options) != list(self._pick.options):
             self._pick.set_options({**options, self.key: options.get(self.key, self.key)}, value=self.key)
         _replace(self._chart, charts.figure(looks, colors, over, lambda row: _figure(row, self.key)))
 

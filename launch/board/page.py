@@ -80,6 +80,7 @@ class Page:
 
     def build(self) -> None:
         ui.add_css(_CSS)
+        ui.colors(primary="#1f6feb")
         self._dark = ui.dark_mode(None)
         with ui.element("header").classes("top"):
             ui.label("Headrace").classes("brand")

@@ -55,6 +55,7 @@ class _Item:
                 self._bar = ui.element("div").classes("fill")
 
     def show(self, glance: Glance, color: str | None) -> None:
+        self._beside.set_value(color is not None)
         if self._shown == (glance, color):
             return
         self._shown = glance, color
@@ -66,7 +67,6 @@ class _Item:
         self._bar.style(f"width: {share:.1%}")
         self._box.classes(add="chosen" if color else "", remove="" if color else "chosen")
         self._box.style(f"--run: {color or 'transparent'}")
-        self._beside.set_value(color is not None)
 
 
 def chip(label: ui.label, state: str) -> None:

@@ -45,9 +45,9 @@ def _figures(look: Look) -> dict[str, tuple[str, str]]:
             "Greedy": _greedy(look)
         }
     std, length = row.get("return_std"), row["length_mean"]
-    spread = "" if std is None else f"± {std:.1f}, "
+    spread = "mean" if std is None else f"± {std:.1f}"
     return {
-        "Return": (_number(row["return_mean"]), f"{spread}last 100 episodes"),
+        "Return": (_number(row["return_mean"]), f"{spread} of 100 episodes"),
         "Greedy": _greedy(look),
         "Speed": (f"{row['steps_per_s']:,.0f}", "steps a second"),
         "Version": (f"{row['version']:,}", "of the policy"),

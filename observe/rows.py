@@ -159,6 +159,8 @@ def _parse(line: bytes) -> Row | None:
         return None
     if not isinstance(row, dict) or not all(isinstance(row.get(name), kind) for name, kind in _KINDS.items()):
         return None
+    if not all(isinstance(share, int | float) for share in row["phases"].values()):
+        return None
     return cast(Row, row)
 
 

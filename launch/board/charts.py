@@ -6,6 +6,7 @@ greedy evaluations are diamonds with their 95 % intervals.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -87,7 +88,7 @@ def _greedy(name: str, color: str, found: Sequence[Mapping[str, Any]], over: Ove
     bars = [
         [{"coord": [x, mean - said["interval95"]]}, {"coord": [x, mean + said["interval95"]]}]
         for (x, mean), said in zip(points, found, strict=True)
-        if isinstance(said.get("interval95"), int | float) and said["interval95"] < float("inf")
+        if isinstance(said.get("interval95"), int | float) and math.isfinite(said["interval95"])
     ]
     return {
         "type": "line", "name": name, "data": points, "color": color, "symbol": "diamond", "symbolSize": 9, "z": 5,
@@ -110,6 +111,8 @@ def _options(series: Sequence[Mapping[str, Any]], over: Over) -> dict[str, Any]:
     name = "environment steps" if over == "steps" else "seconds of training"
     x = {**axis, "type": "value", "min": 0, "max": "dataMax", "axisLabel": shown, "splitLine": {"show": False},
          "name": name, "nameLocation": "middle", "nameGap": 26}  # fmt: skip
+    said = "Math.round(at.value).toLocaleString('en') + ' steps'" if over == "steps" else "at.value.toFixed(1) + ' s'"
+    x["axisPointer"] = {"label": {":formatter": f"at => {said}"}}
     y = {**axis, "type": "value", "scale": True, "axisLabel": shown}
     tooltip = {"trigger": "axis", "backgroundColor": "rgba(22,27,34,0.94)", "borderWidth": 0, "confine": True,
                "textStyle": {"color": "#f0f3f6", "fontSize": 12},

@@ -40,9 +40,10 @@ class Detail:
         self._figures: list[_Figure]
         self._looks: Sequence[Look] = ()
         self._head(act)
-        self._tiles, self._pace = Tiles(), _Pace()
-        self._curves(former)
+        self._tiles = Tiles()
         self._table = SideBySide(colors) if len(names) > 1 else None
+        self._pace = _Pace()
+        self._curves(former)
         self._beneath = Beneath(names[0], folder)
 
     def show(self, looks: Sequence[Look]) -> None:
@@ -94,6 +95,7 @@ class Detail:
         with ui.element("section").classes("card"):
             with ui.element("div").classes("line"):
                 ui.label("Return").classes("caption")
+                ui.label("line: training, mean of 100 episodes · diamond: greedy, 95 %").classes("hint small grow")
                 over = "steps" if former is None else former._over.value
                 self._over = ui.toggle({"steps": "over steps", "time": "over time"}, value=over, on_change=self._draw)
                 self._over.props("dense no-caps unelevated size=sm").classes("over")

@@ -65,6 +65,9 @@ class Launcher:
         """Ask the run to write a checkpoint and to end; returns whom (its pid)."""
         path = self._folder.run(name)
         process = run_dirs.holder(path)
+        if process is None and self.runs(name):  # it has not come to its lock yet
+            self._started[name].process.terminate()
+            return self._started[name].process.pid
         if process is None:
             raise UsageError(f"{name}: no process of this machine (and of yours) is training it")
         pid = int(process.pid)

@@ -76,6 +76,7 @@ class Page:
     def __init__(self, board: Board, chosen: Sequence[str] = ()) -> None:
         self._board, self._chosen = board, list(dict.fromkeys(chosen))[: len(COLORS)]
         self._told = len(board.told)
+        self._seen: Sequence[Look] = ()
         self._detail: Detail | None = None
 
     def build(self) -> None:
@@ -117,7 +118,7 @@ class Page:
         self._show(seen.looks, colors)
 
     def _show(self, looks: Sequence[Look], colors: dict[str, str]) -> None:
-        names = [look.glance.name for look in looks]
+        self._seen, names = looks, [look.glance.name for look in looks]
         if self._detail is None or self._detail.names != names:
             self._main.clear()
             with self._main:
@@ -151,7 +152,8 @@ class Page:
         elif verb == "resume":
             await self._try(lambda: self._board.launcher.resume(name))
         else:
-            given = await train_on(name)
+            row = self._seen[0].glance.row if self._seen else None
+            given = await train_on(name, row["total_steps"] if row else 0)
             if given is not None:
                 await self._try(lambda: self._board.launcher.resume(name, given))
 

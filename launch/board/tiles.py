@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from nicegui import ui
@@ -62,7 +63,7 @@ def _greedy(look: Look) -> tuple[str, str]:
         return "–", "not evaluated yet"
     said = look.evaluations[-1]
     half, steps = said.get("interval95"), said.get("env_steps")
-    near = f"± {half:.1f}" if isinstance(half, int | float) else ""
+    near = f"± {half:.1f}" if isinstance(half, int | float) and math.isfinite(half) else ""
     return _number(said["mean"]), " ".join(
         filter(None, (near, f"at {steps:,} steps" if isinstance(steps, int) else ""))
     )

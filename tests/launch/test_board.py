@@ -45,6 +45,8 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBoard]:
     """Finished, half-written and empty runs."""
     runs = tmp_path_factory.mktemp("board") / "runs"
     train("cartpole-ppo", runs / "finished", SHORT, "--episodes", "3")
+    (runs / "finished" / "videos").mkdir()
+    shutil.copy(runs / "finished" / "final.gif", runs / "finished" / "videos" / "20000.gif")
     whole = json.loads((runs / "finished" / "metrics.jsonl").read_text().splitlines()[0])
     (runs / "half").mkdir()
     (runs / "half" / "metrics.jsonl").write_text(json.dumps({**whole, "env_steps": 128}) + '\n{"time_s": 3, "vers')
@@ -116,14 +118,20 @@ def test_a_finished_run_is_shown_whole(page: Page, there: RunningBoard) -> None:
     until(lambda: painted(page, "low") > 50, "and the figures beneath")
     page.get_by_text("over time").click()
     until(lambda: painted(page, "tall") > 100, "over time as well")
-    film = page.locator(".films img")
-    film.scroll_into_view_if_needed()
-    until(lambda: film.evaluate("image => image.complete && image.naturalWidth") > 100, "the GIF is loaded")
+    films = page.locator(".films img")
+    expect(films).to_have_count(2)
+    expect(page.locator(".films")).to_contain_text("at 20,000 steps")
+    for film in films.all():
+        film.scroll_into_view_if_needed()
+        until(lambda film=film: film.evaluate("image => image.complete && image.naturalWidth") > 100, "it is loaded")
     expect(page.locator(".panels")).to_contain_text(f"{last['env_steps']:,}/{last['total_steps']:,} steps")
     page.get_by_role("tab", name="Settings").click()
     expect(page.locator(".panels")).to_contain_text('env = "CartPole-v1"')
     page.get_by_role("tab", name="Logs").click()
     expect(page.get_by_role("combobox", name="Log")).to_be_visible()
+    page.get_by_role("button", name="Train on").click()
+    expect(page.get_by_role("textbox", name="Settings")).to_have_value("run.total_steps=60_000")
+    page.get_by_role("button", name="Cancel").click()
 
 
 def test_broken_and_empty_runs_are_shown(page: Page) -> None:

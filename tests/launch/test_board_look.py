@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from headrace.common.errors import UsageError
+from headrace.launch.board import charts
 from headrace.launch.board.folder import Folder
 from headrace.launch.board.launcher import Launcher
 from headrace.launch.board.look import Looker
@@ -136,6 +137,26 @@ def test_a_file_is_read_in_pieces_that_lose_nothing(tmp_path: Path) -> None:
         assert len(new) < 5
         found += new
     assert (found, tail.skipped) == (rows, 0)
+
+
+def test_curves_have_every_evaluation_with_its_interval_and_nothing_that_is_no_figure(tmp_path: Path) -> None:
+    path = write(tmp_path / "a", [row(10), row(20, return_mean=None), row(30)])
+    said = [{"env_steps": 10, "time_s": None, "mean": 5.0, "interval95": 1.5}, {"env_steps": None, "mean": 9.0},
+            {"env_steps": 30, "time_s": 0.03, "mean": 7.0, "interval95": float("inf")},
+            {"env_steps": "no", "mean": 7.0}, {"env_steps": 40, "mean": "high"}]  # fmt: skip
+    (path / "evaluations.jsonl").write_text("".join(json.dumps(one) + "\n" for one in said))
+    looks = Looker(Folder(tmp_path)).look(["a"])
+
+    def drawn(over: charts.Over) -> dict[str, Any]:
+        return {s["name"]: s for s in charts.returns(looks, {"a": "#123456"}, over)["series"] if "name" in s}
+
+    assert drawn("steps")["a"]["data"] == [[10, 1.5], [30, 1.5]]
+    greedy = drawn("steps")["a, greedy"]
+    assert greedy["data"] == [[10, 5.0], [30, 7.0]]
+    assert greedy["markLine"]["data"] == [[{"coord": [10, 3.5]}, {"coord": [10, 6.5]}]]
+    assert drawn("time")["a, greedy"]["data"] == [[0.03, 7.0]]
+    speed = charts.figure(looks, {"a": "#123456"}, "steps", lambda r: r["steps_per_s"])["series"]
+    assert [point[1] for point in speed[0]["data"]] == [1000.0] * 3
 
 
 # --- whose run it is -----------------------------------------------------------------------------------------------

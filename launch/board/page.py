@@ -85,7 +85,7 @@ class Page:
         self._dark = ui.dark_mode(None)
         with ui.element("header").classes("top"):
             ui.label("Headrace").classes("brand")
-            ui.label(str(self._board.folder.root)).classes("path")
+            ui.label(_shown(self._board.folder.root)).classes("path")
             ui.element("div").classes("grow")
             ui.button("New run", icon="add", on_click=self._new).props("unelevated no-caps dense").classes("primary")
             ui.button(icon="contrast", on_click=self._flip).props('flat round dense aria-label="light or dark"')
@@ -180,3 +180,9 @@ class Page:
             self._dark.value = not await ui.run_javascript("Quasar.Dark.isActive")
         else:
             self._dark.value = not self._dark.value
+
+
+def _shown(root: Path) -> str:
+    """The folder, as people write one below their own."""
+    home = Path.home()
+    return f"~/{root.relative_to(home)}" if root.is_relative_to(home) else str(root)

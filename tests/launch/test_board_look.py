@@ -32,6 +32,13 @@ def row(steps: int, **more: Any) -> Row:
     }  # type: ignore[typeddict-item]  # fmt: skip
 
 
+def evaluation(version: int, **more: Any) -> str:
+    """A line of evaluations.jsonl."""
+    whole = {"version": version, "env_steps": 10 * version, "time_s": version / 100, "mean": 5.0, "interval95": 1.5,
+             "episodes": 2, "returns": [4.0, 6.0]}  # fmt: skip
+    return json.dumps({**whole, **more}) + "\n"
+
+
 def write(path: Path, rows: list[Row], end: str = "") -> Path:
     path.mkdir(parents=True, exist_ok=True)
     (path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows) + end)
@@ -74,7 +81,7 @@ def test_a_name_that_leads_elsewhere_is_no_run(tmp_path: Path, name: str) -> Non
 
 def test_a_run_that_is_broken_is_shown_all_the_same(tmp_path: Path) -> None:
     half = write(tmp_path / "half", [row(10), row(20)], end='{"time_s": 3, "vers')
-    (half / "evaluations.jsonl").write_text('{"mean": 5, "env_steps": 10}\n[1]\n{"mean": null}\n{"mean": 6, "env_st')
+    (half / "evaluations.jsonl").write_text(evaluation(1) + '[1]\n{"mean": null}\n' + evaluation(2)[:30])
     (half / "result.json").write_text("{")
     (half / "config.toml").write_text("[task\n")
     (half / "endpoints").mkdir()
@@ -141,10 +148,13 @@ def test_a_file_is_read_in_pieces_that_lose_nothing(tmp_path: Path) -> None:
 
 def test_curves_have_every_evaluation_with_its_interval_and_nothing_that_is_no_figure(tmp_path: Path) -> None:
     path = write(tmp_path / "a", [row(10), row(20, return_mean=None), row(30)])
-    said = [{"env_steps": 10, "time_s": None, "mean": 5.0, "interval95": 1.5}, {"env_steps": None, "mean": 9.0},
-            {"env_steps": 30, "time_s": 0.03, "mean": 7.0, "interval95": float("inf")},
-            {"env_steps": "no", "mean": 7.0}, {"env_steps": 40, "mean": "high"}]  # fmt: skip
-    (path / "evaluations.jsonl").write_text("".join(json.dumps(one) + "\n" for one in said))
+    (path / "evaluations.jsonl").write_text(
+        evaluation(1, time_s=None)
+        + evaluation(2, env_steps=None, time_s=None, mean=9.0)
+        + evaluation(3, mean=7.0, interval95=None)
+        + evaluation(4, env_steps="no", time_s="never")
+        + evaluation(5, mean="high")
+    )
     looks = Looker(Folder(tmp_path)).look(["a"])
 
     def drawn(over: charts.Over) -> dict[str, Any]:

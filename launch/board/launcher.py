@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -79,19 +80,17 @@ class Launcher:
         return name in self._started and self._started[name].process.poll() is None
 
     def failures(self) -> list[str]:
-        """A line for each run started here that came to no good end since the last call. What was refused leaves no
-        directory behind."""
+        """A line for each run started here that came to no good end since the last call. What was refused, or stopped
+        before it had begun, leaves no directory behind."""
         told = []
         for name, started in list(self._started.items()):
             code = started.process.poll()
             if code is None:
                 continue
             del self._started[name]
-            if code == 0:
-                continue
-            words = _last_line(started) or f"ended with exit code {code}"
-            told.append(f"{name}: {words}")
-            if code == _REFUSED and started.fresh:
+            if code not in (0, -signal.SIGTERM):  # by that signal itself: stopped before it had begun
+                told.append(f"{name}: {_last_line(started) or f'ended with exit code {code}'}")
+            if code in (_REFUSED, -signal.SIGTERM) and started.fresh:
                 _discard(started.path)
         return told
 

@@ -9,6 +9,7 @@ them: a line that is no row is passed over, a file that is missing says nothing.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import tomllib
@@ -26,6 +27,7 @@ from headrace.observe.evaluations import read_evaluations
 from headrace.observe.rows import Row, Tail, last_row
 from headrace.observe.watch import Watch
 
+EVALUATIONS = "evaluations.jsonl"
 #: States in which a process of the run is alive.
 ALIVE = ("starting", "training", "evaluating")
 _CHUNK_BYTES, _CATCH_UP_S = 1 << 20, 0.5
@@ -94,15 +96,10 @@ class Looker:
     def _glance(self, name: str) -> Glance:
         path = self._folder.root / name
         rows = path / ROWS
-        try:
-            stat = rows.stat()
-        except OSError:
-            stamp, grown_s = (0, 0), 0.0
-        else:
-            stamp, grown_s = (stat.st_mtime_ns, stat.st_size), stat.st_mtime
+        stamp = _stamp(rows)
         known = self._newest.get(path)
         if known is None or known[0] != stamp:
-            self._newest[path] = known = stamp, last_row(rows) if stamp[1] else None
+            self._newest[path] = known = stamp, _last(rows)
         row, process = known[1], holder(path)
         done = row is not None and row["env_steps"] >= row["total_steps"]
         if process is not None:
@@ -112,8 +109,24 @@ class Looker:
         elif done:
             state = "finished"
         else:
-            state = "elsewhere" if time.time() - grown_s < _FRESH_S and not _ended(path) else "stopped"
+            state = "elsewhere" if time.time() - stamp[0] / 1e9 < _FRESH_S and not _ended(path) else "stopped"
         return Glance(name, state, 0 if process is None else process.pid, row)
+
+
+def _last(rows: Path) -> Row | None:
+    try:
+        return last_row(rows)
+    except OSError:  # somebody else's, or no file
+        return None
+
+
+def _stamp(file: Path) -> tuple[int, int]:
+    """When it was written, in nanoseconds, and its size; zeros where it is not."""
+    try:
+        found = file.stat()
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size
 
 
 def _ended(path: Path) -> bool:
@@ -133,18 +146,28 @@ class _Followed:
         self._tail, self._watch = Tail(self.path / ROWS, _CHUNK_BYTES), Watch(self.path, every_s=3.0)
         self._title = ""
         self._threshold: float | None = None
+        self._evaluations: list[dict[str, Any]] = []
+        self._read: object = None
 
     def look(self, glance: Glance) -> Look:
         self.asked_s = time.monotonic()
-        until_s = self.asked_s + _CATCH_UP_S
-        while (rows := self._tail.new_rows()) and time.monotonic() < until_s:
-            self.curve.add(rows)
-        self.curve.add(rows)
+        with contextlib.suppress(OSError):  # somebody else's, or no file
+            self._catch_up(self.asked_s + _CATCH_UP_S)
         if not self._title:
             self._title, self._threshold = _what(self.path)
         sentence = self._watch.sentence() if glance.state in ALIVE else ""
-        return Look(glance, self._title, self.curve.rows(), _evaluations(self.path), self._threshold,
+        written = [_stamp(self.path / name) for name in (EVALUATIONS, RESULT)]
+        if written != self._read:
+            self._read, self._evaluations = written, _evaluations(self.path)
+        return Look(glance, self._title, self.curve.rows(), self._evaluations, self._threshold,
                     videos(self.path), sentence)  # fmt: skip
+
+    def _catch_up(self, until_s: float) -> None:
+        """With the rows there are, or as many as there is time for: the next look goes on from there."""
+        while rows := self._tail.new_rows():
+            self.curve.add(rows)
+            if time.monotonic() > until_s:
+                return
 
 
 def _what(path: Path) -> tuple[str, float | None]:
@@ -167,7 +190,7 @@ def _what(path: Path) -> tuple[str, float | None]:
 
 def _evaluations(path: Path) -> list[dict[str, Any]]:
     """Those of its evaluator while it trained, and the one at its end."""
-    found = read_evaluations(path / "evaluations.jsonl")[-_MOST_EVALUATIONS:]
+    found = read_evaluations(path / EVALUATIONS)[-_MOST_EVALUATIONS:]
     try:
         end = json.loads(_small(path / RESULT))
         last = {**end["evaluation"], "time_s": end.get("train_s")}

@@ -22,6 +22,8 @@ from headrace.launch.run_dir import claim, holder
 from headrace.observe.curve import Curve
 from headrace.observe.rows import Row, Tail, lineage
 
+from .boards import until
+
 
 def row(steps: int, **more: Any) -> Row:
     return {
@@ -89,14 +91,21 @@ def test_a_run_that_is_broken_is_shown_all_the_same(tmp_path: Path) -> None:
     junk = write(tmp_path / "junk", [], end="\0\xff\n[]\n{}\n" + "x" * (3 << 20) + "\n" + json.dumps(row(30)) + "\n")
     (junk / "lock").write_text("99999999999999999999")
     write(tmp_path / "empty", [])
+    (tmp_path / "odd" / "metrics.jsonl").mkdir(parents=True)
+    (tmp_path / "odd" / "config.toml").mkdir()
     for path in (half, junk):
         os.utime(path / "metrics.jsonl", (0, 0))
     looker = Looker(Folder(tmp_path))
     glances, more = looker.glance()
-    assert {g.name: g.state for g in glances} == {"half": "stopped", "junk": "stopped", "empty": "empty"}
+    assert {g.name: g.state for g in glances} == {
+        "half": "stopped",
+        "junk": "stopped",
+        "empty": "empty",
+        "odd": "empty",
+    }
     assert more == 0
-    looks = {look.glance.name: look for look in looker.look(["half", "junk", "empty", "gone"])}
-    assert looks.keys() == {"half", "junk", "empty"}
+    looks = {look.glance.name: look for look in looker.look(["half", "junk", "empty", "odd", "gone"])}
+    assert looks.keys() == {"half", "junk", "empty", "odd"}
     assert [r["env_steps"] for r in looks["half"].rows] == [10, 20]
     assert [said["mean"] for said in looks["half"].evaluations] == [5]
     assert looks["empty"].rows == []
@@ -214,3 +223,21 @@ def test_what_is_no_run_is_refused_before_anything_is_made(
     with pytest.raises(UsageError, match=says):
         Launcher(Folder(tmp_path)).start(preset, settings)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_start_that_only_the_run_itself_refuses_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    launcher = Launcher(Folder(tmp_path))
+    name = launcher.start("cartpole-ppo", ["task.env=NoSuchThing-v0"])
+    assert launcher.runs(name)
+    (line,) = until(launcher.failures, "it is refused")
+    assert line.startswith(f"{name}: headrace train: ")
+    assert "NoSuchThing" in line
+    assert (list(tmp_path.iterdir()), launcher.runs(name)) == ([], False)
+
+
+def test_a_start_may_be_stopped_before_it_has_begun(tmp_path: Path) -> None:
+    launcher = Launcher(Folder(tmp_path))
+    name = launcher.start("cartpole-ppo", [])
+    launcher.stop(name)
+    until(lambda: not launcher.runs(name), "it ends")
+    assert (launcher.failures(), list(tmp_path.iterdir())) == ([], [])

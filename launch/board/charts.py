@@ -114,8 +114,8 @@ def _options(series: Sequence[Mapping[str, Any]], over: Over) -> dict[str, Any]:
     said = "Math.round(at.value).toLocaleString('en') + ' steps'" if over == "steps" else "at.value.toFixed(1) + ' s'"
     x["axisPointer"] = {"label": {":formatter": f"at => {said}"}}
     y = {**axis, "type": "value", "scale": True, "axisLabel": shown}
-    tooltip = {"trigger": "axis", "backgroundColor": "rgba(22,27,34,0.94)", "borderWidth": 0, "confine": True,
-               "textStyle": {"color": "#f0f3f6", "fontSize": 12},
+    tooltip = {"trigger": "axis", "backgroundColor": "rgba(22,27,34,0.94)", "borderWidth": 1, "borderColor": _LINE,
+               "confine": True, "textStyle": {"color": "#f0f3f6", "fontSize": 12},
                "axisPointer": {"lineStyle": {"color": _INK}}}  # fmt: skip
     return {"animation": False, "grid": {"left": 8, "right": 18, "top": 14, "bottom": 22, "containLabel": True},
             "xAxis": x, "yAxis": y, "tooltip": tooltip, "series": list(series)}  # fmt: skip

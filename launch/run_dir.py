@@ -17,11 +17,15 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from headrace.common import durable
 from headrace.common.errors import UsageError
 from headrace.observe import endpoints
 from headrace.observe.rows import last_row
+
+if TYPE_CHECKING:
+    from psutil import Process
 
 _LOCK = "lock"
 #: What makes a directory the directory of a run.
@@ -97,6 +101,26 @@ def claim_again(path: Path) -> RunDir:
     made = _make(path)
     had = frozenset(entry.name for entry in path.iterdir())
     return RunDir(path, _lock(path), made, had)
+
+
+def holder(path: Path) -> Process | None:
+    """The process that took the directory's lock and lives: the run's `headrace train`, or its learner where that runs
+    alone. None where there is none on this machine (or it is another user's). A pid may have become somebody else's by
+    now: it must have this very file open. Takes no lock, so that nobody who wants it is refused for looking."""
+    try:
+        pid = (path / _LOCK).read_bytes()[:20].strip()
+    except OSError:
+        return None
+    if not pid.isdigit() or not endpoints.alive(int(pid)):
+        return None
+    import psutil
+
+    lock = os.path.realpath(path / _LOCK)
+    with contextlib.suppress(psutil.Error, OSError):
+        process = psutil.Process(int(pid))
+        if any(opened.path == lock for opened in process.open_files()):
+            return process
+    return None
 
 
 def _refuse_a_run(path: Path) -> None:

@@ -61,7 +61,7 @@ def alive(pid: int) -> bool:
     """Whether this machine has such a process (which may be another one by now)."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # or no pid at all, in a file that is damaged
         return False
     except PermissionError:
         pass

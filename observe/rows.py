@@ -82,11 +82,13 @@ class MetricsLog:
 
 
 class Tail:
-    """Reads a growing metrics.jsonl. ``skipped`` counts whole lines that are not rows (a disk's doing, not ours)."""
+    """Reads a growing metrics.jsonl. ``skipped`` counts whole lines that are not rows (a disk's doing, not ours).
+    ``at_most_bytes``: read no more than so many at a time, which must be more than a row has."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, at_most_bytes: int | None = None) -> None:
         self.path = path
         self.skipped = 0
+        self._at_most_bytes = at_most_bytes
         self._offset = 0
 
     def new_rows(self) -> list[Row]:
@@ -97,10 +99,12 @@ class Tail:
                 if file.seek(0, os.SEEK_END) < self._offset:
                     self._offset = 0
                 file.seek(self._offset)
-                text = file.read()
+                text = file.read(-1 if self._at_most_bytes is None else self._at_most_bytes)
         except FileNotFoundError:
             return []
         whole = text[: text.rfind(b"\n") + 1]
+        if not whole and len(text) == self._at_most_bytes:
+            whole = text  # longer than any row
         self._offset += len(whole)
         lines = whole.splitlines()
         rows = [row for line in lines if (row := _parse(line)) is not None]
@@ -113,13 +117,18 @@ def lineage(rows: Iterable[Row]) -> list[Row]:
     one of an earlier life of the learner that is further on than where its own began."""
     kept: list[Row] = []
     for row in rows:
-        epoch, began = row.get("learner_epoch", 0), row.get("resumed_at_steps", row["env_steps"])
-        while kept and kept[-1].get("learner_epoch", 0) < epoch and kept[-1]["env_steps"] > began:
-            kept.pop()
-        while kept and (kept[-1]["env_steps"], kept[-1]["time_s"]) >= (row["env_steps"], row["time_s"]):
-            kept.pop()
+        take_back(kept, row)
         kept.append(row)
     return kept
+
+
+def take_back(kept: list[Row], row: Row) -> None:
+    """Drop from the end of ``kept`` what the next row takes back."""
+    epoch, began = row.get("learner_epoch", 0), row.get("resumed_at_steps", row["env_steps"])
+    while kept and kept[-1].get("learner_epoch", 0) < epoch and kept[-1]["env_steps"] > began:
+        kept.pop()
+    while kept and (kept[-1]["env_steps"], kept[-1]["time_s"]) >= (row["env_steps"], row["time_s"]):
+        kept.pop()
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -149,6 +158,8 @@ def _parse(line: bytes) -> Row | None:
     except ValueError:
         return None
     if not isinstance(row, dict) or not all(isinstance(row.get(name), kind) for name, kind in _KINDS.items()):
+        return None
+    if not all(isinstance(share, int | float) for share in row["phases"].values()):
         return None
     return cast(Row, row)
 

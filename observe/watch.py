@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Thread
 
+from headrace.common.errors import UsageError
 from headrace.observe import endpoints, trouble
 from headrace.observe.bottleneck import judge
 from headrace.observe.scrape import Scrape, scrape
@@ -32,7 +33,11 @@ class Watch:
         return self._sentence
 
     def _ask(self) -> None:
-        after = scrape(endpoints.read(self._run_dir))
+        try:
+            after = scrape(endpoints.read(self._run_dir))
+        except UsageError as error:
+            self._sentence = str(error)
+            return
         verdict = judge(after, self._before, trouble.last_words(self._run_dir))
         # At the start and at the end nobody has to know why nothing is known.
         known = verdict.name != "unknown" or self._unknown

@@ -2,7 +2,7 @@
 
     page("docs/export.md").console()          the commands of its ```console blocks, as words
     page("docs/your-own.md").files()          what its blocks write, by the name in their first line
-    block.run_by, block.not_run               what stands in a comment above the block, or at the page's top for all of it
+    block.run_by, block.not_run               what a comment above the block says, or one at the top of its page
 
 A block that a person could type or run says, in a comment that no reader sees, which test runs it or why none does:
 
@@ -32,8 +32,8 @@ _FILE = re.compile(r"# (\S+\.\w+)\n")
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block. ``section``: the heading of level two above it. ``run_by``: a test, or "" where ``not_run`` says
-    why there is none; both empty where nobody said anything."""
+    """One fenced block. ``section``: the heading of level two above it. ``run_by``: a test, or "" where ``not_run``
+    says why there is none; both empty where nobody said anything."""
 
     page: str
     section: str

@@ -98,6 +98,6 @@ def test_a_wrong_command_is_noticed(line):
 
 def test_exactness_is_not_promised_together_with_kills():
     """The state of its environments dies with an actor: both pages that promise either say so beside it."""
-    for page, says in (("README.md", "Exact to the bit is a run in which nothing dies"),
+    for name, says in (("README.md", "Exact to the bit is a run in which nothing dies"),
                        ("docs/architecture.md", '"Bit for bit" holds for a run in which nothing dies')):  # fmt: skip
-        assert says in " ".join((ROOT / page).read_text().split())
+        assert says in " ".join((ROOT / name).read_text().split())

@@ -1,7 +1,8 @@
 """Brings what stands outside docs/ into the site, so that the same links lead somewhere in a checkout and on the site.
 
-README.md is its first page; SECURITY.md, CONTRIBUTING.md and CHANGELOG.md are pages; any other file of the repository that
-a page links to is copied as it is, below files/. A link to a file that is not there stays, and ends the strict build.
+README.md is its first page; SECURITY.md, CONTRIBUTING.md and CHANGELOG.md are pages; any other file of the repository
+that a page links to is copied as it is, below files/. A link to a file that is not there stays as it is, and ends the
+strict build.
 """
 
 from __future__ import annotations

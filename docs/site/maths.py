@@ -1,5 +1,5 @@
-"""TeX between dollars and in blocks of ```math becomes MathML while the site is built: browsers draw it themselves, without a
-script, a font or a line from elsewhere. GitHub reads the same notation."""
+"""TeX between dollars and in blocks of ```math becomes MathML while the site is built: browsers draw it themselves,
+without a script, a font or a line from elsewhere. GitHub reads the same notation."""
 
 from __future__ import annotations
 

@@ -9,11 +9,11 @@ from headrace.common.metrics_table import PREFIX, SHOWN, TABLE, Metric
 _HEAD = """# Metrics
 
 Made from `common/metrics_table.py` by `make pages`; a test holds the two together. Every role serves these at
-`http://HOST:PORT/metrics` for Prometheus (`metrics.host` and `metrics.port`; under `headrace train` the ports are in
-the run's `endpoints/`), and prometheus-client adds its own of the process (`process_cpu_seconds_total`,
-`process_resident_memory_bytes`, ...). A histogram has three series, `_bucket`, `_sum` and `_count`. What to make of them:
-[the dashboard](dashboard.md), [alerts](alerts.md). What a run keeps on disk a second, `metrics.jsonl`, is in
-[commands and run directories](reference.md#metricsjsonl).
+`http://HOST:PORT/metrics` for Prometheus (`--metrics-host` and `--metrics-port` of a role; under `headrace train` any
+free port of this machine, named in the run's `endpoints/`), and prometheus-client adds its own of the process
+(`process_cpu_seconds_total`, `process_resident_memory_bytes`, ...). A histogram has three series, `_bucket`, `_sum` and
+`_count`. What to make of them: [the dashboard](dashboard.md), [alerts](alerts.md). What a run keeps on disk every
+second, `metrics.jsonl`, is in [commands and run directories](reference.md#metricsjsonl).
 """
 
 #: Heading -> the beginnings of the names it holds, in the order of the page.

@@ -29,7 +29,7 @@ def _table(names: list[str]) -> str:
 def _row(found: dict[str, Any], carrier: str, figures: dict[str, Any]) -> str:
     settings = [word for word in found["overrides"] if not word.startswith("task.env=")]
     what = f"`{found['preset']}`" + "".join(f" `{word}`" for word in settings)
-    steps = round(found["runs"][0]["steps"], -3)
+    steps = round(found["runs"][0]["steps"], -4)
     return (
         f"| {what} on {found['env']}{' through Kafka' if carrier == 'kafka' else ''} | {steps:,} | {figures['seeds']} "
         f"| **{figures['mean_over_seeds']:,.1f}** | {figures['spread_over_seeds']:,.1f} | {figures['worst_seed']:,.1f} "
@@ -39,6 +39,7 @@ def _row(found: dict[str, Any], carrier: str, figures: dict[str, Any]) -> str:
 
 def _source(name: str, hardware: dict[str, Any]) -> str:
     return (
-        f"- `{hardware['command']}`: {hardware['cpu']}, {hardware['cores']} cores, torch "
-        f"{hardware['versions']['torch']}, commit {hardware['commit'][:7]}, {hardware['date'][:10]}; `bench/results/{name}.json`"
+        f"- `{hardware['command']}`: {hardware['cpu']}, {hardware['cores']} cores, "
+        f"torch {hardware['versions']['torch']}, commit {hardware['commit'][:7]}, {hardware['date'][:10]}; "
+        f"`bench/results/{name}.json`"
     )

@@ -9,7 +9,6 @@ import pytest
 
 from tests.pages import ROOT, SHOWN, Block, all_pages, page, parsed
 
-
 #: A test that types every block which names it, wherever that is.
 RUNS_WHAT_NAMES_IT = 'OURS = "tests/docs/test_commands.py"'
 
@@ -68,9 +67,8 @@ def test_the_rule_itself(mark: str, says: str | None) -> None:
 
 
 def test_what_a_page_holds_is_found() -> None:
-    text = (
-        "<!-- run by: a.py -->\n```console\n$ headrace train \\\n    x  # go\n```\n## Files\n```python\n# my.py\nx = 1\n```\n"
-    )
+    console = "<!-- run by: a.py -->\n```console\n$ headrace train \\\n    x  # go\n```\n"
+    text = f"{console}## Files\n```python\n# my.py\nx = 1\n```\n"
     found = parsed("it.md", text)
     assert found.console() == [["headrace", "train", "x"]]
     assert found.console("Files") == []

@@ -1,5 +1,5 @@
-"""The commands of pages that name this file, typed in their order in an empty folder. Trainings are cut short where the page
-does not say itself how long they are to be: that they begin, make versions and end is what is tried here."""
+"""The commands of pages that name this file, typed in their order in an empty folder. Trainings are cut short where the
+page does not say itself how long they are to be: that they begin, make versions and end is what is tried here."""
 
 from __future__ import annotations
 

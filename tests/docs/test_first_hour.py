@@ -1,5 +1,5 @@
-"""docs/first-hour.md, typed as it stands by a newcomer: an empty folder, an empty virtual environment, a copy of this checkout to
-install from, one shell."""
+"""docs/first-hour.md, typed as it stands by a newcomer: an empty folder, an empty virtual environment, a copy of
+this checkout to install from, one shell."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -14,12 +15,13 @@ from tests.pages import ROOT
 
 
 @pytest.fixture
-def site(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """docs/site/generate.py."""
     folder = ROOT / "docs" / "site"
     monkeypatch.syspath_prepend(str(folder))
     spec = importlib.util.spec_from_file_location("generate", folder / "generate.py")
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     yield module
@@ -43,7 +45,9 @@ def test_a_metric_without_a_heading_is_noticed(site: ModuleType, monkeypatch: py
         site.metrics_page.written()
 
 
-def test_a_result_that_changed_changes_its_page(site: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_result_that_changed_changes_its_page(
+    site: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     text = (ROOT / "docs" / "algorithms" / "grpo.md").read_text()
     results = tmp_path / "bench" / "results"
     results.mkdir(parents=True)

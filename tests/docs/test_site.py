@@ -1,4 +1,4 @@
-"""The docs as a site: built strictly, without a line that is loaded from elsewhere, and with formulas that are formulas."""
+"""The docs as a site: built strictly, with nothing that is loaded from elsewhere, and formulas that are formulas."""
 
 from __future__ import annotations
 
@@ -19,7 +19,16 @@ _SOURCES = ("mkdocs.yml", "README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGE
 
 
 def build(folder: Path, into: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mkdocs", "build", "--config-file", str(folder / "mkdocs.yml"), "--site-dir", str(into)]
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--config-file",
+        str(folder / "mkdocs.yml"),
+        "--site-dir",
+        str(into),
+    ]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100, check=False)
 
 

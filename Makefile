@@ -96,11 +96,11 @@ manifests: .venv/.dev  ## what of k8s/ is made from other files
 	$(BIN)/python k8s/build.py
 
 docs: .venv/.dev  ## the docs as a site, in build/site; what leads nowhere is an error
-	$(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "the docs: build/site/index.html"
 
 docs-serve: .venv/.dev  ## the same at http://127.0.0.1:8000, as one writes
-	$(BIN)/mkdocs serve
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 pages: .venv/.dev  ## what of docs/ is made from code and results
 	$(BIN)/python docs/site/generate.py

@@ -15,6 +15,8 @@ from mkdocs.exceptions import PluginError
 
 #: A dollar that begins or ends a formula has no space inside and no digit behind: "$3 and $4" is money.
 _INLINE = r"(?<![\\$\w])\$(?=[^\s$])([^$\n]*?[^\s\\$])\$(?![\w$])"
+#: A logarithm stands apart from what it is of, which the translation forgets.
+_LOG = re.compile(r"((?<!<msub>)(?<!<msup>)<mi>log</mi>)")
 _BELOW_CODE = 185  # Python-Markdown's priority of `code` is 190: what stands there is no formula
 
 
@@ -33,7 +35,7 @@ def mathml(tex: str, display: str) -> str:
         raise PluginError(f"no formula: {tex!r}: {type(error).__name__} {error}") from error
     if unknown := re.findall(r"\\[A-Za-z]+", made):
         raise PluginError(f"no formula: {tex!r}: unknown {', '.join(unknown)}")
-    return made
+    return _LOG.sub(r"\1<mspace width='0.17em' />", made)
 
 
 def block(source: str, *_: Any, **__: Any) -> str:

@@ -36,12 +36,19 @@ class Typed:
 
 def shell(lines: list[str], folder: Path) -> list[Typed]:
     """Type ``lines`` into one bash, as ``folder``'s owner, who has Python and nothing else of ours."""
-    script = "".join(f"echo; echo @begin {i}; {line} 2>&1; echo; echo @end $?\n" for i, line in enumerate(lines))
+    script = "".join(f"echo; echo @begin {i}; {line}\ncode=$?; echo; echo @end $code\n" for i, line in enumerate(lines))
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     pinned = str(ROOT / "constraints.txt")
     env = kept | {"PATH": f"{sys.base_prefix}/bin:/usr/bin:/bin", "UV_CONSTRAINT": pinned, "PIP_CONSTRAINT": pinned}
     with subprocess.Popen(
-        ["bash"], cwd=folder, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        ["bash"],
+        cwd=folder,
+        env=env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     ) as bash:
         try:
             said, _ = bash.communicate(script, timeout=LIMIT_S)

@@ -38,6 +38,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    if page.file.src_uri == "index.md":
+        page.meta["hide"] = ["navigation"]  # of one page
     return rewritten(markdown, page.file.src_uri)
 
 

@@ -1,5 +1,5 @@
-"""The commands of pages that name this file, typed in their order in an empty folder. Trainings are cut short where the
-page does not say itself how long they are to be: that they begin, make versions and end is what is tried here."""
+"""The commands of pages that name this file, typed in their order in an empty folder. Trainings are cut short: that
+they begin, make versions, end and go on is what is tried here; whether they learn, in tests/learning and bench/."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from tests.launch.runs import headrace
 from tests.pages import ROOT, all_pages, page
 
 OURS = "tests/docs/test_commands.py"
-#: Steps of a training of which the page says no number: a few versions. Replay begins to teach after min_size.
-STEPS, SHORT = 2048, "algorithm.min_size=64"
+#: Steps of a training, and of one that goes on: a few versions. Replay teaches sooner, and less often.
+STEPS, MORE = "run.total_steps=2048", "run.total_steps=4096"
+SOONER = ("algorithm.min_size=64", "algorithm.samples_per_insert=8")
 REPLAY = ("dqn", "sac", "r2d2")
 
 
@@ -25,10 +26,12 @@ def typed(name: str) -> list[list[str]]:
 
 
 def shortened(words: list[str]) -> list[str]:
-    """``words`` of a training that is not told how long to be, with an end."""
-    if words[1] != "train" or any("run.total_steps" in word for word in words):
+    """``words`` of a training with an end that is near."""
+    if words[1] != "train":
         return words
-    sets = [f"run.total_steps={STEPS}", *([SHORT] if words[2].endswith(REPLAY) else [])]
+    if "--resume" in words:
+        return [MORE if word.startswith("run.total_steps=") else word for word in words]
+    sets = [STEPS, *(SOONER if words[2].endswith(REPLAY) else ())]
     return [*words, *(word for one in sets for word in ("--set", one)), "--episodes", "1"]
 
 

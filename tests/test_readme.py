@@ -101,3 +101,10 @@ def test_exactness_is_not_promised_together_with_kills():
     for name, says in (("README.md", "Exact to the bit is a run in which nothing dies"),
                        ("docs/architecture.md", '"Bit for bit" holds for a run in which nothing dies')):  # fmt: skip
         assert says in " ".join((ROOT / name).read_text().split())
+
+
+def test_the_readme_is_two_screens_and_leads_on():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 100
+    leads_to = ("first-hour", "concepts", "troubleshooting", "algorithms/index")
+    assert all(f"](docs/{name}.md)" in text for name in leads_to)

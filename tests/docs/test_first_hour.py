@@ -99,7 +99,7 @@ def test_the_first_agent_is_good_and_can_be_looked_at(hour: tuple[Path, dict[str
     assert float(typed["python act.py"].said.split()[-1]) > 200
     for picture in ("first/returns.png", "first/final.gif", "small.gif", "compared/compare.png"):
         with Image.open(folder / picture) as image:
-            assert min(image.size) > 200, picture
+            assert min(image.size) >= 200, picture
 
 
 def test_seeds_are_compared_and_the_room_is_kept_warm(hour: tuple[Path, dict[str, Typed]]) -> None:

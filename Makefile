@@ -11,7 +11,7 @@ PRESET ?= lunarlander-ppo
 ARGS ?=
 TESTS ?=
 
-EXTRAS := dev,envpool
+EXTRAS := dev,docs,envpool
 BIN := .venv/bin
 OLDEST := .venv/kafka-oldest
 UV := $(BIN)/uv
@@ -20,7 +20,7 @@ INSTALL := $(UV) pip install --quiet --python $(BIN)/python -c constraints.txt -
 PACKAGES := $(patsubst %/__init__.py,headrace.%,$(filter-out tests/%,$(wildcard */__init__.py)))
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-runs test-rest test-faults test-cluster test-hosts test-kubernetes test-dashboards dashboards manifests kafka-oldest check lint types format proto bench constraints clean
+.PHONY: help demo test test-runs test-rest test-faults test-cluster test-hosts test-kubernetes test-dashboards dashboards manifests docs docs-serve pages kafka-oldest check lint types format proto bench constraints clean
 
 help:  ## these lines
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -94,6 +94,16 @@ format: .venv/.dev  ## mend what ruff can mend
 
 manifests: .venv/.dev  ## what of k8s/ is made from other files
 	$(BIN)/python k8s/build.py
+
+docs: .venv/.dev  ## the docs as a site, in build/site; what leads nowhere is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "the docs: build/site/index.html"
+
+docs-serve: .venv/.dev  ## the same at http://127.0.0.1:8000, as one writes
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+pages: .venv/.dev  ## what of docs/ is made from code and results
+	$(BIN)/python docs/site/generate.py
 
 proto: .venv/.dev  ## common/wire/ from proto/
 	$(BIN)/python proto/generate.py

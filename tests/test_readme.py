@@ -1,10 +1,10 @@
-"""What the README tells people to type exists: commands, their options, make targets, presets, files."""
+"""What pages tell people to type exists: commands, their options, make targets, presets, files."""
 
 from __future__ import annotations
 
 import argparse
 import re
-import shlex
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 
@@ -13,20 +13,23 @@ import pytest
 from headrace.common.errors import UsageError
 from headrace.launch.cli import COMMANDS
 from headrace.launch.load import load
+from tests.pages import SHOWN, Block, all_pages, page, parsed
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+#: A page shows what is said of this one.
+WRONG_ON_PURPOSE = "algorithm.learning_rat=0.01"
+#: Blocks of these hold no commands.
+NO_COMMANDS = SHOWN | {"python"}
 
 
-def commands(text: str) -> list[list[str]]:
-    """Every `headrace ...` and `make ...` in fenced blocks, as words; a line that ends in a backslash goes on."""
+def commands(blocks: Iterable[Block]) -> list[list[str]]:
+    """Every `headrace ...` and `make ...` in fenced blocks, as words."""
     found = []
-    for language, block in re.findall(r"^```([a-z]*)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-        if language in ("python", "toml"):
+    for block in blocks:
+        if block.language in NO_COMMANDS:
             continue
-        for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line.removeprefix("$ "), comments=True)
+        for words in block.commands:
             while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):  # variables set for the command
                 words = words[1:]
             if words and Path(words[0]).name in ("headrace", "make"):
@@ -53,10 +56,15 @@ def check(words: list[str]) -> None:
         load(args.preset, args.overrides)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_command_of_a_page_exists(page):
-    for words in commands(page.read_text()):
-        check(words)
+@pytest.mark.parametrize("name", all_pages())
+def test_every_command_of_a_page_exists(name, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # a page's files are there when its commands are typed
+    written = page(name)
+    written.write_files(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for words in commands(written.blocks):
+        if WRONG_ON_PURPOSE not in words:
+            check(words)
 
 
 def test_the_readme_says_where_the_command_is_after_make_demo():
@@ -68,14 +76,14 @@ def test_the_readme_says_where_the_command_is_after_make_demo():
 
 
 def test_relative_links_of_a_page_lead_somewhere():
-    for page in PAGES:
-        for link in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
-            assert "://" in link or (page.parent / link).exists(), f"{page.name}: {link}"
+    for path in map(ROOT.joinpath, all_pages()):
+        for link in re.findall(r"\]\(([^)#\s]+)", path.read_text()):
+            assert "://" in link or (path.parent / link).exists(), f"{path.name}: {link}"
 
 
 def test_commands_are_found():
     text = "```sh\n$ make demo ARGS='--x 1'  # a comment\nTMPDIR=/tmp .venv/bin/headrace train \\\n  x\nls\n```\n"
-    assert commands(text) == [["make", "demo", "ARGS=--x 1"], ["headrace", "train", "x"]]
+    assert commands(parsed("it.md", text).blocks) == [["make", "demo", "ARGS=--x 1"], ["headrace", "train", "x"]]
 
 
 @pytest.mark.parametrize(
@@ -90,6 +98,13 @@ def test_a_wrong_command_is_noticed(line):
 
 def test_exactness_is_not_promised_together_with_kills():
     """The state of its environments dies with an actor: both pages that promise either say so beside it."""
-    for page, says in (("README.md", "Exact to the bit is a run in which nothing dies"),
+    for name, says in (("README.md", "Exact to the bit is a run in which nothing dies"),
                        ("docs/architecture.md", '"Bit for bit" holds for a run in which nothing dies')):  # fmt: skip
-        assert says in " ".join((ROOT / page).read_text().split())
+        assert says in " ".join((ROOT / name).read_text().split())
+
+
+def test_the_readme_is_two_screens_and_leads_on():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 100
+    leads_to = ("first-hour", "concepts", "troubleshooting", "algorithms/index")
+    assert all(f"](docs/{name}.md)" in text for name in leads_to)

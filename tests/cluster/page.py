@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
+from tests.pages import page
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "cluster.md"
+PAGE = "docs/cluster.md"
 
 
-def sections(page: Path = PAGE) -> dict[str, list[str]]:
+def sections(name: str = PAGE) -> dict[str, list[str]]:
     """Heading -> the commands in its ```sh blocks, in order; a line that ends in a backslash goes on."""
     found: dict[str, list[str]] = {}
-    for part in re.split(r"^## ", page.read_text(), flags=re.MULTILINE)[1:]:
-        heading, _, text = part.partition("\n")
-        blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-        found[heading] = [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line]
+    for block in page(name).blocks:
+        if block.language == "sh":
+            found.setdefault(block.section, []).extend(block.lines)
     return found
 
 
 def block(heading: str, language: str) -> str:
     """The first block of another language in a section."""
-    part = PAGE.read_text().partition(f"## {heading}\n")[2]
-    found = re.search(rf"^```{language}\n(.*?)^```", part, re.MULTILINE | re.DOTALL)
-    assert found, f"{heading}: no block of {language}"
-    return found[1]
+    return next(one.text for one in page(PAGE).blocks if (one.section, one.language) == (heading, language))

@@ -13,9 +13,8 @@ from tests.cluster.page import sections
 
 from .deployed import ROLES, Deployed
 from .node import Node
-from .programs import MODULES
 
-PAGE = MODULES.parents[2] / "docs" / "kubernetes.md"
+PAGE = "docs/kubernetes.md"
 READY_S, RISING_S, NEXT_VERSION_S = 300.0, 300.0, 60.0
 #: LunarLander at random: about -200.
 _RISEN = 40.0

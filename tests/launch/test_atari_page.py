@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import shlex
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +10,13 @@ import onnxruntime
 import pytest
 
 from tests.launch.runs import headrace
-
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "atari.md"
+from tests.pages import page
 
 
 @pytest.mark.timeout(500)
 def test_what_the_page_says_is_done_as_it_stands(tmp_path: Path) -> None:
-    (console,) = re.findall(r"^```console\n(.*?)^```", PAGE.read_text(), re.M | re.S)
-    for line in console.splitlines():
-        done = headrace(*shlex.split(line.removeprefix("$ headrace ")), cwd=tmp_path, timeout_s=300.0)
+    for _, *words in page("docs/atari.md").console():
+        done = headrace(*words, cwd=tmp_path, timeout_s=300.0)
         assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((tmp_path / "pong" / "result.json").read_text())
     assert result["env_steps"] == 2048

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.launch.runs import headrace, train
-
-ROOT = Path(__file__).resolve().parent.parent.parent
+from tests.pages import page
 
 
 @pytest.mark.parametrize(("preset", "number"), [("cartpole-ppo", 0), ("cartpole-recurrent-ppo", 1)])
@@ -21,8 +20,7 @@ def test_a_run_is_exported_and_played_by_the_page_s_program(tmp_path: Path, pres
     done = headrace("export", str(run), str(tmp_path / "policy.onnx"))
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r".*policy\.onnx: [\d,]+ bytes, greedy, version \d+, 3\d,\d+ steps\n", done.stdout)
-    page = (ROOT / "docs" / "export.md").read_text()
-    program = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[number]
+    program = [block.text for block in page("docs/export.md").blocks if block.language == "python"][number]
     assert "headrace" not in program
     assert len(program.splitlines()) <= 14
     played = subprocess.run(

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "from-scratch.md").read_text()
-#: What the source of a wheel is made of besides its packages (.dockerignore lists the same).
-_SOURCES = ("pyproject.toml", "README.md", "LICENSE")
+from tests.installing import copy_sources
+from tests.pages import ROOT, page
+
+PAGE = page("docs/from-scratch.md")
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +24,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     on is what the tests run with."""
     root = tmp_path_factory.mktemp("venv")
     source, venv, wheels = root / "source", root / "venv", root / "wheels"
-    source.mkdir()
-    for folder in (path.parent for path in ROOT.glob("*/__init__.py") if path.parent.name != "tests"):
-        shutil.copytree(folder, source / folder.name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in _SOURCES:
-        shutil.copy(ROOT / name, source)
+    copy_sources(source)
     uv, constraints = [sys.executable, "-m", "uv"], ROOT / "constraints.txt"
     done(uv, "build", "--quiet", "--wheel", "-b", constraints, "--python", sys.executable, "-o", wheels, source)
     done(uv, "venv", "--quiet", "--python", sys.executable, venv)
@@ -45,19 +38,12 @@ def done(command: list[str], *words: object) -> None:
     assert ran.returncode == 0, ran.stderr
 
 
-def typed() -> list[list[str]]:
-    blocks = re.findall(r"^```console\n(.*?)^```", PAGE, re.M | re.S)
-    return [shlex.split(line.removeprefix("$ ")) for block in blocks for line in block.splitlines()]
-
-
 @pytest.mark.timeout(900)
 def test_the_page_as_it_stands(environment: Path, tmp_path: Path) -> None:
-    files = dict(re.findall(r"^```(?:python|toml)\n# (\S+)\n(.*?)^```", PAGE, re.M | re.S))
-    assert files.keys() == {"warehouse.py", "joined.py", "a2c.py", "warehouse.toml", "play.py"}
-    for name, text in files.items():
-        (tmp_path / name).write_text(text)
+    assert PAGE.files().keys() == {"warehouse.py", "joined.py", "a2c.py", "warehouse.toml", "play.py"}
+    PAGE.write_files(tmp_path)
     path = {"PATH": f"{environment / 'bin'}:/usr/bin:/bin", "HOME": str(Path.home())}
-    train, resume, evaluate, export, play = typed()
+    train, resume, evaluate, export, play = PAGE.console()
 
     def said(words: list[str]) -> str:
         ran = subprocess.run(words, cwd=tmp_path, env=path, capture_output=True, text=True, timeout=200, check=False)

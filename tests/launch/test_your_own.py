@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "your-own.md"
+from tests.pages import page
+
+PAGE = page("docs/your-own.md")
 #: The installed command, as people type it: Python does not put their folder on the path for it.
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
 
@@ -19,16 +20,13 @@ HEADRACE = str(Path(sys.executable).with_name("headrace"))
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """What the page has written: its files by the names in their first lines."""
-    for name, text in re.findall(r"^```(?:python|toml)\n# (\S+)\n(.*?)^```", PAGE.read_text(), re.M | re.S):
-        (tmp_path / name).write_text(text)
+    PAGE.write_files(tmp_path)
     return tmp_path
 
 
 def typed(section: str) -> list[list[str]]:
     """What is typed in a section of the page, without the first word."""
-    _, text = PAGE.read_text().split(f"\n## {section}\n")
-    console = re.findall(r"^```console\n(.*?)^```", text.partition("\n## ")[0], re.M | re.S)
-    return [shlex.split(line.removeprefix("$ headrace ")) for block in console for line in block.splitlines()]
+    return [words for _, *words in PAGE.console(section)]
 
 
 def headrace(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -12,7 +12,7 @@ from importlib import resources
 from typing import Any
 
 from headrace.observe.report import pictures
-from headrace.observe.report.findings import SOURCES, Findings
+from headrace.observe.report.findings import Findings
 from headrace.observe.report.pictures import Theme
 from headrace.observe.report.table import lines
 
@@ -39,9 +39,8 @@ def render(findings: Findings) -> str:
     if findings.adapted:
         drawn.append(_picture(findings, "After the change", pictures.adaptation))
     return environment.from_string(template).render(
-        f=findings, figures=findings.figures(), lines=lines(findings), pictures=drawn, sources=SOURCES,
-        finals=findings.finals(), rows=_rows(findings),
-    )  # fmt: skip
+        f=findings, figures=findings.figures(), lines=lines(findings), pictures=drawn, rows=_rows(findings)
+    )
 
 
 def _picture(findings: Findings, title: str, draw: Callable[[Findings, Theme], bytes]) -> dict[str, str]:
@@ -62,7 +61,7 @@ def _rows(findings: Findings) -> list[dict[str, Any]]:
         rows.append({
             "seed": seed.seed,
             "run_dir": seed.run_dir,
-            "source": SOURCES[seed.source],
+            "source": "training returns" if seed.source == "training" else seed.source,
             "evaluations": len(seed.curve),
             "env_steps": f"{seed.env_steps:,}",
             "final": "not known" if seed.final is None else f"{seed.final:.1f}",

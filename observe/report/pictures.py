@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,9 +25,9 @@ class Theme:
     seeds: tuple[str, ...]
 
 
-LIGHT = Theme("#1f2937", "#6b7280", "#e5e7eb", "#b45309",
+LIGHT = Theme("#1f2937", "#6b7280", "#e5e7eb", "#111827",
               ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8a6d00", "#56b4e9"))  # fmt: skip
-DARK = Theme("#e5e7eb", "#9ca3af", "#374151", "#fbbf24",
+DARK = Theme("#e5e7eb", "#9ca3af", "#374151", "#f9fafb",
              ("#56b4e9", "#ff8a3d", "#2dd4a7", "#f0a3cd", "#f0e442", "#7dd3fc"))  # fmt: skip
 
 
@@ -45,7 +44,7 @@ def curves(findings: Findings, theme: Theme) -> bytes:
         axes.set_ylabel("mean return" if findings.greedy else "mean return, training")
         axes.set_xlim(left=0)
 
-    return _svg(draw, theme, (8, 4))
+    return _svg(draw, theme, (7.2, 3.9))
 
 
 def scores(findings: Findings, theme: Theme) -> bytes:
@@ -53,10 +52,9 @@ def scores(findings: Findings, theme: Theme) -> bytes:
 
     def draw(axes: Axes) -> None:
         found = [score or 0.0 for score in findings.scores()]
-        names = [f"seed {seed.seed}" for seed in findings.seeds]
+        names = [f"seed {seed.seed}: {score:.3f}" for seed, score in zip(findings.seeds, found, strict=True)]
         colors = [theme.seeds[number % len(theme.seeds)] for number in range(len(found))]
-        bars = axes.barh(range(len(found)), found, height=0.6, color=colors)
-        axes.bar_label(bars, fmt="%.3f", padding=4, color=theme.ink)
+        axes.barh(range(len(found)), found, height=0.6, color=colors)
         axes.set_yticks(range(len(found)), names)
         mean, spread = (figure.value for figure in findings.figures()[1:3])
         axes.axvline(PER_SAMPLE, color=theme.goal, linestyle="--", linewidth=1.4, label=f"target {PER_SAMPLE:g}")
@@ -64,11 +62,11 @@ def scores(findings: Findings, theme: Theme) -> bytes:
             axes.axvspan(mean - spread, mean + spread, color=theme.faint, alpha=0.25, linewidth=0,
                          label="mean ± standard deviation")  # fmt: skip
             axes.axvline(mean, color=theme.ink, linewidth=1.4)
-        axes.set_xlim(0, 1.08)
+        axes.set_xlim(0, 1)
         axes.invert_yaxis()
         axes.set_xlabel("mean normalised reward per sample")
 
-    return _svg(draw, theme, (8, 1.6 + 0.42 * len(findings.seeds)), steps=False)
+    return _svg(draw, theme, (7.2, 1.4 + 0.36 * len(findings.seeds)), steps=False)
 
 
 def adaptation(findings: Findings, theme: Theme) -> bytes:
@@ -88,7 +86,7 @@ def adaptation(findings: Findings, theme: Theme) -> bytes:
         axes.set_xlabel("environment steps since the change")
         axes.set_xlim(left=0)
 
-    return _svg(draw, theme, (8, 4))
+    return _svg(draw, theme, (7.2, 3.9))
 
 
 def _curve(axes: Axes, curve: Sequence[Point], color: str, label: str) -> None:
@@ -129,11 +127,7 @@ def _svg(draw: Callable[[Axes], None], theme: Theme, size: tuple[float, float], 
         axes.tick_params(colors=theme.ink, length=0)
         for label in (axes.xaxis.label, axes.yaxis.label):
             label.set_color(theme.ink)
-        if axes.get_legend_handles_labels()[0]:
-            columns = math.ceil(len(axes.get_legend_handles_labels()[0]) / 8)
-            axes.legend(
-                loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, labelcolor=theme.ink, ncols=columns
-            )
+        figure.legend(loc="outside lower center", frameon=False, labelcolor=theme.ink, ncols=5)
         out = io.BytesIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
         return out.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import TextIO
 
@@ -53,11 +54,13 @@ def lines(findings: Findings) -> list[str]:
     if unfinished:
         said.append(f"not at its end: {', '.join(unfinished)}")
     if findings.adapted:
-        said.append(f"changed environment: {findings.change}; back at {findings.goal_from}")
+        said.append(f"changed environment: {findings.change}; the goal is {findings.goal_from}")
     for adapted in findings.adapted:
         first = f"{adapted.curve[0].mean:.1f}" if adapted.curve else "not known"
+        back = "not back" if math.isinf(adapted.steps) else f"back after {adapted.steps:,.0f} steps"
         said.append(
-            f"seed {adapted.seed}: {adapted.before:.1f} before the change, {first} after it, goal {adapted.goal:.1f}"
+            f"seed {adapted.seed}: {adapted.before:.1f} before the change, {first} after it, {back}"
+            f" (goal {adapted.goal:.1f})"
         )
     return said
 

@@ -14,6 +14,7 @@ import pytest
 from headrace.common.types import MASK, Field, Spaces
 from headrace.launch.cli import main
 from headrace.launch.load import load
+from headrace.launch.report.adapt import Change
 from headrace.launch.report.random_policy import UniformPolicy
 
 from .runs import headrace
@@ -186,3 +187,13 @@ def test_only_allowed_actions_are_drawn() -> None:
     obs = {"": np.zeros((3000, 4), np.float32), MASK: mask}
     drawn = UniformPolicy(spaces, np.random.default_rng(0)).act(obs, None, np.random.default_rng(0), explore=False)
     assert np.allclose(np.bincount(drawn.action, minlength=3) / 3000, [0.5, 0, 0.5], atol=0.04)
+
+
+# --- the goal after a change ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("share", "goal"), [(None, 200.0), (1.0, 250.0), (0.5, 25.0)])
+def test_an_agent_is_back_at_the_target_or_at_a_share_of_what_it_had(share: float | None, goal: float) -> None:
+    """Above the floor: half of the way from -200 to 250 is 25."""
+    change = Change(("task.kwargs.gravity=-5.0",), 1000, target=200.0, floor=-200.0, share=share)
+    assert change.goal(before=250.0) == goal

@@ -71,13 +71,18 @@ def changed(run_dir: Path, config: Config, change: Change) -> Config:
 
 
 def adapt(run_dir: Path, config: Config, change: Change, episodes: int) -> Adapted:
-    """Train in the changed environment, unless that was done before, and look when the agent is back at its goal."""
+    """Where the change brought the agent below its goal: train in the changed environment, unless that was done before,
+    and look when it is back."""
     before = final(run_dir, Greedy(config, run_dir, episodes))
     if before is None:
         raise UsageError(f"--adapt: {run_dir} has no checkpoint yet")
-    goal = change.goal(before.mean)
+    goal, after = change.goal(before.mean), changed(run_dir, config, change)
+    undisturbed = Greedy(after, run_dir, episodes).of(None).mean
+    if undisturbed >= goal:
+        at_once = (Point(0, undisturbed),)
+        return Adapted(config.run.seed, str(run_dir), before.mean, goal, at_once, change.budget)
     place = run_dir / FOLDER / "adapt" / _name(run_dir, change)
-    _train(run_dir, changed(run_dir, config, change), place)
+    _train(run_dir, after, place)
     greedy, curve = Greedy(stored_config(place), place, episodes), list[Point]()
     for path in progress(snapshots(place), f"{run_dir.name}: greedy episodes after the change"):
         curve.append(greedy.of(path))

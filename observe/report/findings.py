@@ -39,7 +39,7 @@ class Seed:
 class Adapted:
     """What became of one seed's agent in a changed environment. ``before``: its greedy return in its own. ``curve``:
     in the changed one, over the environment steps since the change, up to the first at ``goal``; ``budget`` steps
-    were trained."""
+    were trained (none where it was at the goal without). ``run_dir``: of that training, or else the agent's own."""
 
     seed: int
     run_dir: str

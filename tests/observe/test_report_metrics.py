@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headrace.observe.report.metrics import (
@@ -20,6 +20,8 @@ from headrace.observe.report.metrics import (
     steps_to,
 )
 
+#: A busy machine is slow to draw.
+patiently = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
 RETURNS = st.floats(-100, 300, allow_nan=False)
 CURVES = st.lists(st.tuples(st.integers(0, 60), RETURNS), max_size=8, unique_by=lambda point: point[0]).map(
     lambda points: [Point(*point) for point in sorted(points)]
@@ -42,6 +44,7 @@ def slow_per_sample(curve: Sequence[Point], floor: float, target: float, steps: 
     return total / steps
 
 
+@patiently
 @given(CURVES.filter(bool), st.integers(1, 80))
 def test_reward_per_sample_is_that_of_every_sample(curve: list[Point], steps: int) -> None:
     found = per_sample(curve, -20.0, 200.0, steps)
@@ -60,6 +63,7 @@ def test_reward_per_sample_by_hand() -> None:
     assert per_sample(curve, 20.0, 120.0, 0) is None
 
 
+@patiently
 @given(CURVES, RETURNS)
 def test_steps_to_a_goal(curve: list[Point], goal: float) -> None:
     found = math.inf
@@ -69,6 +73,7 @@ def test_steps_to_a_goal(curve: list[Point], goal: float) -> None:
     assert steps_to(curve, goal) == found
 
 
+@patiently
 @given(RETURNS, st.floats(-50, 0), st.floats(1, 100))
 def test_normalised_is_a_share_held_to_its_range(value: float, floor: float, target: float) -> None:
     found = normalised(value, floor, target)
@@ -80,6 +85,7 @@ def test_normalised_is_a_share_held_to_its_range(value: float, floor: float, tar
         assert floor + found * (target - floor) == pytest.approx(value)
 
 
+@patiently
 @given(st.lists(RETURNS, max_size=6))
 def test_spread_is_the_root_of_the_mean_squared_distance(values: list[float]) -> None:
     found = spread(values)
@@ -90,6 +96,7 @@ def test_spread_is_the_root_of_the_mean_squared_distance(values: list[float]) ->
     assert found == pytest.approx(math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1)), abs=1e-9)
 
 
+@patiently
 @given(st.lists(st.one_of(RETURNS, st.just(math.inf)), min_size=1, max_size=6))
 def test_median_is_a_value_with_half_of_them_on_either_side(values: list[float]) -> None:
     found = median(values)
@@ -102,6 +109,7 @@ def test_of_two_seeds_the_one_that_never_got_there_counts() -> None:
     assert median([10_000.0, math.inf]) == math.inf
 
 
+@patiently
 @given(st.lists(st.integers(0, 9), max_size=8))
 def test_what_a_resume_undid_is_left_out(steps: list[int]) -> None:
     kept = [p.mean for p in as_it_stands(Point(s, float(i)) for i, s in enumerate(steps))]

@@ -33,7 +33,7 @@ by_line = bash -o pipefail -c '$(1) 2>&1 | sed -u ""'
 
 # Two halves side by side, as long as each other: tests of runs wait more than they compute.
 RUNS := tests/faults tests/launch tests/observe tests/learner tests/learning tests/algorithms tests/dashboards
-DRAWN := tests/dashboards/test_render.py
+DRAWN := tests/dashboards/test_render.py tests/dashboards/test_report_page.py
 
 test: .venv/.dev  ## every test
 ifeq ($(TESTS),)
@@ -43,7 +43,7 @@ else
 endif
 
 test-runs: .venv/.dev
-	@$(call by_line,$(BIN)/pytest $(RUNS) --ignore=$(DRAWN))
+	@$(call by_line,$(BIN)/pytest $(RUNS) $(addprefix --ignore=,$(DRAWN)))
 
 # A cluster is started by `make test-cluster`, hosts by `make test-hosts`, panels are drawn by `make test-dashboards`.
 test-rest: .venv/.dev
@@ -64,7 +64,7 @@ test-hosts: .venv/.dev  ## several hosts, as network namespaces: slow and dead l
 	$(BIN)/pytest tests/hosts -s
 
 # PICTURE=docs/images/dashboard.png trains LunarLander for some minutes and leaves the docs' picture there.
-test-dashboards: .venv/.dev  ## every panel of the dashboard, drawn in headless Chromium
+test-dashboards: .venv/.dev  ## every panel of the dashboard and the page of a report, drawn in headless Chromium
 	$(BIN)/pytest $(DRAWN)
 
 test-kubernetes: .venv/.dev  ## k8s/ for real, on a Kubernetes of one node, built from its Go modules

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,20 @@ def draw(picture: Picture, folder: Path) -> Any:
     report = json.loads(done)
     assert "failed" not in report, report["failed"]
     return report
+
+
+def look(page: Path, folder: Path, widths: Sequence[int] = (1200, 400)) -> Any:
+    """Open an HTML file on a light and a dark screen of each width: what it asked for, what failed, how readable it is
+    (render/page.mjs). Leaves a picture of each in ``folder``."""
+    options = {
+        "modules": str(_modules()),
+        "chromium": shutil.which("chromium"),
+        "page": str(page),
+        "widths": list(widths),
+        "png": str(folder),
+    }
+    (folder / "look.json").write_text(json.dumps(options))
+    return json.loads(_run(["node", str(RENDER / "page.mjs"), str(folder / "look.json")], timeout_s=120))
 
 
 def _modules() -> Path:

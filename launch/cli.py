@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("launch.evaluate", "greedy episodes of a trained agent on unseen seeds"),
     "compare": ("launch.compare", "two configs over several seeds: curves on the true return, agents side by side"),
     "presets": ("launch.presets_command", "what can be trained out of the box"),
+    "config": ("launch.config_command", "every setting: its value in a preset, what it may be, what it is for"),
     "status": ("observe.status", "how a run is doing, and what its bottleneck is"),
     "health": ("observe.health", "whether a role's own loop turns: the health command of containers"),
     "doctor": ("observe.doctor", "check this machine, the broker, the parameter server, the versions"),

@@ -32,10 +32,18 @@ def load(name_or_file: str, overrides: Sequence[str] = ()) -> Config:
 
     Raises :class:`UsageError` with one line: what is wrong, where, and what would be right.
     """
-    table = _read(name_or_file)
+    return _with(_read(name_or_file), overrides, name_or_file)
+
+
+def defaults(overrides: Sequence[str] = ()) -> Config:
+    """The defaults with overrides on top. Raises :class:`UsageError` as :func:`load` does."""
+    return _with({}, overrides, "the defaults")
+
+
+def _with(table: dict[str, Any], overrides: Sequence[str], where: str) -> Config:
     for override in overrides:
         _set(table, override)
-    return check(table, name_or_file)
+    return check(table, where)
 
 
 def check(table: Mapping[str, Any], where: str) -> Config:

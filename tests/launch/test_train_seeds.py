@@ -1,0 +1,174 @@
+"""headrace train --seeds: a run of each, what they say together, and how it goes on after anything."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from headrace.launch.cli import main
+from headrace.launch.seeds_dir import evaluation_over
+from headrace.launch.train_seeds import seeds
+
+from .runs import headrace
+
+SMALL = ["learner.device=cpu", "actors.processes=1", "algorithm.hidden=[8]", "run.log_every_s=0.1"]
+SETS = [word for setting in [*SMALL, "run.total_steps=2048"] for word in ("--set", setting)]
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three seeds, two of them done at once and one after its failure."""
+    folder = tmp_path_factory.mktemp("seeds") / "three"
+    (folder / "seed-1").mkdir(parents=True)
+    (folder / "seed-1" / "config.toml").write_text("run = ")
+    words = ["--run-dir", str(folder), "--episodes", "3"]
+    done = headrace("train", "cartpole-ppo", "--seeds", "0:3", "--parallel", "2", *SETS, *words)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert f"seed 1 failed; try again with: headrace train --resume --run-dir {folder}" in done.stderr
+    assert f"seed 1 failed: headrace train: {folder / 'seed-1' / 'config.toml'}: not valid TOML: " in done.stdout
+    said = json.loads((folder / "seeds.json").read_text())
+    assert [run["state"].partition(":")[0] for run in said["runs"]] == ["done", "failed", "done"]
+    assert said["evaluation"]["seeds"] == 2
+    (folder / "seed-1" / "config.toml").unlink()
+    before = [(folder / f"seed-{k}" / "result.json").stat().st_mtime_ns for k in (0, 2)]
+    again = headrace("train", "--resume", "--run-dir", str(folder), "--json")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert json.loads(again.stdout) == json.loads((folder / "seeds.json").read_text())
+    assert [(folder / f"seed-{k}" / "result.json").stat().st_mtime_ns for k in (0, 2)] == before
+    return folder
+
+
+def test_each_seed_has_a_whole_run_directory(three: Path) -> None:
+    for seed in range(3):
+        run = three / f"seed-{seed}"
+        there = {path.name for path in run.iterdir()}
+        assert there >= {"config.toml", "metrics.jsonl", "checkpoints", "result.json", "returns.png"}
+        assert f"\nseed = {seed}\n" in (run / "config.toml").read_text()
+        assert ("final.gif" in there) == (seed == 0)
+        assert "greedy evaluation: " in (three / "logs" / f"seed-{seed}.log").read_text()
+    assert (three / "common.toml").stat().st_mode & 0o777 == 0o600
+    assert (three / "seeds.png").stat().st_size > 10_000
+
+
+def test_seeds_json_says_what_the_runs_say(three: Path) -> None:
+    said = json.loads((three / "seeds.json").read_text())
+    results = [json.loads((three / f"seed-{k}" / "result.json").read_text()) for k in range(3)]
+    assert said["seeds"] == [0, 1, 2]
+    assert said["episodes"] == 3
+    for run, result in zip(said["runs"], results, strict=True):
+        assert run["state"] == "done"
+        assert run["mean"] == result["evaluation"]["mean"]
+        assert run["lowest"] == min(result["evaluation"]["returns"])
+    means = [result["evaluation"]["mean"] for result in results]
+    over = said["evaluation"]
+    assert over == evaluation_over(means)
+    assert over["low"] <= over["iqm"] <= over["high"]
+    assert over["lowest_seed"] == min(means)
+
+
+def test_what_is_done_is_not_done_again_and_more_seeds_are_added(three: Path) -> None:
+    done = headrace("train", "--resume", "--run-dir", str(three), "--seeds", "2:3")
+    assert done.returncode == 0, done.stderr
+    assert "over 3 seeds, 3 greedy episodes each" in done.stdout
+    assert "seed 2: greedy" in done.stdout
+
+
+def test_killed_or_stopped_it_goes_on_and_loses_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "cartpole-ppo-seeds-1"
+    sets = [word for setting in [*SMALL, "run.total_steps=60_000"] for word in ("--set", setting)]
+    train = start("cartpole-ppo", "--seeds", "0:2", *sets, "--episodes", "2", "--no-gif", cwd=tmp_path)
+    until(lambda: epochs(folder / "seed-0") == 1)
+    train.kill()
+    train.communicate()
+    resumed = start("--resume", "--run-dir", str(folder), "--no-gif", cwd=tmp_path)  # waits for what still writes
+    until(lambda: epochs(folder / "seed-0") == 2)
+    resumed.send_signal(signal.SIGINT)
+    out, _ = resumed.communicate(timeout=60)
+    assert resumed.returncode == 0, out
+    assert f"stopped; go on with: headrace train --resume --run-dir {folder}" in out
+    states = [run["state"] for run in json.loads((folder / "seeds.json").read_text())["runs"]]
+    assert states == ["stopped", "not begun"], out
+    done = headrace("train", "--resume", "--run-dir", str(folder), "--no-gif", "--json")
+    assert done.returncode == 0, done.stderr
+    assert [run["state"] for run in json.loads(done.stdout)["runs"]] == ["done", "done"]
+    assert epochs(folder / "seed-0") == 3
+    assert epochs(folder / "seed-1") == 1
+
+
+def start(*words: str, cwd: Path) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-m", "headrace.launch.cli", "train", *words]
+    return subprocess.Popen(argv, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def epochs(run: Path) -> int:
+    """Lives of the learner that wrote a row."""
+    path = run / "metrics.jsonl"
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return len({json.loads(line)["learner_epoch"] for line in lines})
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_seeds_of_a_command_line() -> None:
+    assert seeds("0:5") == (0, 1, 2, 3, 4)
+    assert seeds("1000:1002") == (1000, 1001)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["cartpole-ppo", "--seeds", "5"], "'5' are no seeds; 0:5 are 0, 1, 2, 3 and 4"),
+        (["cartpole-ppo", "--seeds", "3:3"], "'3:3' are no seeds"),
+        (["cartpole-ppo", "--seeds", "0:9999999"], "(up to 1,000)"),
+        (["cartpole-ppo", "--seeds", "0:2", "--parallel", "0"], "--parallel 0: at least 1"),
+        (["cartpole-ppo", "--parallel", "2"], "go with --seeds A:B"),
+        (["cartpole-ppo", "--json"], "go with --seeds A:B"),
+        (["cartpole-ppo", "--seeds", "0:2", "--set", "run.seed=1"], "the seeds are those of --seeds"),
+        (["cartpole-poo", "--seeds", "0:2"], "did you mean 'cartpole-ppo'"),
+        (["cartpole-ppo", "--seeds", "0:2", "--set", "task.env=CartPoel-v1"], "CartPoel"),
+        (
+            ["cartpole-ppo", "--seeds", "0:2", "--parallel", "2", "--set", "weights.address=127.0.0.1:1"],
+            "each run needs its own",
+        ),
+        (["--seeds", "0:2"], "name a preset or a file"),
+        (["--resume", "--seeds", "0:2"], "give the seeds to go on with, --run-dir D"),
+        (["--resume", "--seeds", "0:2", "--run-dir", "nowhere"], "is no directory of seeds: it holds no seeds.json"),
+    ],
+)
+def test_bad_usage_is_one_line_and_leaves_nothing(
+    words: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = main(["train", *words])
+    except SystemExit as leaving:  # argparse
+        code = int(str(leaving.code))
+    assert code == 2
+    assert says in capsys.readouterr().err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_of_seeds_is_not_written_over_and_keeps_its_settings(
+    three: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (three / "seeds.json").read_bytes()
+    for words, says in (
+        (["cartpole-ppo", "--seeds", "0:2"], "already holds a run; go on with it by --resume"),
+        (["cartpole-ppo"], "already holds a run"),
+        (["--resume", "--set", "run.total_steps=4096"], "keep their settings; go on with a single one by --run-dir"),
+    ):
+        assert main(["train", *words, "--run-dir", str(three)]) == 2
+        assert says in capsys.readouterr().err
+    assert (three / "seeds.json").read_bytes() == before

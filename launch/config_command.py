@@ -139,6 +139,7 @@ def _table(found: Sequence[Setting]) -> str:
     lines = ["| key | default | may be | what it is |", "|---|---|---|---|"]
     for s in found:
         default = "" if s.default is None else f"`{as_toml(s.default)}`"
-        cells = (f"`{s.key}`", default, s.kind, s.explanation)
-        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+        cells = (f"`{s.key}`", default, s.kind, s.explanation.replace("<", "&lt;"))
+        escaped = (cell.replace("|", r"\|") for cell in cells)
+        lines.append(f"| {' | '.join(escaped)} |")
     return "\n".join(lines)

@@ -88,7 +88,7 @@ def in_words(schema: Mapping[str, Any]) -> str:
         inner = in_words(schema.get("items", {}))
         return f"list of ({inner})" if " " in inner else f"list of {inner}"
     if "pattern" in schema:
-        return f"text that matches {schema['pattern']}"
+        return f"text that matches `{schema['pattern']}`"
     limits = [f"{sign} {schema[name]:g}" for name, sign in _LIMITS.items() if name in schema]
     return " ".join([schema.get("format") or _TYPES.get(kind, kind), " and ".join(limits)]).strip()
 

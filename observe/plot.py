@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from headrace.observe.rows import Row
-from headrace.observe.statistics import interval, iqm
+from headrace.observe.statistics import CONFIDENCE, interval, iqm
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,7 +73,7 @@ def plot_returns(
     if rows:
         last = rows[-1]
         took = f"{last['env_steps']:,} steps in {last['time_s']:,.0f} s"
-        axes.set_title(took, loc="right", fontsize=10, color=GREY, pad=10)
+        _note(axes, took)
         axes.set_xlim(0, max(last["env_steps"], 1, *(e.env_steps for e in evaluations)))
     _style(axes)
     _save(figure, path)
@@ -96,6 +96,8 @@ def plot_sides(
         if axis == "env_steps" and any(side.evaluation for side in sides):
             axes.plot([], [], "o", color=GREY, label="greedy evaluation at the end")
         _frame(axes, title if axes is panels[0] else "", threshold)
+        if axes is panels[-1] and any(len(side.runs) > 1 for side in sides):
+            _note(axes, f"interquartile mean, {CONFIDENCE:.0%} interval")
         axes.set_xlim(left=0)
         _style(axes, axis)
     _save(figure, path)
@@ -143,6 +145,10 @@ def _frame(axes: Axes, title: str, threshold: float | None) -> None:
     if threshold is not None:
         axes.axhline(threshold, color=GREY, linestyle=(0, (4, 3)), linewidth=1, label=f"solved: {threshold:g}")
     axes.set_title(title, loc="left", fontsize=13, fontweight="bold", pad=10)
+
+
+def _note(axes: Axes, text: str) -> None:
+    axes.set_title(text, loc="right", fontsize=10, color=GREY, pad=10)
 
 
 def _save(figure: Figure, path: Path) -> None:

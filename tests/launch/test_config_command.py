@@ -59,7 +59,7 @@ def test_the_page_is_current(capsys: pytest.CaptureFixture[str]) -> None:
         ({"const": "a", "type": "string"}, '"a"'),
         ({"type": "array", "items": {"type": "integer", "minimum": 1}}, "list of (integer >= 1)"),
         ({"type": "array", "items": {"type": "string"}}, "list of text"),
-        ({"type": "string", "pattern": "^x$"}, "text that matches ^x$"),
+        ({"type": "string", "pattern": "^x$"}, "text that matches `^x$`"),
         ({"type": "boolean"}, "true or false"),
         ({}, "value"),
     ],

@@ -22,9 +22,8 @@ from headrace.common import durable
 from headrace.common.errors import UsageError
 from headrace.launch.finish import solved_at
 from headrace.launch.roles import place
-from headrace.launch.seeds_dir import rows_of
 from headrace.launch.settings import as_toml
-from headrace.launch.sides import Side, differences, read_sides
+from headrace.launch.sides import Side, differences, drawn, read_sides, rows_of
 from headrace.observe import gifs, plot
 from headrace.observe.statistics import CONFIDENCE, estimate, iqm, iqm_difference
 
@@ -115,19 +114,10 @@ def _folder(asked: Path | None) -> Path:
 
 
 def _draw(sides: Sequence[Side], folder: Path) -> None:
-    shown = [plot.Side(side.name, [rows_of(run_dir) for run_dir in side.runs], _mark(side)) for side in sides]
+    shown = [drawn(side) for side in sides]
     config = sides[0].config
     title = f"{config.task.env}, the environment's own return"
     plot.plot_sides(shown, folder / PICTURE, title=title, over=("env_steps", "time_s"), threshold=solved_at(config))
-
-
-def _mark(side: Side) -> plot.Evaluation | None:
-    """Its final greedy evaluation, where the longest of its runs ended."""
-    if not side.scores:
-        return None
-    found, at = estimate(iqm, side.scores), max(result["env_steps"] for result in side.results if "env_steps" in result)
-    low, high = (found.value, found.value) if found.low is None or found.high is None else (found.low, found.high)
-    return plot.Evaluation(at, found.value, low, high)
 
 
 def _film(sides: Sequence[Side], folder: Path) -> None:

@@ -19,9 +19,8 @@ from headrace.common import durable
 from headrace.common.errors import UsageError
 from headrace.launch.config import Config
 from headrace.launch.load import load
-from headrace.launch.run_files import CONFIG, RESULT, ROWS
+from headrace.launch.run_files import CONFIG, RESULT
 from headrace.learner.checkpoint_reader import read_json
-from headrace.observe.rows import Row, read_rows
 from headrace.observe.statistics import Estimate, estimate, iqm
 
 COMMON, SEEDS, PICTURE = "common.toml", "seeds.json", "seeds.png"
@@ -107,8 +106,3 @@ def read_result(run_dir: Path) -> dict[str, Any]:
     :class:`UsageError` if damaged."""
     found = read_json(run_dir / RESULT, env_steps=int, train_s=(int, float))
     return {"evaluation": None, **(found or {})}
-
-
-def rows_of(run_dir: Path) -> list[Row]:
-    """Its rows; none where it has not come so far."""
-    return read_rows(run_dir / ROWS) if (run_dir / ROWS).is_file() else []

@@ -10,9 +10,15 @@ from typing import Any
 from headrace.common.errors import UsageError
 from headrace.launch.config import Config
 from headrace.launch.load import presets
-from headrace.launch.run_files import stored_config
+from headrace.launch.run_files import ROWS, stored_config
 from headrace.launch.seeds_dir import is_seeds_dir, open_seeds, read_result
 from headrace.launch.settings import flat
+from headrace.observe import plot
+from headrace.observe.evaluations import read_evaluations
+from headrace.observe.rows import Row, read_rows
+from headrace.observe.statistics import estimate, iqm
+
+EVALUATIONS = "evaluations.jsonl"
 
 #: Settings that differ between any two runs and say nothing of how they learn: names, seeds, places made up.
 _OF_ONE_RUN = ("run.id", "run.seed")
@@ -49,7 +55,7 @@ def read_sides(paths: Sequence[Path]) -> list[Side]:
     """Each of the directories. Raises :class:`UsageError` for what is none, what is named twice, and for runs whose
     returns have nothing in common."""
     names = _names([path.resolve() for path in paths])
-    sides = [_side(name, path) for name, path in zip(names, paths, strict=True)]
+    sides = [read_side(name, path) for name, path in zip(names, paths, strict=True)]
     first = sides[0]
     for side in sides[1:]:
         if side.config.task.env != first.config.task.env:
@@ -60,6 +66,21 @@ def read_sides(paths: Sequence[Path]) -> list[Side]:
     return sides
 
 
+def rows_of(run_dir: Path) -> list[Row]:
+    """Its rows; none where it has not come so far."""
+    return read_rows(run_dir / ROWS) if (run_dir / ROWS).is_file() else []
+
+
+def drawn(side: Side) -> plot.Side:
+    """As a picture shows it."""
+    evaluated, mark = [read_evaluations(run_dir / EVALUATIONS) for run_dir in side.runs], None
+    if side.scores:
+        found = estimate(iqm, side.scores)
+        low, high = (found.value if end is None else end for end in (found.low, found.high))
+        mark = plot.Evaluation(max(result.get("env_steps", 0) for result in side.results), found.value, low, high)
+    return plot.Side(side.name, [rows_of(run_dir) for run_dir in side.runs], evaluated, mark)
+
+
 def differences(sides: Sequence[Side]) -> dict[str, list[Any]]:
     """Settings that are not the same on all sides: key -> its value on each, None where it is not set."""
     tables = [_comparable(side.config) for side in sides]
@@ -68,7 +89,8 @@ def differences(sides: Sequence[Side]) -> dict[str, list[Any]]:
     return {key: found for key, found in values.items() if any(value != found[0] for value in found)}
 
 
-def _side(name: str, path: Path) -> Side:
+def read_side(name: str, path: Path) -> Side:
+    """A run directory or one of seeds. Of seeds those count that came to their end, if any did."""
     if is_seeds_dir(path):
         there = open_seeds(path)
         config, runs = there.config(), there.finished_runs() or [there.run_dir(s) for s in there.seeds]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -23,6 +23,7 @@ BLUE, ORANGE, GREY = "#2563a8", "#d95f02", "#6b7280"
 COLORS = (BLUE, ORANGE, "#1b9e77", "#7570b3", "#e7298a", "#a6761d", "#66a61e", "#4b5563")
 _AXES = {"env_steps": "environment steps", "time_s": "seconds of training"}
 _CURVE_POINTS, _CURVE_RESAMPLES = 200, 1000
+_DASHED = (0, (3, 2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +38,12 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One or several runs of the same settings, and the final greedy evaluation over all of them."""
+    """One or several runs of the same settings, what was evaluated while each of them went on (evaluations.py), and the
+    final greedy evaluation over all of them."""
 
     name: str
     runs: Sequence[Sequence[Row]]
+    evaluated: Sequence[Sequence[Mapping[str, Any]]] = ()
     evaluation: Evaluation | None = None
 
 
@@ -88,13 +91,13 @@ def plot_sides(
     threshold: float | None = None,
 ) -> None:
     """Draw the training return of each side over each of ``over``, a panel each, into the PNG ``path``: its
-    interquartile mean over the runs, the bootstrap interval of that as a band, and every run as a thin line."""
+    interquartile mean over the runs, the bootstrap interval of that as a band, and every run as a thin line; dashed,
+    greedy evaluations where every run has some."""
     figure, panels = _canvas(len(over))
     for axes, axis in zip(panels, over, strict=True):
         for side, color in zip(sides, cycle(COLORS), strict=False):
             _draw_side(axes, side, axis, color)
-        if axis == "env_steps" and any(side.evaluation for side in sides):
-            axes.plot([], [], "o", color=GREY, label="greedy evaluation at the end")
+        _explain(axes, sides, at_the_end=axis == "env_steps")
         _frame(axes, title if axes is panels[0] else "", threshold)
         if axes is panels[-1] and any(len(side.runs) > 1 for side in sides):
             _note(axes, f"interquartile mean, {CONFIDENCE:.0%} interval")
@@ -104,31 +107,44 @@ def plot_sides(
 
 
 def _draw_side(axes: Axes, side: Side, axis: str, color: str) -> None:
-    curves = [_curve(rows, axis) for rows in side.runs]
-    curves = [(at, means) for at, means in curves if len(at)]
-    if curves:
-        # Where all of them have one: each is read between its own rows.
-        first, last = max(at[0] for at, _ in curves), min(at[-1] for at, _ in curves)
-        at = np.linspace(first, max(first, last), _CURVE_POINTS)
-        values = np.stack([np.interp(at, x, means) for x, means in curves], axis=-1)
-        label = side.name if len(curves) == 1 else f"{side.name}, {len(curves)} seeds"
-        if len(curves) > 1:
+    trained = [curve for rows in side.runs if len((curve := _curve(rows, axis, "return_mean"))[0])]
+    if trained:
+        at, values = _in_common(trained)
+        if len(trained) > 1:
             low, high = interval(iqm, [values], resamples=_CURVE_RESAMPLES)
             axes.fill_between(at, low, high, color=color, alpha=0.2, linewidth=0)
             axes.plot(at, values, color=color, linewidth=0.6, alpha=0.35)
+        label = side.name if len(trained) == 1 else f"{side.name}, {len(trained)} seeds"
         axes.plot(at, iqm(values), color=color, linewidth=2, label=label)
+    evaluated = [_curve(found, axis, "mean") for found in side.evaluated]
+    if evaluated and all(len(at) > 1 for at, _ in evaluated):
+        at, values = _in_common(evaluated)
+        axes.plot(at, iqm(values), color=color, linewidth=1.5, linestyle=_DASHED)
     if side.evaluation is not None and axis == "env_steps":
         e = side.evaluation
-        axes.errorbar(
-            [e.env_steps], [e.mean], [[e.mean - e.low], [e.high - e.mean]], None, "o", color=color, capsize=3, zorder=5,
-            clip_on=False,
-        )  # fmt: skip
+        bar = [[e.mean - e.low], [e.high - e.mean]]
+        axes.errorbar([e.env_steps], [e.mean], bar, None, "o", color=color, capsize=3, zorder=5, clip_on=False)
 
 
-def _curve(rows: Sequence[Row], axis: str) -> tuple[np.ndarray, np.ndarray]:
-    """Where there is a training return, and what it is."""
-    drawn: Sequence[Any] = [row for row in rows if row["return_mean"] is not None]
-    return np.array([row[axis] for row in drawn], float), np.array([row["return_mean"] for row in drawn], float)
+def _curve(rows: Sequence[Mapping[str, Any]], axis: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Where there is a return, and what it is."""
+    drawn = [row for row in rows if row.get(name) is not None and row.get(axis) is not None]
+    return np.array([row[axis] for row in drawn], float), np.array([row[name] for row in drawn], float)
+
+
+def _in_common(curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Points [P] where all of the curves have something, and values [P, curves] there, each read between its own."""
+    first, last = max(at[0] for at, _ in curves), min(at[-1] for at, _ in curves)
+    points = np.linspace(first, max(first, last), _CURVE_POINTS)
+    return points, np.stack([np.interp(points, at, values) for at, values in curves], axis=-1)
+
+
+def _explain(axes: Axes, sides: Sequence[Side], at_the_end: bool) -> None:
+    """What is the same for all sides, once."""
+    if any(any(side.evaluated) for side in sides):
+        axes.plot([], [], color=GREY, linewidth=1.5, linestyle=_DASHED, label="greedy evaluation")
+    if at_the_end and any(side.evaluation for side in sides):
+        axes.plot([], [], "o", color=GREY, label="greedy evaluation at the end")
 
 
 def _canvas(panels: int = 1) -> tuple[Figure, list[Axes]]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,14 +133,22 @@ def _print_tables(sides: Sequence[Side], found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("", *_names(sides), box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(no_wrap=True)
+    for name in _names(sides):
+        table.add_column(name, overflow="fold")
     for key, values in found["settings"].items():
-        table.add_row(key, *map(as_toml, values.values()))
-    if found["settings"]:
-        table.add_section()
+        if _of_both(key, sides, values):
+            table.add_row(key, *map(as_toml, values.values()))
     for label, cells in _measured(sides, found):
         table.add_row(label, *cells, style="bold" if label == "greedy" else "")
     Console(highlight=False, markup=False).print(table)
+
+
+def _of_both(key: str, sides: Sequence[Side], values: Mapping[str, Any]) -> bool:
+    """Not what one algorithm has and another knows nothing of."""
+    one_algorithm = len({side.config.algorithm["name"] for side in sides}) == 1
+    return one_algorithm or not key.startswith("algorithm.") or None not in values.values()
 
 
 def _measured(sides: Sequence[Side], found: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:

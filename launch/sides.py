@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,6 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def _ends(path: Path) -> list[str]:
-    """a/b/c: c, b/c, a/b/c."""
-    parts: Iterable[int] = range(len(path.parts) - 1, -1, -1)
-    return [str(Path(*path.parts[k:])) for k in parts]
+    """a/b/c: c, b/c, a/b/c. One seed of several is called by its directory as well."""
+    last = len(path.parts) - (2 if is_seeds_dir(path.parent) else 1)
+    return [str(Path(*path.parts[k:])) for k in range(last, -1, -1)]

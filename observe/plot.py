@@ -23,7 +23,7 @@ BLUE, ORANGE, GREY = "#2563a8", "#d95f02", "#6b7280"
 COLORS = (BLUE, ORANGE, "#1b9e77", "#7570b3", "#e7298a", "#a6761d", "#66a61e", "#4b5563")
 _AXES = {"env_steps": "environment steps", "time_s": "seconds of training"}
 _CURVE_POINTS, _CURVE_RESAMPLES = 200, 1000
-_DASHED = (0, (3, 2))
+_DASHED, _LEGEND_COLUMNS = (0, (3, 2)), 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,8 @@ def plot_returns(
         _note(axes, took)
         axes.set_xlim(0, max(last["env_steps"], 1, *(e.env_steps for e in evaluations)))
     _style(axes)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower right", frameon=False, fontsize=9)
     _save(figure, path)
 
 
@@ -103,6 +105,8 @@ def plot_sides(
             _note(axes, f"interquartile mean, {CONFIDENCE:.0%} interval")
         axes.set_xlim(left=0)
         _style(axes, axis)
+    lines, labels = panels[0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=_LEGEND_COLUMNS, frameon=False, fontsize=9)
     _save(figure, path)
 
 
@@ -187,8 +191,6 @@ def _style(axes: Axes, axis: str = "env_steps") -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#9ca3af")
     axes.tick_params(colors="#374151", length=0)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower right", frameon=False, fontsize=9)
 
 
 def _band(rows: Sequence[Row], steps: np.ndarray, means: np.ndarray) -> tuple[np.ndarray, np.ndarray, str]:

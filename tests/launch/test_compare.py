@@ -73,7 +73,7 @@ def test_people_read_a_table(in_folder: Path, capsys: pytest.CaptureFixture[str]
     assert main(["compare", "plain", "doubled", "plain/seed-1", "--dir", "mine"]) == 0
     out = capsys.readouterr().out
     rows = {line.split("  ")[0]: line for line in out.splitlines()}
-    assert re.split("  +", out.splitlines()[0].strip()) == ["plain", "doubled", "seed-1"]
+    assert re.split("  +", out.splitlines()[0].strip()) == ["plain", "doubled", "plain/seed-1"]
     assert re.search(r"^greedy +[\d.]+ \[[\d.]+, [\d.]+\] +[\d.]+ \[", out, re.M)
     assert re.search(r"over\) +2 seeds +4 episodes of one seed +3 episodes of one seed$", out, re.M)
     assert re.search(r"^difference +[+-][\d.]+ \[[+-]", out, re.M)

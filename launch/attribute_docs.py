@@ -9,7 +9,10 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
+from functools import cache
 from itertools import pairwise
+
+from pydantic import BaseModel
 
 
 def attribute_docs(owner: type) -> dict[str, str]:
@@ -21,7 +24,10 @@ def attribute_docs(owner: type) -> dict[str, str]:
     return found
 
 
+@cache
 def _declared_in(owner: type) -> dict[str, str]:
+    if owner is BaseModel:  # has no field of anybody's, and a long source
+        return {}
     try:
         (declared,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
     except (OSError, TypeError):  # typed into an interpreter, or not written in Python

@@ -14,22 +14,18 @@ from headrace.launch.cli import main
 from headrace.launch.sides import read_sides
 
 from .runs import headrace
-
-SHORT = ["run.total_steps=2048", "learner.device=cpu", "actors.processes=1", "algorithm.hidden=[8]"]
-SETS = [word for setting in SHORT for word in ("--set", setting)]
+from .seeds import SETS
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two seeds of one, and a run of another whose reward is doubled."""
+def folder(three_seeds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three seeds of one, and a run of another whose reward is doubled."""
     made = tmp_path_factory.mktemp("compare")
     (made / "doubled.py").write_text("def scale(reward):\n    return 2 * reward\n")
     (made / "doubled.toml").write_text(
         '[task]\nenv = "CartPole-v1"\nwrappers = [{ name = "TransformReward", func = "doubled:scale" }]\n'
     )
-    words = ["--seeds", "0:2", "--run-dir", "plain", "--episodes", "3"]
-    done = headrace("train", "cartpole-ppo", *SETS, *words, cwd=made)
-    assert done.returncode == 0, done.stdout + done.stderr
+    shutil.copytree(three_seeds, made / "plain")
     done = headrace("train", "doubled.toml", *SETS, "--run-dir", "doubled", "--episodes", "4", cwd=made)
     assert done.returncode == 0, done.stdout + done.stderr
     return made
@@ -53,7 +49,7 @@ def test_seeds_and_a_run_are_told_and_drawn(in_folder: Path, capsys: pytest.Capt
     assert not {"run.id", "run.seed", "weights.address", "transport.url"} & set(found["settings"])
     plain, doubled = found["sides"]["plain"], found["sides"]["doubled"]
     seeds = json.loads((in_folder / "plain" / "seeds.json").read_text())
-    assert (plain["evaluation"]["over"], plain["evaluation"]["n"]) == ("seeds", 2)
+    assert (plain["evaluation"]["over"], plain["evaluation"]["n"]) == ("seeds", 3)
     assert plain["evaluation"]["iqm"] == seeds["evaluation"]["iqm"]
     result = json.loads((in_folder / "doubled" / "result.json").read_text())
     assert (doubled["evaluation"]["over"], doubled["evaluation"]["n"]) == ("episodes", 4)
@@ -75,7 +71,7 @@ def test_people_read_a_table(in_folder: Path, capsys: pytest.CaptureFixture[str]
     rows = {line.split("  ")[0]: line for line in out.splitlines()}
     assert re.split("  +", out.splitlines()[0].strip()) == ["plain", "doubled", "plain/seed-1"]
     assert re.search(r"^greedy +[\d.]+ \[[\d.]+, [\d.]+\] +[\d.]+ \[", out, re.M)
-    assert re.search(r"over\) +2 seeds +4 episodes of one seed +3 episodes of one seed$", out, re.M)
+    assert re.search(r"over\) +3 seeds +4 episodes of one seed +3 episodes of one seed$", out, re.M)
     assert re.search(r"^difference +[+-][\d.]+ \[[+-]", out, re.M)
     assert rows["steps"].split()[1:] == ["2,048"] * 3
     assert f"curves: {in_folder / 'mine' / 'compare.png'}" in out

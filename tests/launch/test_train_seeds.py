@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,49 +18,26 @@ from headrace.launch.seeds_dir import evaluation_over
 from headrace.launch.train_seeds import seeds
 
 from .runs import headrace
+from .seeds import SMALL
 
-SMALL = ["learner.device=cpu", "actors.processes=1", "algorithm.hidden=[8]", "run.log_every_s=0.1"]
-SETS = [word for setting in [*SMALL, "run.total_steps=2048"] for word in ("--set", setting)]
-
-
-@pytest.fixture(scope="module")
-def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three seeds, two of them done at once and one after its failure."""
-    folder = tmp_path_factory.mktemp("seeds") / "three"
-    (folder / "seed-1").mkdir(parents=True)
-    (folder / "seed-1" / "config.toml").write_text("run = ")
-    words = ["--run-dir", str(folder), "--episodes", "3"]
-    done = headrace("train", "cartpole-ppo", "--seeds", "0:3", "--parallel", "2", *SETS, *words)
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert f"seed 1 failed; try again with: headrace train --resume --run-dir {folder}" in done.stderr
-    assert f"seed 1 failed: headrace train: {folder / 'seed-1' / 'config.toml'}: not valid TOML: " in done.stdout
-    said = json.loads((folder / "seeds.json").read_text())
-    assert [run["state"].partition(":")[0] for run in said["runs"]] == ["done", "failed", "done"]
-    assert said["evaluation"]["seeds"] == 2
-    (folder / "seed-1" / "config.toml").unlink()
-    before = [(folder / f"seed-{k}" / "result.json").stat().st_mtime_ns for k in (0, 2)]
-    again = headrace("train", "--resume", "--run-dir", str(folder), "--json")
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert json.loads(again.stdout) == json.loads((folder / "seeds.json").read_text())
-    assert [(folder / f"seed-{k}" / "result.json").stat().st_mtime_ns for k in (0, 2)] == before
-    return folder
+SETS = [word for setting in [*SMALL, "run.total_steps=60_000"] for word in ("--set", setting)]
 
 
-def test_each_seed_has_a_whole_run_directory(three: Path) -> None:
+def test_each_seed_has_a_whole_run_directory(three_seeds: Path) -> None:
     for seed in range(3):
-        run = three / f"seed-{seed}"
+        run = three_seeds / f"seed-{seed}"
         there = {path.name for path in run.iterdir()}
         assert there >= {"config.toml", "metrics.jsonl", "checkpoints", "result.json", "returns.png"}
         assert f"\nseed = {seed}\n" in (run / "config.toml").read_text()
         assert ("final.gif" in there) == (seed == 0)
-        assert "greedy evaluation: " in (three / "logs" / f"seed-{seed}.log").read_text()
-    assert (three / "common.toml").stat().st_mode & 0o777 == 0o600
-    assert (three / "seeds.png").stat().st_size > 10_000
+        assert "greedy evaluation: " in (three_seeds / "logs" / f"seed-{seed}.log").read_text()
+    assert (three_seeds / "common.toml").stat().st_mode & 0o777 == 0o600
+    assert (three_seeds / "seeds.png").stat().st_size > 10_000
 
 
-def test_seeds_json_says_what_the_runs_say(three: Path) -> None:
-    said = json.loads((three / "seeds.json").read_text())
-    results = [json.loads((three / f"seed-{k}" / "result.json").read_text()) for k in range(3)]
+def test_seeds_json_says_what_the_runs_say(three_seeds: Path) -> None:
+    said = json.loads((three_seeds / "seeds.json").read_text())
+    results = [json.loads((three_seeds / f"seed-{k}" / "result.json").read_text()) for k in range(3)]
     assert said["seeds"] == [0, 1, 2]
     assert said["episodes"] == 3
     for run, result in zip(said["runs"], results, strict=True):
@@ -73,18 +51,17 @@ def test_seeds_json_says_what_the_runs_say(three: Path) -> None:
     assert over["lowest_seed"] == min(means)
 
 
-def test_what_is_done_is_not_done_again_and_more_seeds_are_added(three: Path) -> None:
-    done = headrace("train", "--resume", "--run-dir", str(three), "--seeds", "2:3")
+def test_what_is_done_is_not_done_again_and_more_seeds_are_added(three_seeds: Path) -> None:
+    done = headrace("train", "--resume", "--run-dir", str(three_seeds), "--seeds", "2:3")
     assert done.returncode == 0, done.stderr
     assert "over 3 seeds, 3 greedy episodes each" in done.stdout
     assert "seed 2: greedy" in done.stdout
 
 
 @pytest.mark.timeout(300)
-def test_killed_or_stopped_it_goes_on_and_loses_nothing(tmp_path: Path) -> None:
+def test_killed_or_stopped_it_goes_on_and_loses_nothing(tmp_path: Path, start: Start) -> None:
     folder = tmp_path / "runs" / "cartpole-ppo-seeds-1"
-    sets = [word for setting in [*SMALL, "run.total_steps=60_000"] for word in ("--set", setting)]
-    train = start("cartpole-ppo", "--seeds", "0:2", *sets, "--episodes", "2", "--no-gif", cwd=tmp_path)
+    train = start("cartpole-ppo", "--seeds", "0:2", *SETS, "--episodes", "2", "--no-gif", cwd=tmp_path)
     until(lambda: epochs(folder / "seed-0") == 1)
     train.kill()
     train.communicate()
@@ -103,9 +80,22 @@ def test_killed_or_stopped_it_goes_on_and_loses_nothing(tmp_path: Path) -> None:
     assert epochs(folder / "seed-1") == 1
 
 
-def start(*words: str, cwd: Path) -> subprocess.Popen[str]:
-    argv = [sys.executable, "-m", "headrace.launch.cli", "train", *words]
-    return subprocess.Popen(argv, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """`headrace train`, gone at the end of the test."""
+    with contextlib.ExitStack() as stack:
+
+        def train(*words: str, cwd: Path) -> subprocess.Popen[str]:
+            argv = [sys.executable, "-m", "headrace.launch.cli", "train", *words]
+            process = subprocess.Popen(argv, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process
+
+        yield train
 
 
 def epochs(run: Path) -> int:
@@ -162,14 +152,14 @@ def test_bad_usage_is_one_line_and_leaves_nothing(
 
 
 def test_a_directory_of_seeds_is_not_written_over_and_keeps_its_settings(
-    three: Path, capsys: pytest.CaptureFixture[str]
+    three_seeds: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = (three / "seeds.json").read_bytes()
+    before = (three_seeds / "seeds.json").read_bytes()
     for words, says in (
         (["cartpole-ppo", "--seeds", "0:2"], "already holds a run; go on with it by --resume"),
         (["cartpole-ppo"], "already holds a run"),
         (["--resume", "--set", "run.total_steps=4096"], "keep their settings; go on with a single one by --run-dir"),
     ):
-        assert main(["train", *words, "--run-dir", str(three)]) == 2
+        assert main(["train", *words, "--run-dir", str(three_seeds)]) == 2
         assert says in capsys.readouterr().err
-    assert (three / "seeds.json").read_bytes() == before
+    assert (three_seeds / "seeds.json").read_bytes() == before

@@ -22,9 +22,9 @@ from headrace.common.errors import HeadraceError, UsageError
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("launch.train", "train on this machine: all roles, live table, curve, GIF"),
     "evaluate": ("launch.evaluate", "greedy episodes of a trained agent on unseen seeds"),
-    "compare": ("launch.compare", "two configs over several seeds: curves on the true return, agents side by side"),
-    "presets": ("launch.presets_command", "what can be trained out of the box"),
+    "compare": ("launch.compare", "runs, or seeds of them: what differs, curves, intervals, agents side by side"),
     "config": ("launch.config_command", "every setting: its value in a preset, what it may be, what it is for"),
+    "presets": ("launch.presets_command", "what can be trained out of the box"),
     "status": ("observe.status", "how a run is doing, and what its bottleneck is"),
     "health": ("observe.health", "whether a role's own loop turns: the health command of containers"),
     "doctor": ("observe.doctor", "check this machine, the broker, the parameter server, the versions"),

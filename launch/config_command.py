@@ -20,7 +20,7 @@ from itertools import groupby
 from headrace.algorithms import ALGORITHMS, nearest
 from headrace.common.errors import UsageError
 from headrace.launch.config import Config
-from headrace.launch.load import defaults, load, presets
+from headrace.launch.load import load, presets
 from headrace.launch.roles import add_config_arguments
 from headrace.launch.settings import Setting, about, as_toml, named, settings
 
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         print(_page())
         return 0
     preset, key = _preset_and_key(args.words, args.overrides)
-    config = defaults(args.overrides) if preset is None else load(preset, args.overrides)
+    config = load({} if preset is None else preset, args.overrides)
     found = settings(config)
     if key is not None:
         found = _matching(found, key)
@@ -66,7 +66,7 @@ def _preset_and_key(words: Sequence[str], overrides: Sequence[str]) -> tuple[str
     (word,) = words
     if word in presets() or os.path.isfile(word):
         return word, None
-    known = settings(defaults(overrides))
+    known = settings(load({}, overrides))
     if word in Config.model_fields or named(word) or any(word in _both(setting) for setting in known):
         return None, word
     near = nearest(word, [*presets(), *_words(known)])
@@ -94,7 +94,7 @@ def _words(found: Sequence[Setting]) -> list[str]:
 
 
 def _of(algorithm: str) -> Config:
-    return defaults([f"algorithm.name={algorithm}"])
+    return load({}, [f"algorithm.name={algorithm}"])
 
 
 # --- for people -------------------------------------------------------------------------------------------------------
@@ -116,7 +116,7 @@ def _lines(found: Sequence[Setting], config: Config, whole: bool) -> Iterator[st
 
 
 def _page() -> str:
-    config = defaults()
+    config = load({})
     head = """# Configuration
 
 Every setting: in a file (`headrace train my.toml`) as a table of TOML, or one by one, `--set section.key=value`.

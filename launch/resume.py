@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 from headrace.common.errors import LogLost, UsageError
 from headrace.launch.config import Config
 from headrace.launch.run_files import RESULT, ROWS, Change
-from headrace.launch.settings import flat
 from headrace.learner.checkpoint_reader import Checkpoint, read_json
 from headrace.observe.rows import last_row
 
@@ -33,7 +32,7 @@ _log = logging.getLogger("headrace.learner")
 
 def changes(before: Config, after: Config, new_log: bool = False) -> list[Change]:
     """What is set differently. Raises :class:`UsageError` for what a run cannot change."""
-    old, new = dict(flat(before.model_dump(mode="json"))), dict(flat(after.model_dump(mode="json")))
+    old, new = before.flat(), after.flat()
     found = [Change(k, old.get(k), new.get(k)) for k in sorted({**old, **new}) if old.get(k) != new.get(k)]
     for change in found:
         if any(change.key == fixed or change.key.startswith(f"{fixed}.") for fixed in FIXED):

@@ -25,19 +25,9 @@ from headrace.observe.rows import last_row
 
 _LOCK = "lock"
 #: What makes a directory the directory of a run, or of the runs of several seeds.
-_RUN = ("config.toml", "metrics.jsonl", "checkpoints", "seeds.json")
+_RUN = ("config.toml", "metrics.jsonl", "checkpoints", "seeds.json", "common.toml")
 #: All that a run which never came to learn may have written.
-_WRITTEN = (
-    *_RUN,
-    "plan.json",
-    "history.jsonl",
-    "logs",
-    "tensorboard",
-    "dead_letter",
-    "snapshots",
-    "common.toml",
-    _LOCK,
-)
+_WRITTEN = (*_RUN, "plan.json", "history.jsonl", "logs", "tensorboard", "dead_letter", "snapshots", _LOCK)
 #: Processes of a killed run end within seconds; the learner writes a checkpoint first.
 _ENDING_S, _LOOK_S = 20.0, 0.1
 

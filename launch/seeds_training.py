@@ -16,8 +16,8 @@ from headrace.observe.rows import Tail
 from headrace.observe.seeds_table import Progress, open_display
 
 _POLL_S = 0.1
-#: What a training may take to stop: its learner writes a checkpoint, its actors finish a fragment.
-_GRACE_S = 70.0
+#: What a training may take to stop: its learner writes a checkpoint, its actors finish a fragment, trackers send.
+_GRACE_S = 150.0
 
 
 class Training:

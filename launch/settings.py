@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,15 +66,6 @@ def named(name: str) -> list[str]:
     wanted = name.replace("-", "_")
     known = [f"{section}.{key}" for section in Config.model_fields for key in _keys(section)]
     return [setting for setting in known if wanted in (setting, setting.partition(".")[2])]
-
-
-def flat(table: Mapping[str, Any], section: str = "") -> Iterator[tuple[str, Any]]:
-    """(section.key, value) of every value that is set in a config's table, those of tables in it included."""
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{section}{key}.")
-        elif value is not None:
-            yield f"{section}{key}", value
 
 
 def in_words(schema: Mapping[str, Any]) -> str:

@@ -12,7 +12,6 @@ from headrace.launch.config import Config
 from headrace.launch.load import presets
 from headrace.launch.run_files import ROWS, stored_config
 from headrace.launch.seeds_dir import is_seeds_dir, open_seeds, read_result
-from headrace.launch.settings import flat
 from headrace.observe import plot
 from headrace.observe.evaluations import read_evaluations
 from headrace.observe.rows import Row, read_rows
@@ -104,7 +103,7 @@ def read_side(name: str, path: Path) -> Side:
 
 
 def _comparable(config: Config) -> dict[str, Any]:
-    table = {key: value for key, value in flat(config.model_dump(mode="json")) if key not in _OF_ONE_RUN}
+    table = {key: value for key, value in config.flat().items() if key not in _OF_ONE_RUN}
     for key, begins in _MADE_UP.items():
         if table[key] == "" or table[key].startswith(begins):
             table[key] = begins

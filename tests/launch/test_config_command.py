@@ -12,7 +12,7 @@ from headrace.algorithms import ALGORITHMS
 from headrace.launch.attribute_docs import attribute_docs
 from headrace.launch.cli import main
 from headrace.launch.config import Config
-from headrace.launch.load import defaults, load, presets
+from headrace.launch.load import load, presets
 from headrace.launch.settings import about, as_toml, in_words, settings
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
@@ -21,7 +21,7 @@ MAKE = "headrace config --markdown > docs/configuration.md"
 
 @pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
 def test_every_setting_is_explained(algorithm: str) -> None:
-    config = defaults([f"algorithm.name={algorithm}"])
+    config = load({}, [f"algorithm.name={algorithm}"])
     found = settings(config)
     assert {setting.key.partition(".")[0] for setting in found} == set(Config.model_fields)
     for setting in found:

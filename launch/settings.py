@@ -80,7 +80,7 @@ def in_words(schema: Mapping[str, Any]) -> str:
         return f"list of ({inner})" if " " in inner else f"list of {inner}"
     if "pattern" in schema:
         return f"text that matches `{schema['pattern']}`"
-    limits = [f"{sign} {schema[name]:g}" for name, sign in _LIMITS.items() if name in schema]
+    limits = [f"{sign} {_number(schema[name])}" for name, sign in _LIMITS.items() if name in schema]
     return " ".join([schema.get("format") or _TYPES.get(kind, kind), " and ".join(limits)]).strip()
 
 
@@ -98,6 +98,10 @@ def as_toml(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(as_toml, value))}]"
     return str(value)
+
+
+def _number(limit: float) -> str:
+    return as_toml(int(limit) if limit == int(limit) else limit)
 
 
 def _toml_key(key: str) -> str:

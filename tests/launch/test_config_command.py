@@ -61,6 +61,7 @@ def test_the_page_is_current(capsys: pytest.CaptureFixture[str]) -> None:
         ({"type": "array", "items": {"type": "string"}}, "list of text"),
         ({"type": "string", "pattern": "^x$"}, "text that matches `^x$`"),
         ({"type": "boolean"}, "true or false"),
+        ({"type": "integer", "minimum": 1 << 20}, "integer >= 1_048_576"),
         ({}, "value"),
     ],
 )

@@ -1,4 +1,5 @@
-"""LunarLander with its own rewards against a potential's beside them: headrace compare, its figures and pictures kept.
+"""LunarLander with its own rewards against a potential's beside them: seeds of both, and headrace compare's figures and
+pictures kept.
 
 python bench/shaping.py --seeds 3    ->  bench/results/shaping.json, docs/images/shaping.png and shaping.gif
 """
@@ -18,17 +19,22 @@ from hardware import ROOT, save
 SIDES = ("lunarlander-ppo", "lunarlander-shaped")
 
 
+def headrace(*words: str) -> None:
+    subprocess.run([sys.executable, "-m", "headrace.launch.cli", *words], check=True)
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        kept = Path(folder) / "shaping"
-        argv = [sys.executable, "-m", "headrace.launch.cli", "compare", *SIDES, "--seeds", str(args.seeds)]
-        subprocess.run([*argv, "--dir", str(kept)], check=True)
-        print(save("shaping", {"sides": json.loads((kept / "compare.json").read_text())}))
-        for name in ("png", "gif"):
-            shutil.copy(kept / f"compare.{name}", ROOT / "docs" / "images" / f"shaping.{name}")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for side in SIDES:
+            headrace("train", side, "--seeds", f"0:{args.seeds}", "--run-dir", str(folder / side), "--episodes", "100")
+        headrace("compare", *(str(folder / side) for side in SIDES), "--dir", str(folder / "both"))
+        print(save("shaping", json.loads((folder / "both" / "compare.json").read_text())))
+        for ending in ("png", "gif"):
+            shutil.copy(folder / "both" / f"compare.{ending}", ROOT / "docs" / "images" / f"shaping.{ending}")
     return 0
 
 

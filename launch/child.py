@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -15,6 +16,7 @@ from typing import IO
 from headrace.launch.lifeline import Lifeline
 
 _TAIL_LINES, _TAIL_BYTES = 30, 16 << 10
+_LOOK_S = 0.02
 #: Takes nothing: what a process says then comes over its lifeline.
 _NO_LOG = "/dev/full"
 
@@ -108,6 +110,19 @@ class Child:
         assert self.process is not None
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
+
+
+def stop_all(children: Iterable[Child], grace_s: float) -> None:
+    """SIGTERM them together, SIGKILL what is left after ``grace_s``."""
+    started = [child for child in children if child.process is not None]
+    for child in started:
+        if child.process is not None and child.ended() is None:
+            child.process.terminate()
+    deadline = time.monotonic() + grace_s
+    while time.monotonic() < deadline and any(child.ended() is None for child in started):
+        time.sleep(_LOOK_S)
+    for child in started:
+        child.kill()
 
 
 def _open_log(path: Path) -> IO[bytes]:

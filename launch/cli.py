@@ -22,8 +22,9 @@ from headrace.common.errors import HeadraceError, UsageError
 COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("launch.train", "train on this machine: all roles, live table, curve, GIF"),
     "evaluate": ("launch.evaluate", "greedy episodes of a trained agent on unseen seeds"),
-    "compare": ("launch.compare", "two configs over several seeds: curves on the true return, agents side by side"),
+    "compare": ("launch.compare", "runs, or seeds of them: what differs, curves, intervals, agents side by side"),
     "report": ("launch.report.cli", "figures of a config over its seeds beside their targets: table, JSON, HTML page"),
+    "config": ("launch.config_command", "every setting: its value in a preset, what it may be, what it is for"),
     "presets": ("launch.presets_command", "what can be trained out of the box"),
     "board": ("launch.board.command", "a page for runs in the browser: curves, evaluations, videos, start and stop"),
     "status": ("observe.status", "how a run is doing, and what its bottleneck is"),

@@ -5,6 +5,7 @@ it from a preset or a file and checks it in whole.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -202,6 +203,10 @@ class Config(BaseModel):
         given = {key: value for key, value in own.items() if value is not None}  # TOML has no null: left out is None
         return self.model_copy(update={"algorithm": {"name": self.algorithm["name"], **given}})
 
+    def flat(self) -> dict[str, Any]:
+        """``section.key`` -> value, as JSON has it, of everything that is set."""
+        return dict(_flat(self.model_dump(mode="json")))
+
     @property
     def workers(self) -> int:
         return self.actors.processes * self.actors.workers
@@ -215,3 +220,11 @@ class Config(BaseModel):
 
     def to_toml(self) -> str:
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def _flat(table: Mapping[str, Any], section: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{section}{key}.")
+        elif value is not None:
+            yield f"{section}{key}", value

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from psutil import Process
 
 _LOCK = "lock"
-#: What makes a directory the directory of a run.
-_RUN = ("config.toml", "metrics.jsonl", "checkpoints")
+#: What makes a directory the directory of a run, or of the runs of several seeds.
+_RUN = ("config.toml", "metrics.jsonl", "checkpoints", "seeds.json", "common.toml")
 #: All that a run which never came to learn may have written.
 _WRITTEN = (*_RUN, "plan.json", "history.jsonl", "logs", "tensorboard", "dead_letter", "snapshots", _LOCK)
 #: Processes of a killed run end within seconds; the learner writes a checkpoint first.

@@ -9,7 +9,7 @@ import time
 
 from headrace.common.errors import HeadraceError, UsageError
 from headrace.common.metrics import Metrics
-from headrace.launch.child import Child
+from headrace.launch.child import Child, stop_all
 
 #: Exit code of bad usage: before the run first moves nothing would be better a second time.
 USAGE_EXIT = 2
@@ -18,7 +18,6 @@ FORGIVEN_AFTER_S = 10.0
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.25, 15.0
 #: Deaths of each process of a role, since the run last moved, after which starting again is pointless.
 _MAX_DEATHS = 5
-_LOOK_S = 0.02
 
 
 class ProcessDied(HeadraceError):
@@ -119,14 +118,7 @@ class Supervisor:
     def stop(self, names: list[str], grace_s: float) -> dict[str, int]:
         """SIGTERM the named children together, SIGKILL what is left after ``grace_s``; their exit codes."""
         named = [c for c in self.children if c.name in names and c.process is not None]
-        for child in named:
-            if child.process is not None and child.ended() is None:
-                child.process.terminate()
-        deadline = time.monotonic() + grace_s
-        while time.monotonic() < deadline and any(child.ended() is None for child in named):
-            time.sleep(_LOOK_S)
-        for child in named:
-            child.kill()
+        stop_all(named, grace_s)
         return {child.name: child.ended() or 0 for child in named}
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from headrace.common.errors import UsageError
 from headrace.common.metrics import Metrics
-from headrace.launch import init_from, resume, run_files
+from headrace.launch import init_from, resume, run_files, train_seeds
 from headrace.launch import run_dir as run_dirs
 from headrace.launch.build import Blueprint, plan_line, with_addresses
 from headrace.launch.child import Child
@@ -46,9 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--init-from", type=Path, metavar="RUN", help="a new run from the parameters of this one")
     parser.add_argument("--episodes", type=int, default=20, metavar="N", help="greedy episodes at the end (0: none)")
     parser.add_argument("--no-gif", action="store_true", help="no GIF at the end")
+    train_seeds.add_arguments(parser)
+    parser.add_argument("--supervised", type=int, metavar="FD", help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:
+    if train_seeds.meant(args):
+        return train_seeds.run(args)
     config, run_dir = _resume(args) if args.resume else _begin(args)
     if args.resume and (said := resume.finished(run_dir.path, config)):
         print(said)
@@ -59,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     remove_dead_socket_dirs()
     try:
         with held_socket_dir(used_socket_dir(config.run.id, config.transport.url, config.weights.address)):
-            finished = _train(config, run_dir, _learner_options(args), overrides)
+            finished = _train(config, run_dir, _learner_options(args), overrides, Stop(args.supervised))
     except ProcessDied as death:
         print(f"{death.output}\n{death}; go on with: {again}", file=sys.stderr)
         return 1
@@ -142,10 +146,10 @@ def _set(overrides: Sequence[str]) -> list[str]:
     return [word for override in overrides for word in ("--set", override)]
 
 
-def _train(config: Config, run_dir: RunDir, for_learner: Sequence[str], overrides: Sequence[str]) -> bool:
+def _train(config: Config, run_dir: RunDir, for_learner: Sequence[str], overrides: Sequence[str], stop: Stop) -> bool:
     """Whether it came to its end; False when it was told to stop. Raises :class:`ProcessDied`, and
     :class:`UsageError` where a role found something wrong before anything was learnt."""
-    stop = Stop()
+    stop.give(_LEARNER_GRACE_S + _OTHERS_GRACE_S)
     all_of_them = children(config, run_dir, for_learner, overrides)
     goes_on = "--resume" in for_learner and any((run_dir.path / "checkpoints").glob("ckpt-*"))
     supervisor = Supervisor(

@@ -4,6 +4,7 @@ before anything starts. An unknown key names its nearest.
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import tomllib
@@ -27,20 +28,24 @@ def presets() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
-def load(name_or_file: str, overrides: Sequence[str] = ()) -> Config:
-    """Read a preset or a file, apply ``section.key=value`` overrides, check everything.
+def load(source: str | Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
+    """Read a preset or a file (or take what would stand in one), apply ``section.key=value`` overrides, check
+    everything.
 
     Raises :class:`UsageError` with one line: what is wrong, where, and what would be right.
     """
-    table = _read(name_or_file)
+    table = _read(source) if isinstance(source, str) else copy.deepcopy(dict(source))
     for override in overrides:
         _set(table, override)
-    return check(table, name_or_file)
+    return check(table, source if isinstance(source, str) else "settings")
 
 
 def check(table: Mapping[str, Any], where: str) -> Config:
     """A table to a checked :class:`Config`, the algorithm's own keys included."""
-    name = table.get("algorithm", {}).get("name", "ppo")
+    section = table.get("algorithm", {})
+    if not isinstance(section, Mapping):
+        raise UsageError(f'{where}: algorithm = {section!r}: a section, such as {{"name": "ppo"}}')
+    name = section.get("name", "ppo")
     if not isinstance(name, str):
         raise UsageError(f"{where}: algorithm.name {name!r} is unknown{nearest(str(name), ALGORITHMS)}")
     try:
@@ -48,7 +53,7 @@ def check(table: Mapping[str, Any], where: str) -> Config:
     except UsageError as error:
         raise UsageError(f"{where}: {error}") from error
     try:
-        config = Config.model_validate({**table, "algorithm": {"name": name, **table.get("algorithm", {})}})
+        config = Config.model_validate({**table, "algorithm": {"name": name, **section}})
     except pydantic.ValidationError as error:
         raise UsageError(f"{where}: {_one_line(error, Config, '')}") from error
     own = {"kwargs": config.task.kwargs, "wrappers": list(config.task.wrappers)}

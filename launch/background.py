@@ -209,10 +209,11 @@ class _Rows:
             self._shown.show(rows, notes)
         else:
             self._tell(notes)
-        on_row, self._on_row = self._on_row, None  # not called again if it raises
-        for row in rows if on_row is not None else ():
-            on_row(row)
-        self._on_row = on_row
+        if self._on_row is not None:
+            on_row, self._on_row = self._on_row, None  # not called again if it raises
+            for row in rows:
+                on_row(row)
+            self._on_row = on_row
 
     def _tell(self, notes: Notes) -> None:
         before, self._restarts = self._restarts, sum(notes.restarts.values())

@@ -9,7 +9,12 @@ Every process of a run imports this file first, so that it imports nothing itsel
 for. The names below are all there are; what stands in the packages beside them may change without notice.
 """
 
+from pkgutil import extend_path
 from typing import TYPE_CHECKING
+
+# In a checkout this folder holds nothing else. Where Python is started beside it, and finds it first, the packages are
+# those of the installed wheel.
+__path__ = extend_path(__path__, __name__)
 
 __all__ = [
     "Agent",
@@ -62,4 +67,4 @@ else:
         return found
 
     def __dir__():
-        return sorted({*globals(), *__all__})
+        return __all__

@@ -45,11 +45,11 @@ def load(run_dir: str | os.PathLike[str], *, best: bool = False) -> Agent:
 class Agent:
     """Made by :func:`load`, or by :meth:`SerialRun.agent`. Not for several threads at once.
 
-    ``version``, ``env_steps``: after how many updates and environment steps the policy was so. ``observation_space``,
-    ``action_space``: Gymnasium's, of the environment in its wrappers.
+    ``version``, ``env_steps``: after how many updates and environment steps the policy was so (None: not known).
+    ``observation_space``, ``action_space``: Gymnasium's, of the environment in its wrappers.
     """
 
-    def __init__(self, config: Config, weights: Weights, env_steps: int) -> None:
+    def __init__(self, config: Config, weights: Weights, env_steps: int | None) -> None:
         self.version, self.env_steps = weights.version, env_steps
         self._blueprint = Blueprint(config, watched=False)
         env = self.make_env()

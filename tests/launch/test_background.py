@@ -53,8 +53,9 @@ def test_rows_are_live_and_a_run_is_that_of_the_command(
     assert (run.path / "returns.png").exists()
     assert roles(run.path) == []
     assert capfd.readouterr() == ("", ""), "it says nothing unless it is asked to"
-    with pytest.raises(headrace.UsageError, match="is finished"):
-        headrace.train(run.path, resume=True)
+    for _ in range(2):  # the first time leaves no hold on it
+        with pytest.raises(headrace.UsageError, match="is finished"):
+            headrace.train(run.path, resume=True)
 
 
 def test_a_run_is_stopped_by_a_callback_and_goes_on(tmp_path: Path) -> None:

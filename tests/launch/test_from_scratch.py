@@ -75,6 +75,14 @@ result.finnished  # type: ignore[attr-defined]
 """
 
 
+def test_a_checkout_s_root_is_no_trap(environment: Path) -> None:
+    """Its folder headrace/ is what Python finds first there; the packages are the wheel's all the same."""
+    code = "import headrace.launch.cli as it; print(it.__file__)"
+    python = environment / "bin" / "python"
+    ran = subprocess.run([python, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.stdout.startswith(str(environment)), ran.stderr
+
+
 @pytest.mark.timeout(300)
 def test_a_file_that_imports_the_wheel_is_type_checked_strictly(environment: Path, tmp_path: Path) -> None:
     (tmp_path / "typed.py").write_text(TYPED)

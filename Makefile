@@ -16,8 +16,8 @@ BIN := .venv/bin
 OLDEST := .venv/kafka-oldest
 UV := $(BIN)/uv
 INSTALL := $(UV) pip install --quiet --python $(BIN)/python -c constraints.txt -b constraints.txt
-# Every top-level folder that is a package, by its import name (tests are not shipped).
-PACKAGES := $(patsubst %/__init__.py,headrace.%,$(filter-out tests/%,$(wildcard */__init__.py)))
+# Every top-level folder that is a package (tests are not shipped).
+PACKAGES := $(patsubst %/__init__.py,%,$(filter-out tests/%,$(wildcard */__init__.py)))
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-runs test-rest test-faults test-cluster test-hosts test-kubernetes test-dashboards dashboards manifests docs docs-serve pages kafka-oldest check lint types format proto bench constraints clean
@@ -85,8 +85,8 @@ lint: .venv/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-types: .venv/.dev .typing/headrace
-	$(BIN)/mypy $(addprefix -p ,$(PACKAGES))
+types: .venv/.dev .typing/.made
+	$(BIN)/mypy -p headrace
 
 format: .venv/.dev  ## mend what ruff can mend
 	$(BIN)/ruff check --fix
@@ -148,5 +148,8 @@ $(UV): constraints.txt
 	$(INSTALL) -e '.[$(EXTRAS)]'
 	@touch $@ .venv/.run
 
-.typing/headrace:
-	@mkdir -p .typing && ln -sfn .. $@
+# The packages by their import names, for type checkers and editors: headrace/ itself, and a link to each of the others.
+.typing/.made: Makefile $(addsuffix /__init__.py,$(PACKAGES))
+	@rm -rf .typing && mkdir -p .typing/headrace
+	@ln -s $(addprefix ../../,$(wildcard headrace/*.*) $(filter-out headrace,$(PACKAGES))) .typing/headrace/
+	@touch $@

@@ -3,6 +3,7 @@ means the same everywhere."""
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import sys
 from dataclasses import dataclass
@@ -39,9 +40,13 @@ _ANY_LOCAL = ("local://", "local:")
 
 @dataclass(frozen=True)
 class Blueprint:
-    """A config and what follows from it. Cheap parts are computed when asked for; none of it imports torch."""
+    """A config and what follows from it. Cheap parts are computed when asked for; none of it imports torch.
+
+    ``watched``: an environment that hangs while it is looked at ends the process, as nothing else can. Not in a process
+    of the user's own (a notebook, a debugger that stands in ``reset``)."""
 
     config: Config
+    watched: bool = True
 
     @cached_property
     def algorithm_config(self) -> Any:
@@ -67,14 +72,15 @@ class Blueprint:
         """Its spaces, and what its first reset came to: whether it tells the mask of its actions is known only then."""
         task, failure = self.config.task, None
         batch = make_batch(task.env, 1, backend=task.backend, kwargs=task.kwargs, wrappers=task.wrappers)
-        watchdog = Watchdog(lambda: [batch], self.config.actors.step_timeout_s, who="headrace")
-        try:
-            batch.reset([0])
-        except EnvironmentFailed as error:
-            failure = error
-        finally:
-            watchdog.close()
-            batch.close()
+        with contextlib.ExitStack() as closing:
+            closing.callback(batch.close)
+            if self.watched:
+                watchdog = Watchdog(lambda: [batch], self.config.actors.step_timeout_s, who="headrace")
+                closing.callback(watchdog.close)
+            try:
+                batch.reset([0])
+            except EnvironmentFailed as error:
+                failure = error
         return batch.spaces, failure
 
     @cached_property

@@ -6,10 +6,13 @@ headrace export runs/cartpole-ppo-1 policy.onnx [--best | --checkpoint PATH] [--
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 
+from headrace.algorithms.base import Policy
 from headrace.common.errors import HeadraceError, UsageError
+from headrace.common.types import Weights
 from headrace.launch.build import Blueprint
 from headrace.launch.evaluate import best_checkpoint, load_weights
 from headrace.launch.roles import place
@@ -27,26 +30,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.file.suffix.lower() != ".onnx" or not args.file.parent.is_dir():
-        raise UsageError(f"{args.file}: name a file that ends in .onnx, in a directory that is there")
+    check_name(args.file)
     config = stored_config(args.run_dir)
     blueprint = Blueprint(config)
     path = best_checkpoint(args.run_dir) if args.best else args.checkpoint
     weights, env_steps = load_weights(config, args.run_dir, path)
     policy = blueprint.policy()
     policy.load(weights)
+    size = write(blueprint, policy, weights, args.file, args.sample)
+    how = "samples its actions" if args.sample else "greedy"
+    print(f"{args.file}: {size:,} bytes, {how}, version {weights.version}, {env_steps:,} steps")
+    return 0
 
+
+def check_name(file: Path) -> None:
+    """Raises :class:`UsageError` where no such file can be written."""
+    if file.suffix.lower() != ".onnx" or not file.parent.is_dir():
+        raise UsageError(f"{file}: name a file that ends in .onnx, in a directory that is there")
+
+
+def write(blueprint: Blueprint, policy: Policy, weights: Weights, file: Path, sample: bool) -> int:
+    """Write a policy that has loaded ``weights``; the file's bytes. Raises :class:`HeadraceError`: its subclass
+    :class:`UsageError` for a policy that has no graph."""
     from headrace.algorithms.export import export  # where onnx is needed
 
     bounds, shape = _actions(blueprint)
-    graph = export(policy, weights, blueprint.spaces, bounds, args.sample, shape)
+    graph = export(policy, weights, blueprint.spaces, bounds, sample, shape)
     try:
-        args.file.write_bytes(graph)
+        file.write_bytes(graph)
     except OSError as error:
-        raise HeadraceError(f"{args.file}: {error.strerror or error}") from error
-    how = "samples its actions" if args.sample else "greedy"
-    print(f"{args.file}: {len(graph):,} bytes, {how}, version {weights.version}, {env_steps:,} steps")
-    return 0
+        raise HeadraceError(f"{file}: {error.strerror or error}") from error
+    return len(graph)
 
 
 def _actions(blueprint: Blueprint) -> tuple[tuple[np.ndarray, np.ndarray] | None, tuple[int, ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,11 @@ from headrace.observe.rows import Row, read_rows
 from headrace.tasks.gymnasium_env import reward_threshold
 
 
-def finish(config: Config, run_dir: Path, episodes: int, gif: bool) -> None:
-    """Evaluate the newest checkpoint over ``episodes`` (0: not at all) and leave what people and programs look at. The
-    checkpoint is there already: what a full disk does not take is said, and no failure."""
+def finish(
+    config: Config, run_dir: Path, episodes: int, gif: bool, say: Callable[[str], object] = print
+) -> Evaluation | None:
+    """Evaluate the newest checkpoint over ``episodes`` (0: not at all) and leave what people and programs look at; the
+    evaluation. The checkpoint is there already: what a full disk does not take is said, and no failure."""
     rows = read_rows(run_dir / ROWS) if (run_dir / ROWS).exists() else []
     found, threshold = None, solved_at(config)
     if episodes > 0:
@@ -33,16 +35,17 @@ def finish(config: Config, run_dir: Path, episodes: int, gif: bool) -> None:
         returns = evaluate.play(config, policy, evaluation_seeds(episodes))
         found = Evaluation(tuple(returns), version, env_steps)
         verdict = "" if threshold is None else f" ({'' if found.mean >= threshold else 'not '}solved: {threshold:g})"
-        print(f"greedy evaluation: {found.mean:.1f} ± {found.interval:.1f} over {episodes} unseen episodes{verdict}")
+        say(f"greedy evaluation: {found.mean:.1f} ± {found.interval:.1f} over {episodes} unseen episodes{verdict}")
     try:
         if found is not None:
             _mark_best(run_dir, found.mean)
         _write_result(run_dir, rows, found)
-        _draw(config, run_dir, rows, found, threshold)
+        say(f"curve: {_draw(config, run_dir, rows, found, threshold)}")
         if found is not None and gif:
-            _film(config, run_dir, policy)
+            say(_film(config, run_dir, policy))
     except (OSError, CheckpointFailed) as error:
         print(f"{run_dir}: not everything could be written: {error}", file=sys.stderr)
+    return found
 
 
 def solved_at(config: Config) -> float | None:
@@ -72,7 +75,7 @@ def _write_result(run_dir: Path, rows: Sequence[Row], found: Evaluation | None) 
 
 def _draw(
     config: Config, run_dir: Path, rows: Sequence[Row], found: Evaluation | None, threshold: float | None
-) -> None:
+) -> Path:
     marks, path = [], run_dir / "returns.png"
     if found is not None:
         low, high = found.mean - found.interval, found.mean + found.interval
@@ -80,13 +83,14 @@ def _draw(
     speed = rows[-1]["env_steps"] / max(rows[-1]["time_s"], 1e-9) if rows else 0.0
     title = f"{config.algorithm_label.upper()} on {config.task.env}, {speed:,.0f} steps/s"
     plot.plot_returns(rows, path, title=title, threshold=threshold, evaluations=marks)
-    print(f"curve: {path}")
+    return path
 
 
-def _film(config: Config, run_dir: Path, policy: Policy) -> None:
+def _film(config: Config, run_dir: Path, policy: Policy) -> str:
+    """What came of it, for people."""
     path = run_dir / "final.gif"
     try:
         evaluate.write_gif(config, policy, path)
-        print(f"agent: {path}")
     except HeadraceError as error:  # an environment that cannot draw itself is no failed run
-        print(f"no GIF: {error}")
+        return f"no GIF: {error}"
+    return f"agent: {path}"

@@ -1,8 +1,7 @@
-"""What `headrace train` shows of a run while it goes on: the learner's rows, as a table or as lines."""
+"""What is seen of a run while it goes on: the learner's rows, on a display (a table, lines, or a caller's own)."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from headrace.launch import network_plan
@@ -10,18 +9,18 @@ from headrace.launch.config import Config
 from headrace.launch.run_files import PLAN
 from headrace.launch.supervisor import Supervisor
 from headrace.observe.rows import Row, Tail
-from headrace.observe.table import Notes, open_display
+from headrace.observe.table import Display, Notes
 from headrace.observe.watch import Watch
 
 
 class Screen:
     """``read`` the learner's rows, then ``show`` them; as often as you like."""
 
-    def __init__(self, config: Config, run_dir: Path) -> None:
+    def __init__(self, config: Config, run_dir: Path, display: Display) -> None:
         self._tail, self._total_steps = Tail(run_dir / "metrics.jsonl"), config.run.total_steps
         self._plan, self._planned = run_dir / PLAN, ""
         self._rows: list[Row] = []
-        self._display = open_display(f"{config.algorithm_label} on {config.task.env}", sys.stdout)
+        self._display = display
         self._watch = Watch(run_dir)
         self._version = 0
         #: Whether the last row is the last of the run.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,7 +30,8 @@ class Watch:
         if self._clock() >= self._due_s and (self._round is None or not self._round.is_alive()):
             self._due_s = self._clock() + self._every_s
             self._round = Thread(target=self._ask, name="watch", daemon=True)
-            self._round.start()
+            with contextlib.suppress(RuntimeError):  # no thread begins while the interpreter ends
+                self._round.start()
         return self._sentence
 
     def _ask(self) -> None:

@@ -35,7 +35,61 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def done(command: list[str], *words: object) -> None:
     ran = subprocess.run([*command, *map(str, words)], capture_output=True, text=True, timeout=600, check=False)
-    assert ran.returncode == 0, ran.stderr
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+#: What a user's own file may look like. A comment that silences nothing is an error, too.
+TYPED = """
+from pathlib import Path
+from typing import assert_type
+
+import headrace
+
+
+def tell(row: headrace.Row) -> None:
+    assert_type(row["env_steps"], int)
+
+
+run = headrace.train("cartpole-ppo", {"run.seed": 1}, on_row=tell)
+assert_type(run, headrace.Run)
+for row in run.rows():
+    assert_type(row["return_mean"], float | None)
+result = run.wait(timeout_s=60)
+assert_type(result.finished, bool)
+agent = headrace.load(result.path, best=True)
+assert_type(agent, headrace.Agent)
+assert_type(agent.export("policy.onnx"), Path)
+headrace.train_serial("cartpole-ppo", on_version=lambda learner, trained: print(learner.counters.version))
+assert_type(headrace.__version__, str)
+
+headrace.tarin("cartpole-ppo")  # type: ignore[attr-defined]
+headrace.train("cartpole-ppo", 1)  # type: ignore[arg-type]
+result.finnished  # type: ignore[attr-defined]
+"""
+
+
+def test_a_checkout_s_root_is_no_trap(environment: Path) -> None:
+    """Its folder headrace/ is what Python finds first there; the packages are the wheel's all the same."""
+    code = "import headrace.launch.cli as it; print(it.__file__)"
+    python = environment / "bin" / "python"
+    ran = subprocess.run([python, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.stdout.startswith(str(environment)), ran.stderr
+
+
+@pytest.mark.timeout(300)
+def test_a_file_that_imports_the_wheel_is_type_checked_strictly(environment: Path, tmp_path: Path) -> None:
+    (tmp_path / "typed.py").write_text(TYPED)
+    mypy = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--config-file",
+        os.devnull,
+        "--cache-dir",
+        str(tmp_path / "cache"),
+    ]
+    done(mypy, "--python-executable", environment / "bin" / "python", tmp_path / "typed.py")
 
 
 @pytest.mark.timeout(900)

@@ -11,7 +11,7 @@ import numpy as np
 
 from headrace.common.errors import HeadraceError, UsageError
 from headrace.launch.build import Blueprint
-from headrace.launch.evaluate import best_checkpoint, load_weights
+from headrace.launch.evaluate import best_checkpoint, load_weights, steps_text
 from headrace.launch.roles import place
 from headrace.launch.run_files import stored_config
 from headrace.tasks.gymnasium_env import make_env
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_dir", type=place, metavar="RUN", help="a run directory")
     parser.add_argument("file", type=place, metavar="FILE", help="what to write, *.onnx")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--best", action="store_true", help="the checkpoint that evaluated best, instead of the newest")
+    which.add_argument("--best", action="store_true", help="the policy that evaluated best, instead of the newest")
     which.add_argument("--checkpoint", type=place, metavar="PATH", help="this checkpoint or snapshot (*.safetensors)")
     parser.add_argument("--sample", action="store_true", help="draw actions as in training instead of taking the best")
 
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         raise HeadraceError(f"{args.file}: {error.strerror or error}") from error
     how = "samples its actions" if args.sample else "greedy"
-    print(f"{args.file}: {len(graph):,} bytes, {how}, version {weights.version}, {env_steps:,} steps")
+    print(f"{args.file}: {len(graph):,} bytes, {how}, version {weights.version}, {steps_text(env_steps)}")
     return 0
 
 

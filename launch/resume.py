@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from headrace.common.errors import LogLost, UsageError
 from headrace.launch.config import Config
+from headrace.launch.result import SOLVED
 from headrace.launch.run_files import RESULT, ROWS, Change
 from headrace.learner.checkpoint_reader import Checkpoint, read_json
 from headrace.observe.rows import last_row
@@ -33,7 +33,7 @@ _log = logging.getLogger("headrace.learner")
 
 def changes(before: Config, after: Config, new_log: bool = False) -> list[Change]:
     """What is set differently. Raises :class:`UsageError` for what a run cannot change."""
-    old, new = dict(_settings(before.model_dump(mode="json"))), dict(_settings(after.model_dump(mode="json")))
+    old, new = before.flat(), after.flat()
     found = [Change(k, old.get(k), new.get(k)) for k in sorted({**old, **new}) if old.get(k) != new.get(k)]
     for change in found:
         if any(change.key == fixed or change.key.startswith(f"{fixed}.") for fixed in FIXED):
@@ -53,6 +53,11 @@ def changes(before: Config, after: Config, new_log: bool = False) -> list[Change
 def finished(run_dir: Path, config: Config) -> str:
     """That the run came to its end, and how to go on, in a line; "" where there is something left to do."""
     result = read_json(run_dir / RESULT, env_steps=int)
+    if result is not None and result.get("ended_by") == SOLVED and config.run.stop_when_solved is not False:
+        return (
+            f"{run_dir} is finished: solved after {result['env_steps']:,} steps; to go on all the same, resume it with "
+            "--set run.stop_when_solved=false"
+        )
     if result is None or result["env_steps"] < config.run.total_steps:
         return ""
     return (
@@ -92,15 +97,6 @@ def naming_new_log() -> Iterator[None]:
         yield
     except LogLost as error:
         raise LogLost(f"{error}; the checkpoint is whole: go on with a new log by --resume --new-log") from error
-
-
-def _settings(table: Mapping[str, Any], section: str = "") -> Iterator[tuple[str, Any]]:
-    """(section.key, value) of every value that is set."""
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _settings(value, f"{section}{key}.")
-        elif value is not None:
-            yield f"{section}{key}", value
 
 
 def _which_log(url: str) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """headrace train: all roles on this machine as real processes, watched, shown, and evaluated at the end.
 
 config, checked -> run directory -> paramserver + learner + actors -> rows on the screen -> evaluation, curve, GIF
+                                    and beside them, from the first version on, an evaluator
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from headrace.common.errors import UsageError
@@ -27,12 +29,19 @@ from headrace.launch.roles import add_config_arguments, place
 from headrace.launch.run_dir import RunDir
 from headrace.launch.screen import Screen
 from headrace.launch.socket_dir import held_socket_dir, remove_dead_socket_dirs, used_socket_dir
+from headrace.launch.solved import stop_at
 from headrace.launch.stopping import Stop
 from headrace.launch.supervisor import ProcessDied, Supervisor
+from headrace.observe import trackers
 
 _POLL_S = 0.25
 #: Grace periods: the learner writes a checkpoint, actors finish a fragment and flush.
 _LEARNER_GRACE_S, _OTHERS_GRACE_S = 60.0, 5.0
+#: A tracker sends what is left.
+_TRACKER_GRACE_S = 15.0
+#: What the run does not need starts so long after the first version: the start of the others is over, and a run that
+#: takes no longer is spared.
+_BESIDE_AFTER_S = 2.0
 #: One thread per process: many processes share few cores, and results do not depend on the number of cores.
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -113,6 +122,8 @@ def _checked(config: Config) -> Blueprint:
     blueprint = Blueprint(config)
     blueprint.check()
     check_device(config.learner)
+    stop_at(config)
+    trackers.check(config.run.trackers)
     return blueprint
 
 
@@ -124,18 +135,34 @@ def _learner_options(args: argparse.Namespace) -> list[str]:
 
 
 def children(config: Config, run_dir: RunDir, for_learner: Sequence[str], overrides: Sequence[str]) -> list[Child]:
-    """The processes of a run: what they are started with is what a person would type for a single role."""
+    """The processes of a run."""
+    # A learner that died needs a person to look; the others hold nothing that is not elsewhere.
+    learner = replace(_child(run_dir, overrides, "learner", 0, *for_learner), restart=False)
+    actors = [_child(run_dir, overrides, "actor", i, "--index", str(i)) for i in range(config.actors.processes)]
+    return [_child(run_dir, overrides, "paramserver", 0), learner, *actors]
+
+
+def beside(config: Config, run_dir: RunDir, overrides: Sequence[str]) -> list[Child]:
+    """The processes that a run does without, if need be."""
+    found = [_tracker(run_dir, name) for name in dict.fromkeys(config.run.trackers)]
+    if config.run.evaluation_share > 0:
+        found.append(_child(run_dir, overrides, "evaluator", 0, "--every-s", "1"))
+    return [replace(child, needed=False) for child in found]
+
+
+def _tracker(run_dir: RunDir, name: str) -> Child:
+    argv = [sys.executable, "-m", "headrace.launch.cli", "track", str(run_dir.path), "--to", name, "--follow"]
+    log = run_dir.path / "logs" / f"{name}.log"
+    return Child(name, "tracker", argv, log, True, _ONE_THREAD, (run_dir.lock,))
+
+
+def _child(run_dir: RunDir, overrides: Sequence[str], role: str, index: int, *extra: str) -> Child:
+    """What it is started with is what a person would type for a single role."""
     path = run_dir.path
-
-    def child(role: str, index: int, *extra: str) -> Child:
-        common = ["--config", str(path / "config.toml"), *_set(overrides), "--run-dir", str(path)]
-        argv = [sys.executable, "-m", "headrace.launch.cli", role, *common, *extra]
-        log = path / "logs" / f"{role}-{index}.log"
-        # A learner that died needs a person to look; the others hold nothing that is not elsewhere.
-        return Child(f"{role}-{index}", role, argv, log, role != "learner", _ONE_THREAD, (run_dir.lock,))
-
-    actors = [child("actor", i, "--index", str(i)) for i in range(config.actors.processes)]
-    return [child("paramserver", 0), child("learner", 0, *for_learner), *actors]
+    common = ["--config", str(path / "config.toml"), *_set(overrides), "--run-dir", str(path)]
+    argv = [sys.executable, "-m", "headrace.launch.cli", role, *common, *extra]
+    log = path / "logs" / f"{role}-{index}.log"
+    return Child(f"{role}-{index}", role, argv, log, True, _ONE_THREAD, (run_dir.lock,))
 
 
 def _set(overrides: Sequence[str]) -> list[str]:
@@ -143,8 +170,8 @@ def _set(overrides: Sequence[str]) -> list[str]:
 
 
 def _train(config: Config, run_dir: RunDir, for_learner: Sequence[str], overrides: Sequence[str]) -> bool:
-    """Whether it came to its end; False when it was told to stop. Raises :class:`ProcessDied`, and
-    :class:`UsageError` where a role found something wrong before anything was learnt."""
+    """Whether it came to its end, by its steps or because its task is solved; False when it was told to stop. Raises
+    :class:`ProcessDied`, and :class:`UsageError` where a role found something wrong before anything was learnt."""
     stop = Stop()
     all_of_them = children(config, run_dir, for_learner, overrides)
     goes_on = "--resume" in for_learner and any((run_dir.path / "checkpoints").glob("ckpt-*"))
@@ -152,12 +179,17 @@ def _train(config: Config, run_dir: RunDir, for_learner: Sequence[str], override
         all_of_them, Metrics("supervisor"), moved_before=goes_on, patience_s=config.weights.down_timeout_s
     )
     screen = Screen(config, run_dir.path)
-    others = [c.name for c in all_of_them if c.role != "learner"]
+    waiting = beside(config, run_dir, overrides)
+    others = [c.name for c in (*all_of_them, *waiting) if c.role not in ("learner", "tracker")]
     try:
         supervisor.start()
         while not stop():
             if screen.read():
                 supervisor.moved()
+                while waiting:
+                    supervisor.add(waiting.pop(), _BESIDE_AFTER_S)
+            if screen.solved:
+                break
             supervisor.finishing = screen.finished  # the last row is written before the actors are let go
             if "learner-0" in supervisor.poll():
                 break
@@ -168,7 +200,8 @@ def _train(config: Config, run_dir: RunDir, for_learner: Sequence[str], override
     finally:
         supervisor.stop(["learner-0"], _LEARNER_GRACE_S)
         supervisor.stop(others, _OTHERS_GRACE_S)
+        supervisor.stop(list(config.run.trackers), _TRACKER_GRACE_S)
         screen.close(supervisor)
         supervisor.close()
         stop.over()
-    return screen.finished
+    return screen.finished or screen.solved

@@ -16,7 +16,8 @@ from pathlib import Path
 #: of one core over three minutes, and less over longer ones.
 AT_ONCE_S = 1.8
 _LOOK_S = 0.2
-_LOWEST = 19
+#: About a tenth of a core where everybody else wants all of them. (At 19 it would be a hundredth: a minute to start.)
+_NICE = 10
 
 
 class Allowance:
@@ -44,8 +45,8 @@ class Allowance:
             time.sleep(min(lacking_s, _LOOK_S))
 
 
-def lowest_priority() -> None:
-    """Take what others leave. Where Linux shares a processor among sessions first (autogroup), that of the session."""
-    os.nice(_LOWEST)
+def step_back() -> None:
+    """Let others go first. Where Linux shares a processor among sessions (autogroup), with the whole session."""
+    os.nice(_NICE)
     with contextlib.suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(_LOWEST))
+        Path("/proc/self/autogroup").write_text(str(_NICE))

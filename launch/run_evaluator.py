@@ -2,7 +2,7 @@
 
 newest weights -> greedy episodes -> evaluations.jsonl, metrics, best/, videos/ -> rest -> newest weights -> ...
 
-A child of `headrace train` it plays at the lowest priority and rests until its share of the time is kept
+A child of `headrace train` it lets the others go first and rests until its share of the time is kept
 (allowance.py): run.evaluation_share. On a machine of its own it plays whenever there is something new.
 """
 
@@ -24,7 +24,7 @@ from headrace.common.types import Weights
 from headrace.common.waiting import Waiting
 from headrace.common.weights.grpc import GrpcFollower
 from headrace.launch import best, film
-from headrace.launch.allowance import Allowance, lowest_priority
+from headrace.launch.allowance import Allowance, step_back
 from headrace.launch.build import Blueprint
 from headrace.launch.config import Config
 from headrace.launch.evaluate import Evaluation, play
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     config = role_config(args)
     beside_others = args.supervised is not None
     if beside_others:
-        lowest_priority()
+        step_back()
     allowance = Allowance(config.run.evaluation_share if beside_others else 1.0)
     stop, metrics, pulse = Stop(args.supervised), Metrics("evaluator"), Pulse(config.run.turn_timeout_s)
     away = Waiting("evaluator", config.weights.down_timeout_s)

@@ -2,7 +2,7 @@
 
 metrics.jsonl, evaluations.jsonl, result.json -> lines not sent before -> tracker
 
-A process of its own at the lowest priority: a tracker that is slow, away or broken costs the run nothing. What was sent
+A process of its own, under `headrace train` at a low priority: a tracker that is slow, away or broken costs the run nothing. What was sent
 is remembered in RUN/trackers/, so it may be started again, and resumed with the run. `headrace train` starts one for
 each of run.trackers.
 """
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from headrace.launch.allowance import lowest_priority
+from headrace.launch.allowance import step_back
 from headrace.launch.roles import place
 from headrace.launch.run_files import RESULT, ROWS, stored_config
 from headrace.launch.stopping import Stop
@@ -39,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     config, stop = stored_config(args.run_dir), Stop(args.supervised)
-    lowest_priority()
+    if args.supervised is not None:
+        step_back()
     settings = {k: v for k, v in config.in_full().flat().items() if not k.startswith("weights.")}
     tracker = open_tracker(args.to, args.run_dir.name, config.run.id, settings, args.run_dir)
     mirror = Mirror(args.run_dir, args.to, tracker)

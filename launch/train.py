@@ -37,8 +37,8 @@ from headrace.observe import trackers
 _POLL_S = 0.25
 #: Grace periods: the learner writes a checkpoint, actors finish a fragment and flush.
 _LEARNER_GRACE_S, _OTHERS_GRACE_S = 60.0, 5.0
-#: A tracker sends what is left.
-_TRACKER_GRACE_S = 15.0
+#: A tracker sends what is left. (MLflow may be making its database, which it does not survive being killed at.)
+_TRACKER_GRACE_S = 60.0
 #: What the run does not need starts so long after the first version: the start of the others is over, and a run that
 #: takes no longer is spared.
 _BESIDE_AFTER_S = 2.0

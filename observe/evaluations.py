@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from headrace.observe.rows import Lines
+from headrace.observe.rows import LineTail
 
 FILE = "evaluations.jsonl"
 _NUMBER, _MAYBE = (int, float), (int, float, type(None))
@@ -27,7 +27,7 @@ class EvaluationsTail:
     """Reads a growing evaluations.jsonl."""
 
     def __init__(self, path: Path) -> None:
-        self._lines = Lines(path)
+        self._lines = LineTail(path)
 
     def new(self) -> list[dict[str, Any]]:
         """Evaluations that came since the last call, oldest first; none while there is no file."""

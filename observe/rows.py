@@ -86,7 +86,7 @@ class MetricsLog:
         self._file.close()
 
 
-class Lines:
+class LineTail:
     """Reads a file that grows by lines."""
 
     def __init__(self, path: Path) -> None:
@@ -114,7 +114,7 @@ class Tail:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.skipped = 0
-        self._lines = Lines(path)
+        self._lines = LineTail(path)
 
     def new_rows(self) -> list[Row]:
         """Rows completed since the last call, oldest first; none while there is no file."""

@@ -2,9 +2,9 @@
 
 metrics.jsonl, evaluations.jsonl, result.json -> lines not sent before -> tracker
 
-A process of its own, under `headrace train` at a low priority: a tracker that is slow, away or broken costs the run nothing. What was sent
-is remembered in RUN/trackers/, so it may be started again, and resumed with the run. `headrace train` starts one for
-each of run.trackers.
+A process of its own, under `headrace train` at a low priority: a tracker that is slow, away or broken costs the run
+nothing. What was sent is remembered in RUN/trackers/, so it may be started again, and resumed with the run. `headrace
+train` starts one for each of run.trackers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from headrace.observe import evaluations
 from headrace.observe.evaluations import EvaluationsTail
 from headrace.observe.rows import Tail
 from headrace.observe.scalars import evaluation_scalars, scalars
-from headrace.observe.trackers import TRACKERS, Tracker, open_tracker
+from headrace.observe.trackers import TRACKERS, Tracker, open_tracker, translated
 
 _LOOK_S = 1.0
 
@@ -42,16 +42,17 @@ def run(args: argparse.Namespace) -> int:
     if args.supervised is not None:
         step_back()
     settings = {k: v for k, v in config.in_full().flat().items() if not k.startswith("weights.")}
-    tracker = open_tracker(args.to, args.run_dir.name, config.run.id, settings, args.run_dir)
-    mirror = Mirror(args.run_dir, args.to, tracker)
-    while True:
-        last = not args.follow or stop()
-        mirror.send()
-        if last:
-            break
-        time.sleep(_LOOK_S)
-    mirror.send_result()
-    tracker.close()
+    with translated(args.to):
+        tracker = open_tracker(args.to, args.run_dir.name, config.run.id, settings, args.run_dir)
+        mirror = Mirror(args.run_dir, args.to, tracker)
+        while True:
+            last = not args.follow or stop()
+            mirror.send()
+            if last:
+                break
+            time.sleep(_LOOK_S)
+        mirror.send_result()
+        tracker.close()
     return 0
 
 

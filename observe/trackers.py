@@ -4,18 +4,20 @@
     tracker.log(env_steps, {"episodes/return_mean": 211.4, ...})
     tracker.close()
 
-Whatever a tracker raises ends the process that mirrors to it (launch/track.py), and never the run.
+Whatever a tracker raises ends the process that mirrors to it (launch/track.py, by way of ``translated``), never the run.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from headrace.common.errors import UsageError
+from headrace.common.errors import HeadraceError, UsageError
+from headrace.common.own_code import cause
 
 PROJECT = "headrace"
 #: What MLflow takes in one call.
@@ -29,6 +31,17 @@ def check(names: Iterable[str]) -> None:
             raise UsageError(f"tracker {name} is not installed here; pip install 'headrace[{name}]'")
 
 
+@contextlib.contextmanager
+def translated(name: str) -> Iterator[None]:
+    """Whatever a tracker raises inside becomes one line of a :class:`HeadraceError`."""
+    try:
+        yield
+    except HeadraceError:
+        raise
+    except Exception as error:  # a library of others, and the network behind it
+        raise HeadraceError(f"tracker {name}: {cause(error)}") from error
+
+
 class Tracker(Protocol):
     """One run at a tracker."""
 
@@ -40,7 +53,7 @@ class Tracker(Protocol):
 
 def open_tracker(name: str, run_name: str, run_id: str, settings: Mapping[str, Any], folder: Path) -> Tracker:
     """A run called ``run_name``, or the one that ``run_id`` began before, with ``settings`` (section.key -> value).
-    Raises :class:`UsageError` for a tracker that is not installed, and what the tracker raises."""
+    Raises :class:`UsageError` for a tracker that is not installed, and whatever the tracker raises."""
     check([name])
     return TRACKERS[name](run_name, run_id, settings, folder)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from headrace.launch.load import load
+from headrace.launch.run_dir import RunDir
+from headrace.launch.train import beside
 
 from .runs import headrace
 
@@ -94,16 +95,24 @@ def test_wandb_keeps_the_run_offline(run: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @mlflow
-def test_a_tracker_that_is_away_costs_the_run_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracker_that_is_away_is_one_line(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    sets = ["run.trackers=['mlflow']", "run.total_steps=200_000", "run.evaluation_share=0", "learner.device=cpu"]
-    words = [word for setting in sets for word in ("--set", setting)]
-    began_s = time.monotonic()
-    done = headrace("train", "cartpole-ppo", "--run-dir", str(tmp_path / "run"), *words, "--episodes", "0")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "mlflow died (exit code 1)" in done.stdout
-    assert time.monotonic() - began_s < 60
+    done = headrace("track", str(run), "--to", "mlflow", cwd=run.parent)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stderr.splitlines()[-1].startswith("headrace track: tracker mlflow: MlflowException: ")
+
+
+def test_no_tracker_and_no_evaluator_is_needed(tmp_path: Path) -> None:
+    """What becomes of such a process: tests/launch/test_supervisor.py."""
+    config = load("cartpole-ppo", ["run.trackers=['wandb', 'mlflow', 'wandb']"])
+    found = beside(config, RunDir(tmp_path, 0, (), frozenset()), [])
+    assert [(child.name, child.restart, child.needed) for child in found] == [
+        ("wandb", True, False),
+        ("mlflow", True, False),
+        ("evaluator-0", True, False),
+    ]
+    assert beside(load("cartpole-ppo", ["run.evaluation_share=0"]), RunDir(tmp_path, 0, (), frozenset()), []) == []
 
 
 @pytest.mark.parametrize("name", [name for name, there in INSTALLED.items() if not there])

@@ -4,7 +4,7 @@
     tracker.log(env_steps, {"episodes/return_mean": 211.4, ...})
     tracker.close()
 
-Whatever a tracker raises ends the process that mirrors to it (launch/track.py, by way of ``translated``), never the run.
+Whatever a tracker raises ends the process that mirrors to it (launch/track.py, through ``translated``), never the run.
 """
 
 from __future__ import annotations

@@ -125,6 +125,6 @@ def test_one_that_is_not_installed_is_said_before_anything_starts(tmp_path: Path
 def python(code: str, *arguments: str) -> str:
     """What a program of its own prints last: trackers leave threads and warnings behind."""
     argv = [sys.executable, "-c", code, *arguments]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()[-1]

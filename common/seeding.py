@@ -4,7 +4,8 @@
     envs.reset(reset_seeds(seed, "env", actor_id, n=16))
 
 Training resets use seeds below 2**31, evaluation resets seeds from 2**31 on: nobody is ever evaluated on an episode it
-was trained on.
+was trained on. Among those, what is reported and what something was chosen by have seeds of their own: figures of the
+best of many policies, on the episodes that made it the best, would flatter it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import numpy as np
 
 #: First seed of evaluation episodes; training seeds are all below.
 EVALUATION_BASE = 2**31
+#: First seed of episodes to choose by; those that are reported are below.
+SELECTION_BASE = 3 * 2**30
 
 
 def stream(seed: int, *names: int | str) -> np.random.Generator:
@@ -30,8 +33,15 @@ def reset_seeds(seed: int, *names: int | str, n: int) -> list[int]:
 
 
 def evaluation_seeds(n: int, first: int = 0) -> list[int]:
-    """``n`` reset seeds for evaluation episodes, each in [2**31, 2**32)."""
+    """``n`` reset seeds for the evaluations that are reported, each in [2**31, 3 * 2**30) while ``first + n`` is at
+    most 2**30."""
     return [EVALUATION_BASE + first + i for i in range(n)]
+
+
+def selection_seeds(n: int, first: int = 0) -> list[int]:
+    """``n`` reset seeds for evaluations during training (the curve, which policy is the best, whether the task is
+    solved), each in [3 * 2**30, 2**32)."""
+    return [SELECTION_BASE + first + i for i in range(n)]
 
 
 def generator_state(rng: np.random.Generator) -> dict[str, Any]:

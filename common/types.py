@@ -215,7 +215,8 @@ class Weights:
     """What an actor needs to act: tensors by name, and scalars (epsilon, noise scale, temperature).
 
     ``version`` counts the learner's updates; ``learner_epoch`` rises with every start of the learner, so that an
-    old learner coming back is recognised. Observation normalisers are tensors like any other.
+    old learner coming back is recognised. Observation normalisers are tensors like any other. ``env_steps`` and
+    ``trained_s`` say when in the training it was made, for whoever evaluates it; None: not known.
     """
 
     run_id: str
@@ -223,6 +224,8 @@ class Weights:
     version: int
     tensors: Mapping[str, Array]
     scalars: Mapping[str, float] = field(default_factory=dict)
+    env_steps: int | None = None
+    trained_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,12 +23,12 @@ from typing import Any
 from headrace.common.errors import UsageError
 from headrace.launch import resume as resuming
 from headrace.launch import train as training
+from headrace.launch.begun import Begun, begin, go_on
 from headrace.launch.evaluate import Evaluation
 from headrace.launch.finish import finish
 from headrace.launch.python_settings import flat, plain, python_path, refuse_session, words
 from headrace.launch.run_files import ROWS
 from headrace.launch.supervisor import ProcessDied
-from headrace.launch.train import Begun
 from headrace.observe.rows import Row, Tail, last_row
 from headrace.observe.table import Display, Notes, open_display
 
@@ -63,13 +63,13 @@ def train(
     refuse_session(source)
     refuse_session(changed)
     if not resume:
-        begun = training.begin(source, words(changed), None if run_dir is None else _place(run_dir), watched=False)
+        begun = begin(source, words(changed), None if run_dir is None else _place(run_dir), watched=False)
     elif run_dir is not None or not isinstance(source, str):
         raise UsageError(
             "train: with resume=True, what comes first is the directory of the run, and run_dir is left out"
         )
     else:
-        begun = training.go_on(_place(source), words(changed), watched=False)
+        begun = go_on(_place(source), words(changed), watched=False)
         if said := resuming.finished(begun.path, begun.config):
             begun.run_dir.close()
             raise UsageError(said)
@@ -127,7 +127,7 @@ class Run:
         it ends. Every call begins at the first.
 
         Raises what ended the training, as :meth:`wait` does. KeyboardInterrupt while it waits stops the run."""
-        tail = copy.copy(self._before)
+        tail = copy.deepcopy(self._before)
         while True:
             over = self._waited(self._trained, _LOOK_S)  # before the rows are read: then those were the last
             yield from tail.new_rows()

@@ -9,23 +9,27 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 
 from headrace.algorithms.base import State
 from headrace.common import durable
 from headrace.common.appender import Appender
 from headrace.common.errors import CheckpointFailed
 from headrace.common.metrics import Metrics
+from headrace.common.types import Weights
+from headrace.launch import snapshot
 from headrace.launch.config import Config
 from headrace.launch.run_files import ROWS
 from headrace.learner.checkpoint_writer import CheckpointWriter
 from headrace.learner.counters import TrainResult
 from headrace.learner.loop import Learner
 from headrace.learner.report import Report
+from headrace.observe import evaluations
+from headrace.observe.evaluations import EvaluationsTail
 from headrace.observe.rows import MetricsLog
 from headrace.observe.tensorboard import TensorBoardWriter
 
@@ -48,6 +52,9 @@ class Bookkeeping:
         self._checkpoints, self._metrics = checkpoints, metrics
         self._report = Report(metrics, learner.counters, config.run.total_steps, learner.identity.learner_epoch)
         self._rows, self._board = MetricsLog(run_dir / ROWS), TensorBoardWriter(run_dir / "tensorboard")
+        self._settings: Mapping[str, Any] | None = config.in_full().flat()
+        self._evaluations = EvaluationsTail(run_dir / evaluations.FILE)
+        self._evaluation = next(reversed(self._evaluations.new()), None)
         self._snapshots = Snapshots(run_dir / "snapshots", learner, config.run.snapshot_every_steps)
         self._snapshots.turn()
         self._checkpoint_at_s = learner.counters.trained_s + self._run.checkpoint_every_s
@@ -100,9 +107,19 @@ class Bookkeeping:
     # --- parts -----------------------------------------------------------------------------------------------------
 
     def _row(self) -> None:
-        row: Any = self._report.row()
+        row: Any = {**self._report.row(), "acting": dict(self._learner.scalars)}
+        if (fill := self._learner.experience.fill) is not None:
+            row["replay_fill"] = round(fill, 4)
+        evaluated = self._evaluations.new()
+        self._evaluation = evaluated[-1] if evaluated else self._evaluation
+        if self._evaluation is not None:
+            row["evaluation"] = evaluations.short(self._evaluation)
         self._rows.write(row)
+        if self._settings is not None:  # now, when nobody waits for a first version any more
+            self._board.hyper_parameters(self._settings, self._run.id)
+            self._settings = None
         self._board.show([row])
+        self._board.evaluated(evaluated)
 
     def _checkpoint(self) -> bool:
         """Whether it was written. A failed one is tried again later (the one before is intact); failing again and again
@@ -147,14 +164,11 @@ class Snapshots:
             return
         self._due = counters.env_steps + self._every_steps
         tensors, scalars = self._learner.algorithm.weights()
-        said = {"version": counters.version, "env_steps": counters.env_steps, "scalars": scalars}
-        content = safetensors.numpy.save(
-            {k: np.ascontiguousarray(v) for k, v in tensors.items()}, {"headrace": json.dumps(said)}
-        )
+        weights = Weights("", 0, counters.version, tensors, scalars, counters.env_steps)
         path = self._folder / f"{counters.env_steps}.safetensors"
         try:
             self._folder.mkdir(exist_ok=True)
-            durable.replace_file(path, content)
+            durable.replace_file(path, snapshot.encode(weights))
         except OSError as error:
             _log.warning("%s: not written (%s)", path, error.strerror)
             return

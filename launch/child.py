@@ -23,8 +23,9 @@ _NO_LOG = "/dev/full"
 
 @dataclass
 class Child:
-    """``restart``: it may die and is started again. Its command line gets ``--supervised FD`` (its lifeline) at the
-    end; it inherits the descriptors in ``inherit``."""
+    """``restart``: it may die and is started again. ``needed``: the run cannot go on without it; else no death of it,
+    however often, ends the run. Its command line gets ``--supervised FD`` (its lifeline) at the end; it inherits the
+    descriptors in ``inherit``."""
 
     name: str
     role: str
@@ -33,6 +34,7 @@ class Child:
     restart: bool
     env: dict[str, str] = field(default_factory=dict)
     inherit: tuple[int, ...] = ()
+    needed: bool = True
     process: subprocess.Popen[bytes] | None = None
     start_at_s: float = 0.0
     #: In a row, each after a short life: the pause before the next start follows it.

@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("observe.status", "how a run is doing, and what its bottleneck is"),
     "health": ("observe.health", "whether a role's own loop turns: the health command of containers"),
     "doctor": ("observe.doctor", "check this machine, the broker, the parameter server, the versions"),
+    "track": ("launch.track", "mirror a run to an experiment tracker: Weights & Biases, MLflow"),
     "export": ("launch.export", "a run's policy as one ONNX file"),
     "broker": ("launch.broker.cli", "a real one-node Apache Kafka without Docker: start, stop, status"),
     "actor": ("launch.run_actor", "one role: collect trajectories"),

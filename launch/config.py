@@ -11,7 +11,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, TypeAdapter, field_validator
 
 from headrace.algorithms import module_of
 from headrace.algorithms.base import Groups
@@ -33,7 +33,7 @@ class Run(BaseModel):
     checkpoint_every_s: float = Field(default=30.0, gt=0)
     """Seconds of training between checkpoints."""
     checkpoint_keep: int = Field(default=3, ge=1)
-    """Checkpoints kept; the best evaluated one stays besides."""
+    """Checkpoints kept. (The best evaluated policy has a place of its own, best/.)"""
     log_every_s: float = Field(default=1.0, gt=0)
     """Seconds of training between two rows of metrics.jsonl."""
     turn_timeout_s: float = Field(default=300.0, gt=0)
@@ -43,6 +43,18 @@ class Run(BaseModel):
     """A run directory: start from the parameters and normalisers of its newest checkpoint (`train --init-from`)."""
     snapshot_every_steps: int = Field(default=0, ge=0)
     """Write the acting weights every so many steps (0: never), to be evaluated after the run without disturbing it."""
+    evaluation_share: float = Field(default=0.02, ge=0, le=1)
+    """Share of one core that greedy evaluation during training may take under `headrace train` (docs/evaluation.md).
+    0: none."""
+    evaluation_episodes: int = Field(default=20, ge=2)
+    """Greedy episodes of each evaluation during training."""
+    stop_when_solved: StrictBool | float = False
+    """End the run when greedy evaluation during training shows that the task is solved: true means by ``task.solved``,
+    else by what Gymnasium has registered; a number is the return to reach."""
+    video_every_s: float = Field(default=0.0, ge=0)
+    """A GIF of the newest policy into videos/ about every so many seconds (0: none), within ``evaluation_share``."""
+    trackers: tuple[Literal["wandb", "mlflow"], ...] = ()
+    """Experiment trackers that `headrace train` mirrors the run to (extras of the same names; docs/evaluation.md)."""
 
     @field_validator("id")
     @classmethod

@@ -1,6 +1,6 @@
 """Greedy episodes on seeds nobody trained on: figures for people and programs, a GIF for the eye.
 
-headrace evaluate RUN [--best | --checkpoint PATH] [--episodes N] [--gif F] [--json]
+headrace evaluate RUN [--best | --checkpoint PATH] [--episodes N] [--gif F] [--render] [--json]
 """
 
 from __future__ import annotations
@@ -8,31 +8,27 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 
 from headrace.algorithms.base import Policy
-from headrace.common.errors import EnvironmentFailed, HeadraceError, UsageError
+from headrace.common.errors import UsageError
 from headrace.common.named import put, rows
-from headrace.common.own_code import cause
 from headrace.common.seeding import evaluation_seeds
 from headrace.common.types import Array, Weights
+from headrace.launch import best, film, snapshot
 from headrace.launch.build import Blueprint
 from headrace.launch.config import Config
 from headrace.launch.roles import place
 from headrace.launch.run_files import stored_config
 from headrace.tasks.gymnasium_batch import GymnasiumBatch
-from headrace.tasks.gymnasium_env import make_env
 
 #: Episodes stepped side by side, with one batched forward.
 _SIDE_BY_SIDE = 20
-_GIF_FPS, _GIF_WIDTH = 25, 300
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,7 @@ class Evaluation:
     returns: tuple[float, ...]
     version: int
     env_steps: int | None
-    """Unknown to an evaluator that only follows the weights."""
+    """None: not known."""
 
     @property
     def mean(self) -> float:
@@ -71,9 +67,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=int, default=100, metavar="N", help="greedy episodes (default 100)")
     parser.add_argument("--first", type=int, default=0, metavar="I", help="index of the first evaluation seed")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--best", action="store_true", help="the checkpoint that evaluated best, instead of the newest")
+    which.add_argument("--best", action="store_true", help="the policy that evaluated best, instead of the newest")
     which.add_argument("--checkpoint", type=place, metavar="PATH", help="this checkpoint or snapshot (*.safetensors)")
     parser.add_argument("--gif", type=place, metavar="F", help="write one episode as a GIF")
+    parser.add_argument("--render", action="store_true", help="show one episode in a window")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -85,19 +82,21 @@ def run(args: argparse.Namespace) -> int:
     config = stored_config(args.run_dir)
     path = best_checkpoint(args.run_dir) if args.best else args.checkpoint
     policy, version, env_steps = load_policy(config, args.run_dir, path)
+    if args.render:
+        film.show(config, policy)
     returns = play(config, policy, evaluation_seeds(args.episodes, args.first))
     found = Evaluation(tuple(returns), version, env_steps)
     if args.gif:
-        write_gif(config, policy, args.gif)
+        film.write_gif(config, policy, args.gif)
     if args.json:
         print(json.dumps(found.to_json()))
     else:
         print(f"{config.task.env}: {found.mean:.1f} ± {found.interval:.1f} over {args.episodes} greedy episodes"
-              f" (lowest {min(returns):.1f}), version {version}, {env_steps:,} steps")  # fmt: skip
+              f" (lowest {min(returns):.1f}), version {version}, {steps_text(env_steps)}")  # fmt: skip
     return 0
 
 
-def load_policy(config: Config, run_dir: Path, path: Path | None = None) -> tuple[Policy, int, int]:
+def load_policy(config: Config, run_dir: Path, path: Path | None = None) -> tuple[Policy, int, int | None]:
     """The acting half from a checkpoint or snapshot (the newest whole checkpoint by default), its version and its
     environment steps."""
     weights, env_steps = load_weights(config, run_dir, path)
@@ -106,10 +105,17 @@ def load_policy(config: Config, run_dir: Path, path: Path | None = None) -> tupl
     return policy, weights.version, env_steps
 
 
-def load_weights(config: Config, run_dir: Path, path: Path | None = None) -> tuple[Weights, int]:
-    """What the acting half loads, and after how many environment steps it was so."""
-    tensors, said = _snapshot(path) if path is not None and path.suffix == ".safetensors" else _acting(run_dir, path)
-    return Weights(config.run.id, 0, said["version"], tensors, said["scalars"]), said["env_steps"]
+def load_weights(config: Config, run_dir: Path, path: Path | None = None) -> tuple[Weights, int | None]:
+    """What the acting half loads, and after how many environment steps it was so (None: not known)."""
+    one_file = path is not None and path.suffix == ".safetensors"
+    tensors, said = snapshot.read(path) if path is not None and one_file else _acting(run_dir, path)
+    steps: int | None = said["env_steps"]
+    return Weights(config.run.id, 0, said["version"], tensors, said["scalars"], steps), steps
+
+
+def steps_text(env_steps: int | None) -> str:
+    """For people."""
+    return "steps not known" if env_steps is None else f"{env_steps:,} steps"
 
 
 def _acting(run_dir: Path, path: Path | None) -> tuple[Mapping[str, Array], Mapping[str, Any]]:
@@ -123,24 +129,12 @@ def _acting(run_dir: Path, path: Path | None) -> tuple[Mapping[str, Array], Mapp
     return acting.tensors, {**saved.info["counters"], "scalars": acting.values["scalars"]}
 
 
-def _snapshot(path: Path) -> tuple[Mapping[str, Array], Mapping[str, Any]]:
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            said = json.loads((file.metadata() or {})["headrace"])
-            return {name: file.get_tensor(name) for name in file.keys()}, said  # noqa: SIM118 (no mapping)
-    except FileNotFoundError as error:
-        raise UsageError(f"{path}: no such snapshot") from error
-    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
-        raise UsageError(f"{path} is no snapshot of this program: {error}") from error
-
-
 def best_checkpoint(run_dir: Path) -> Path:
-    from headrace.learner import checkpoint_reader
-
-    found = checkpoint_reader.best(run_dir / "checkpoints")
-    if found is None:
-        raise UsageError(f"--best: {run_dir} has none; the evaluation at the end of a training marks it")
-    return found[0]
+    """The file of the policy that evaluated best."""
+    path = best.path_of(run_dir)
+    if not path.exists():
+        raise UsageError(f"--best: {run_dir} has none; the evaluations of a training leave it")
+    return path
 
 
 def play(
@@ -183,41 +177,3 @@ def _play_side_by_side(
         alive, state = alive[going_on], None if acted.state is None else acted.state[going_on]
         stepped()
     return [float(r) for r in returns[: len(seeds)]]
-
-
-def write_gif(config: Config, policy: Policy, path: Path, max_frames: int = 400) -> None:
-    """One greedy episode, every other frame, as a GIF people can look at. Raises :class:`EnvironmentFailed` for an
-    environment that cannot be drawn."""
-
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws without looking for a screen
-    env = make_env(config.task.env, dict(config.task.kwargs), "rgb_array", config.task.wrappers)
-    batch = GymnasiumBatch.of([env], config.task.env)
-    obs, state, frames, rng = batch.reset(evaluation_seeds(1)), None, [], np.random.default_rng(0)
-    for step in range(2 * max_frames):
-        if step % 2 == 0:
-            frames.append(_frame(env, config.task.env))
-        acted = policy.act(obs, state, rng, explore=False)
-        ((shown, _, terminated, truncated),) = batch.step_some(acted.action, [0])
-        state = acted.state
-        if terminated or truncated:
-            after, state = batch.goes_on(0), None
-            if after is None:
-                break
-            shown = after
-        obs = batch.stack([shown])
-    batch.close()
-    try:
-        frames[0].save(path, save_all=True, append_images=frames[1:], duration=1000 // _GIF_FPS, loop=0, optimize=True)
-    except OSError as error:
-        raise HeadraceError(f"{path}: {error.strerror or error}") from error
-
-
-def _frame(env: Any, env_id: str) -> Any:
-    """What an environment draws, as a picture."""
-    from PIL import Image
-
-    try:
-        frame = Image.fromarray(np.asarray(env.render()))
-        return frame.resize((_GIF_WIDTH, max(1, frame.height * _GIF_WIDTH // frame.width)))
-    except Exception as error:  # other people's code, or what it returned is no picture
-        raise EnvironmentFailed(f"environment {env_id!r} cannot be drawn: {cause(error)}") from error

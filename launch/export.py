@@ -14,7 +14,7 @@ from headrace.algorithms.base import Policy
 from headrace.common.errors import HeadraceError, UsageError
 from headrace.common.types import Weights
 from headrace.launch.build import Blueprint
-from headrace.launch.evaluate import best_checkpoint, load_weights
+from headrace.launch.evaluate import best_checkpoint, load_weights, steps_text
 from headrace.launch.roles import place
 from headrace.launch.run_files import stored_config
 from headrace.tasks.gymnasium_env import make_env
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_dir", type=place, metavar="RUN", help="a run directory")
     parser.add_argument("file", type=place, metavar="FILE", help="what to write, *.onnx")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--best", action="store_true", help="the checkpoint that evaluated best, instead of the newest")
+    which.add_argument("--best", action="store_true", help="the policy that evaluated best, instead of the newest")
     which.add_argument("--checkpoint", type=place, metavar="PATH", help="this checkpoint or snapshot (*.safetensors)")
     parser.add_argument("--sample", action="store_true", help="draw actions as in training instead of taking the best")
 
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     policy.load(weights)
     size = write(blueprint, policy, weights, args.file, args.sample)
     how = "samples its actions" if args.sample else "greedy"
-    print(f"{args.file}: {size:,} bytes, {how}, version {weights.version}, {env_steps:,} steps")
+    print(f"{args.file}: {size:,} bytes, {how}, version {weights.version}, {steps_text(env_steps)}")
     return 0
 
 

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from headrace.algorithms.base import Policy
-from headrace.common import durable
-from headrace.common.errors import CheckpointFailed, HeadraceError
-from headrace.common.seeding import evaluation_seeds
-from headrace.launch import evaluate
+from headrace.common.errors import HeadraceError
+from headrace.common.seeding import evaluation_seeds, selection_seeds
+from headrace.launch import best, evaluate, film, result
 from headrace.launch.config import Config
 from headrace.launch.evaluate import Evaluation
-from headrace.launch.run_files import RESULT, ROWS
-from headrace.learner import checkpoint_reader
-from headrace.learner.checkpoint_writer import CheckpointWriter
-from headrace.observe import plot
+from headrace.launch.run_files import ROWS
+from headrace.launch.solved import solved_at
+from headrace.observe import evaluations, plot
 from headrace.observe.rows import Row, read_rows
-from headrace.tasks.gymnasium_env import reward_threshold
+
+__all__ = ["finish", "solved_at"]
 
 
 def finish(
@@ -38,48 +35,40 @@ def finish(
         say(f"greedy evaluation: {found.mean:.1f} ± {found.interval:.1f} over {episodes} unseen episodes{verdict}")
     try:
         if found is not None:
-            _mark_best(run_dir, found.mean)
-        _write_result(run_dir, rows, found)
+            _keep_best(config, run_dir, policy)
+        result.write(config, run_dir, rows, found)
         say(f"curve: {_draw(config, run_dir, rows, found, threshold)}")
         if found is not None and gif:
             say(_film(config, run_dir, policy))
-    except (OSError, CheckpointFailed) as error:
+    except OSError as error:
         print(f"{run_dir}: not everything could be written: {error}", file=sys.stderr)
     return found
 
 
-def solved_at(config: Config) -> float | None:
-    """The return at which the task counts as solved: the config's word, else Gymnasium's, else None."""
-    if config.task.solved is not None:
-        return config.task.solved
-    return reward_threshold(config.task.env)
-
-
-def _mark_best(run_dir: Path, score: float) -> None:
-    """The newest checkpoint stays for good if it evaluated better than any before."""
-    root = run_dir / "checkpoints"
-    newest, before = checkpoint_reader.latest(root, parts=["acting"]), checkpoint_reader.best(root)
-    if newest is not None and (before is None or score > before[1]):
-        with CheckpointWriter(root) as writer:
-            writer.mark_best(newest.path, score)
-
-
-def _write_result(run_dir: Path, rows: Sequence[Row], found: Evaluation | None) -> None:
-    result: dict[str, Any] = {"evaluation": None if found is None else found.to_json()}
-    train_s, env_steps = (rows[-1]["time_s"], rows[-1]["env_steps"]) if rows else (0.0, 0)
-    if found is not None and found.env_steps is not None:
-        env_steps = found.env_steps  # the checkpoint's: rows may have been lost with a full disk
-    result |= {"train_s": train_s, "steps_per_s": env_steps / max(train_s, 1e-9), "env_steps": env_steps}
-    durable.replace_file(run_dir / RESULT, (json.dumps(result, indent=2) + "\n").encode())
+def _keep_best(config: Config, run_dir: Path, policy: Policy) -> None:
+    """The last policy takes the place of the best one if it does better on the same episodes: those that are there to
+    choose by, not those that are reported."""
+    weights, _ = evaluate.load_weights(config, run_dir)
+    before = best.score(run_dir)
+    if before is None:  # nothing was evaluated during training: there is nothing to choose from
+        best.keep(run_dir, weights, None)
+        return
+    returns = evaluate.play(config, policy, selection_seeds(config.run.evaluation_episodes))
+    found = Evaluation(tuple(returns), weights.version, weights.env_steps)
+    if found.mean > before:
+        best.keep(run_dir, weights, evaluations.short(found.to_json()))
 
 
 def _draw(
     config: Config, run_dir: Path, rows: Sequence[Row], found: Evaluation | None, threshold: float | None
 ) -> Path:
-    marks, path = [], run_dir / "returns.png"
-    if found is not None:
-        low, high = found.mean - found.interval, found.mean + found.interval
-        marks = [plot.Evaluation(found.env_steps or 0, found.mean, low, high)]
+    path, shown = run_dir / "returns.png", evaluations.read_evaluations(run_dir / evaluations.FILE)
+    shown += [] if found is None else [found.to_json()]
+    marks = [
+        plot.Evaluation(e["env_steps"], e["mean"], e["mean"] - e["interval95"], e["mean"] + e["interval95"])
+        for e in shown
+        if e.get("env_steps") is not None and e["interval95"] is not None
+    ]
     speed = rows[-1]["env_steps"] / max(rows[-1]["time_s"], 1e-9) if rows else 0.0
     title = f"{config.algorithm_label.upper()} on {config.task.env}, {speed:,.0f} steps/s"
     plot.plot_returns(rows, path, title=title, threshold=threshold, evaluations=marks)
@@ -90,7 +79,7 @@ def _film(config: Config, run_dir: Path, policy: Policy) -> str:
     """What came of it, for people."""
     path = run_dir / "final.gif"
     try:
-        evaluate.write_gif(config, policy, path)
+        film.write_gif(config, policy, path)
     except HeadraceError as error:  # an environment that cannot draw itself is no failed run
         return f"no GIF: {error}"
     return f"agent: {path}"

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from headrace.common.errors import LogLost, UsageError
 from headrace.launch.config import Config
+from headrace.launch.result import SOLVED
 from headrace.launch.run_files import RESULT, ROWS, Change
 from headrace.learner.checkpoint_reader import Checkpoint, read_json
 from headrace.observe.rows import last_row
@@ -52,6 +53,11 @@ def changes(before: Config, after: Config, new_log: bool = False) -> list[Change
 def finished(run_dir: Path, config: Config) -> str:
     """That the run came to its end, and how to go on, in a line; "" where there is something left to do."""
     result = read_json(run_dir / RESULT, env_steps=int)
+    if result is not None and result.get("ended_by") == SOLVED and config.run.stop_when_solved is not False:
+        return (
+            f"{run_dir} is finished: solved after {result['env_steps']:,} steps; to go on all the same, resume it with "
+            "--set run.stop_when_solved=false"
+        )
     if result is None or result["env_steps"] < config.run.total_steps:
         return ""
     return (

@@ -31,7 +31,8 @@ _LOCK = "lock"
 #: What makes a directory the directory of a run, or of the runs of several seeds.
 _RUN = ("config.toml", "metrics.jsonl", "checkpoints", "seeds.json", "common.toml")
 #: All that a run which never came to learn may have written.
-_WRITTEN = (*_RUN, "plan.json", "history.jsonl", "logs", "tensorboard", "dead_letter", "snapshots", _LOCK)
+_WRITTEN = (*_RUN, "plan.json", "history.jsonl", "logs", "tensorboard", "dead_letter", "snapshots",
+            "evaluations.jsonl", "best", "videos", "trackers", "wandb", _LOCK)  # fmt: skip
 #: Processes of a killed run end within seconds; the learner writes a checkpoint first.
 _ENDING_S, _LOOK_S = 20.0, 0.1
 

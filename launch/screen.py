@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from headrace.launch import network_plan
 from headrace.launch.config import Config
 from headrace.launch.run_files import PLAN
 from headrace.launch.supervisor import Supervisor
+from headrace.observe import evaluations
+from headrace.observe.evaluations import EvaluationsTail
 from headrace.observe.rows import Row, Tail
 from headrace.observe.table import Display, Notes
 from headrace.observe.watch import Watch
@@ -23,13 +26,20 @@ class Screen:
         self._display = display
         self._watch = Watch(run_dir)
         self._version = 0
+        self._evaluations, self._evaluation = EvaluationsTail(run_dir / evaluations.FILE), dict[str, Any]()
+        self._evaluations.new()  # of a run that goes on, or of nobody
         #: Whether the last row is the last of the run.
         self.finished = False
+        #: Whether the evaluator found that the run is to end (run.stop_when_solved).
+        self.solved = False
         self.read()
         self._rows.clear()  # of a run that goes on: shown the last time
 
     def read(self) -> bool:
         """Whether there is a new version since the last call."""
+        for found in self._evaluations.new():
+            self._evaluation = found
+            self.solved |= found.get("solved") is True
         rows = self._tail.new_rows()
         self._rows += rows
         if not rows:
@@ -41,7 +51,7 @@ class Screen:
     def show(self, supervisor: Supervisor) -> None:
         rows, self._rows = self._rows, []
         told = (*self._networks(), *supervisor.messages())
-        self._display.show(rows, Notes(self._watch.sentence(), supervisor.restarts, told))
+        self._display.show(rows, Notes(self._watch.sentence(), supervisor.restarts, told, self._evaluation))
 
     def _networks(self) -> tuple[str, ...]:
         """Their plan, once: when the learner has made them."""

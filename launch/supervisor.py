@@ -1,5 +1,6 @@
 """Looks after processes: one that may die is started again with back-off, one that must not ends the run with its own
-traceback, and so does a role of which every process dies again and again. Knows nothing of reinforcement learning.
+traceback, and so does a role of which every process dies again and again. One that the run does not need ends nothing:
+it is started again after longer and longer pauses. Knows nothing of reinforcement learning.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ USAGE_EXIT = 2
 #: A process that lived so long is started again at once after its next death.
 FORGIVEN_AFTER_S = 10.0
 _FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.25, 15.0
+#: Of what the run does not need: even the starts of one that dies at once are to cost next to nothing.
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 15.0, 600.0
 #: Deaths of each process of a role, since the run last moved, after which starting again is pointless.
 _MAX_DEATHS = 5
 
@@ -51,6 +54,11 @@ class Supervisor:
         for child in self.children:
             child.start()
 
+    def add(self, child: Child, after_s: float) -> None:
+        """One more, to be started so many seconds from now."""
+        child.start_at_s = time.monotonic() + after_s
+        self.children.append(child)
+
     def moved(self) -> None:
         """The run has got on: what died before is forgiven, and bad usage is no longer an explanation."""
         self._moved, self._moved_s = True, time.monotonic()
@@ -67,7 +75,7 @@ class Supervisor:
         for child in self.children:
             if child.process is None:
                 if time.monotonic() >= child.start_at_s and not self.finishing:
-                    child.start()
+                    self._start_again(child)
                 continue
             code = child.ended()
             if code is None:
@@ -84,7 +92,31 @@ class Supervisor:
         told, self._messages = self._messages, []
         return told
 
+    def _start_again(self, child: Child) -> None:
+        try:
+            child.start()
+        except OSError as error:  # no process, or no descriptor, to be had
+            if child.needed:
+                raise
+            self._pause(child, f"{child.name} cannot be started ({error.strerror})")
+
+    def _pause(self, child: Child, told: str) -> None:
+        """Start one that the run does not need again, later."""
+        before = self.restarts.get(child.role, 0)
+        pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(before, 10))
+        child.process, child.start_at_s = None, time.monotonic() + pause_s
+        self._again(child, told, pause_s)
+
+    def _again(self, child: Child, told: str, after_s: float) -> None:
+        self.restarts[child.role] = self.restarts.get(child.role, 0) + 1
+        self._messages.append(f"{told}; starting it again in {after_s:g} s")
+        self._metrics.inc("restarts_total", role=child.role)
+
     def _died(self, child: Child, code: int) -> None:
+        reason = f": {child.last_line()}" if code > 0 and child.last_line() else ""
+        if not child.needed:
+            self._pause(child, f"{death(child, code)}{reason}")
+            return
         # What may die may also have to wait for something (a broker) in a run that has moved under another supervisor.
         if code == USAGE_EXIT and not self._moved and not (child.restart and self._moved_s is not None):
             raise UsageError(child.last_line() or f"{child.name} refused its configuration")
@@ -92,15 +124,12 @@ class Supervisor:
             raise ProcessDied(death(child, code), child.tail())
         child.deaths = 1 if child.lived_s > FORGIVEN_AFTER_S else child.deaths + 1
         child.deaths_unmoved += 1
-        reason = f": {child.last_line()}" if code > 0 and child.last_line() else ""
         if self._hopeless(child.role):
             told = f"no {child.role} can go on: {death(child, code)}{reason}\n(all of it: {child.log})"
             raise ProcessDied(f"every {child.role} died {_MAX_DEATHS} times in a row", told)
         backoff_s = min(_LONGEST_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** (child.deaths - 1))
         child.process, child.start_at_s = None, time.monotonic() + backoff_s
-        self.restarts[child.role] = self.restarts.get(child.role, 0) + 1
-        self._messages.append(f"{death(child, code)}{reason}; starting it again in {backoff_s:g} s")
-        self._metrics.inc("restarts_total", role=child.role)
+        self._again(child, f"{death(child, code)}{reason}", backoff_s)
 
     def _hopeless(self, role: str) -> bool:
         """No process of the role helps the run on. One that does is enough: the others are tried again and again."""

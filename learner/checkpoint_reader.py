@@ -3,7 +3,6 @@
     root/
       lock                    held (flock) by the one learner that may write here; holds its pid
       epoch.json              how often a learner was started here
-      best.json               which checkpoint evaluated best, and its score
       tmp-<uuid>/             being written, or being removed
       ckpt-<version>/         info.json · <part>.json + <part>.safetensors per part, <part>.<block>.safetensors per
                               block of its large arrays · manifest.json (sizes and sha256)
@@ -93,12 +92,6 @@ def latest(
         except Damaged as error:
             _log.warning("%s; trying the one before", error)
     return None
-
-
-def best(root: Path) -> tuple[Path, float] | None:
-    """The checkpoint marked best and its score, if one is marked."""
-    mark = read_json(root / "best.json", name=str, score=(int, float))
-    return None if mark is None else (root / mark["name"], float(mark["score"]))
 
 
 def _state(path: Path, part: str, files: Mapping[str, Any]) -> State:

@@ -21,7 +21,6 @@ from headrace.common.types import Array
 from headrace.learner.checkpoint_reader import (
     FORMAT,
     Checkpoint,
-    best,
     epoch_of,
     json_bytes,
     latest,
@@ -37,7 +36,7 @@ _log = logging.getLogger("headrace.checkpoint")
 
 
 class CheckpointWriter:
-    """The one writer of ``root``: keeps the newest ``keep`` checkpoints and the best.
+    """The one writer of ``root``: keeps the newest ``keep`` checkpoints.
 
     Raises :class:`UsageError` when another process writes there. A process forked from the writer shares its lock; the
     roles are started afresh (exec), which does not.
@@ -91,10 +90,6 @@ class CheckpointWriter:
         if found is not None:
             self._remember(found.path, manifest_of(found.path)["files"])
         return found
-
-    def mark_best(self, path: Path, score: float) -> None:
-        """Keep ``path`` until another one is marked."""
-        self._replace("best.json", {"name": path.name, "score": score})
 
     def next_epoch(self) -> int:
         """Count one more start of a learner here, durably; the first is 1. No number is ever given twice."""
@@ -176,9 +171,8 @@ class CheckpointWriter:
 
     def _remove_old(self, newest: Path) -> None:
         """Rename, fsync, then remove: a checkpoint is not half visible on its way out either."""
-        marked = best(self.root)
         others = [p for p in ordered(self.root) if p != newest]
-        old = [p for p in others[: max(0, len(others) - (self._keep - 1))] if marked is None or p != marked[0]]
+        old = others[: max(0, len(others) - (self._keep - 1))]
         leaving = [durable.temporary(self.root) for _ in old]
         try:
             for path, tmp in zip(old, leaving, strict=True):

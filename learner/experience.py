@@ -27,6 +27,9 @@ _AXIS = {Layout.STEP: 1, Layout.CHAIN: 1, Layout.FINAL: 0, Layout.START: 0}
 class ExperienceBuffer(Protocol):
     """What the learner holds between ``add`` and an update."""
 
+    #: How full a replay buffer is, 0 to 1; None for what keeps nothing.
+    fill: float | None
+
     def add(self, trajectory: Trajectory) -> None: ...
 
     def next_round(self) -> Round | None:
@@ -69,6 +72,7 @@ class FragmentBuffer:
     """OnPolicy and Groups: the next N fragments make one batch, in order of their leases, and are never used again."""
 
     def __init__(self, needed: int, join: Callable[[Sequence[Trajectory]], Batch]) -> None:
+        self.fill: float | None = None
         self._needed, self._join = needed, join
         self._waiting: list[Trajectory] = []
 
@@ -94,6 +98,7 @@ class ReplayExperience:
 
     def __init__(self, declared: Replay | Sequences, buffer: ReplayBuffer | SequenceBuffer) -> None:
         self._declared, self._buffer = declared, buffer
+        self.fill: float | None = 0.0
         self._pace = SamplesPerInsert(declared.samples_per_insert, declared.batch, declared.min_size)
         self._waiting: list[Trajectory] = []
 
@@ -107,6 +112,7 @@ class ReplayExperience:
         taken, self._waiting = self._waiting[:needed], self._waiting[needed:]
         taken.sort(key=lambda t: t.lease)
         due = sum(self._pace.insert(self._buffer.insert(t)) for t in taken)
+        self.fill = len(self._buffer) / self._declared.capacity
         return _ReplayRound(taken, self._buffer, due)
 
     def state(self) -> State:

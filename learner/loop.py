@@ -58,6 +58,8 @@ class Learner:
         self._total_steps, self._max_staleness = total_steps, max_staleness
         self._per_version = per_version(algorithm.experience)
         self._at_once = (1 + max_staleness) * self._per_version
+        #: Scalars of the acting half in the newest version: epsilon.
+        self.scalars: Mapping[str, float] = {}
         self.experience: ExperienceBuffer = make_buffer(algorithm.experience, algorithm.schema, seed)
         self.counters, self._spent, self._positions = Counters(), LeaseSet(), Positions()
         self._issued, self._examined = 0, dict[int, int]()
@@ -225,11 +227,11 @@ class Learner:
             self._publisher.admit(self._progress())
 
     def _publish(self, progress: Progress) -> None:
-        tensors, scalars = self.algorithm.weights()
-        who = self.identity
+        tensors, self.scalars = self.algorithm.weights()
+        who, now = self.identity, self.counters
+        made = Weights(who.run_id, who.learner_epoch, now.version, tensors, self.scalars, now.env_steps, now.trained_s)
         with self.metrics.phase("learner_phase_seconds_total", "publish"):
-            weights = Weights(who.run_id, who.learner_epoch, self.counters.version, tensors, scalars)
-            self._publisher.publish(weights, progress)
+            self._publisher.publish(made, progress)
         self.metrics.set("learner_policy_version", self.counters.version)
 
     def _progress(self, ahead: int | None = None) -> Progress:

@@ -34,6 +34,9 @@ class SequenceBuffer:
         self._layouts = {n: f.layout for n, f in schema.fields.items() if f.layout is not Layout.FINAL}
         self._ring: Ring | None = None
 
+    def __len__(self) -> int:
+        return self._ring.written - self._ring.oldest if self._ring else 0
+
     @property
     def nbytes(self) -> int:
         """Bytes held; none before the first fragment."""

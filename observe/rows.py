@@ -53,12 +53,17 @@ class Row(_Always, total=False):
     ``length_mean`` (steps): of the last 100 finished training episodes, null before the first; ``return_std``, where it
     is given, their standard deviation. ``rejected``: fragments refused so far, by reason. ``train``: what the algorithm
     reported last. ``learner_epoch``: which life of the learner wrote it, from 1. ``resumed_at_steps``: what
-    ``env_steps`` was in the checkpoint this life went on from, 0 for a fresh start.
+    ``env_steps`` was in the checkpoint this life went on from, 0 for a fresh start. ``acting``: scalars of the acting
+    half (epsilon); ``replay_fill``: how full the replay buffer is, 0 to 1, where there is one. ``evaluation``: the
+    newest line of evaluations.jsonl (observe/evaluations.py) without its single returns, where there is one.
     """
 
     return_std: float | None
     learner_epoch: int
     resumed_at_steps: int
+    acting: dict[str, float]
+    replay_fill: float
+    evaluation: dict[str, Any]
 
 
 class MetricsLog:
@@ -81,21 +86,18 @@ class MetricsLog:
         self._file.close()
 
 
-class Tail:
-    """Reads a growing metrics.jsonl. ``skipped`` counts whole lines that are not rows (a disk's doing, not ours).
-    ``at_most_bytes``: read no more than so many at a time, which must be more than a row has."""
+class LineTail:
+    """Reads a file that grows by lines. ``at_most_bytes``: read no more than so many at a time, which must be more than
+    a line has."""
 
     def __init__(self, path: Path, at_most_bytes: int | None = None) -> None:
-        self.path = path
-        self.skipped = 0
-        self._at_most_bytes = at_most_bytes
-        self._offset = 0
+        self._path, self._at_most_bytes, self._offset = path, at_most_bytes, 0
 
-    def new_rows(self) -> list[Row]:
-        """Rows completed since the last call, oldest first; none while there is no file. A file that became shorter
+    def new(self) -> list[bytes]:
+        """Lines completed since the last call, oldest first; none while there is no file. A file that became shorter
         than what was read (a new run in the old place) is read from its start."""
         try:
-            with open(self.path, "rb") as file:
+            with open(self._path, "rb") as file:
                 if file.seek(0, os.SEEK_END) < self._offset:
                     self._offset = 0
                 file.seek(self._offset)
@@ -104,9 +106,23 @@ class Tail:
             return []
         whole = text[: text.rfind(b"\n") + 1]
         if not whole and len(text) == self._at_most_bytes:
-            whole = text  # longer than any row
+            whole = text  # longer than any line
         self._offset += len(whole)
-        lines = whole.splitlines()
+        return whole.splitlines()
+
+
+class Tail:
+    """Reads a growing metrics.jsonl. ``skipped`` counts whole lines that are not rows (a disk's doing, not ours).
+    ``at_most_bytes``: see :class:`LineTail`."""
+
+    def __init__(self, path: Path, at_most_bytes: int | None = None) -> None:
+        self.path = path
+        self.skipped = 0
+        self._lines = LineTail(path, at_most_bytes)
+
+    def new_rows(self) -> list[Row]:
+        """Rows completed since the last call, oldest first; none while there is no file."""
+        lines = self._lines.new()
         rows = [row for line in lines if (row := _parse(line)) is not None]
         self.skipped += len(lines) - len(rows)
         return rows

@@ -71,20 +71,30 @@ def examine(run_dir: Path | None, urls: Sequence[str], window_s: float | None = 
     said = {} if run_dir is None else trouble.last_words(run_dir)
     verdict = judge(after, before, said)
     return {
-        "state": _state(after, last),
+        "state": _state(after, last, run_dir),
         "bottleneck": verdict.as_json(),
         "last_row": last,
         "roles": [_role(b, a, after, said) for b, a in zip(before, after, strict=True)],
     }
 
 
-def _state(scrapes: Sequence[Scrape], last: Row | None) -> str:
+def _state(scrapes: Sequence[Scrape], last: Row | None, run_dir: Path | None) -> str:
     if any(s.up for s in scrapes):
         return "running" if all(s.up for s in scrapes) else "degraded"
     if last is None and scrapes and not any(s.endpoint.role for s in scrapes):
         return "unknown"  # addresses alone do not tell a run that ended from one that cannot be reached
     done = last is not None and last["env_steps"] >= last["total_steps"]
-    return "finished" if done else "stopped"
+    return "finished" if done or _solved(run_dir) else "stopped"
+
+
+def _solved(run_dir: Path | None) -> bool:
+    """Whether the run ended before its steps were used up, because its task was solved."""
+    if run_dir is None:
+        return False
+    try:
+        return bool(json.loads((run_dir / "result.json").read_bytes()).get("ended_by") == "solved")
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _role(before: Scrape, after: Scrape, all_after: Sequence[Scrape], said: Mapping[str, str]) -> dict[str, Any]:

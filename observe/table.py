@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from headrace.observe.rows import Row
 
@@ -30,11 +30,13 @@ MESSAGES_KEPT = 5
 
 @dataclass(frozen=True, slots=True)
 class Notes:
-    """What the rows do not know. ``messages`` are events to tell once ("actor 1 started again after SIGKILL")."""
+    """What the rows do not know. ``messages`` are events to tell once ("actor 1 started again after SIGKILL").
+    ``evaluation``: the newest line of evaluations.jsonl, if there is one."""
 
     bottleneck: str = ""
     restarts: Mapping[str, int] = field(default_factory=dict)
     messages: tuple[str, ...] = ()
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Display(Protocol):
@@ -63,14 +65,14 @@ class Lines:
         self._stream, self._clock = stream, clock
         self._shown_s = float("-inf")
         self._waiting: Row | None = None
-        self._bottleneck = ""
+        self._bottleneck = self._evaluated = ""
 
     def show(self, rows: Sequence[Row], notes: Notes) -> None:
         for message in notes.messages:
             print(message, file=self._stream, flush=True)
         if rows:
             self._waiting = rows[-1]
-        self._bottleneck = notes.bottleneck
+        self._bottleneck, self._evaluated = notes.bottleneck, evaluated(notes.evaluation)
         if self._clock() - self._shown_s >= LINE_S:
             self._print()
 
@@ -80,7 +82,8 @@ class Lines:
     def _print(self) -> None:
         if self._waiting is not None:
             verdict = self._bottleneck.partition(";")[0]
-            print("  ".join(filter(None, (one_line(self._waiting), verdict))), file=self._stream, flush=True)
+            greedy = f"greedy {self._evaluated}" if self._evaluated else ""
+            print("  ".join(filter(None, (one_line(self._waiting), greedy, verdict))), file=self._stream, flush=True)
             self._waiting = None
             self._shown_s = self._clock()
 
@@ -145,6 +148,8 @@ class Table:
             grid.add_row("steps", steps)
             ret = "-" if row["return_mean"] is None else f"{row['return_mean']:.1f}"
             grid.add_row("return", Text(f"{ret:<8}", style="bold") + Text(self._returns.line(), style="cyan"))
+            if greedy := evaluated(notes.evaluation):
+                grid.add_row("greedy", Text(greedy, style="bold"))
             grid.add_row("speed", f"{row['steps_per_s']:,.0f} steps/s, version {row['version']}, {staleness(row)}")
             grid.add_row("learner", phases(row["phases"]))
             if trouble := troubles(notes.restarts, row["rejected"]):
@@ -195,6 +200,15 @@ def one_line(row: Row) -> str:
         troubles({}, row["rejected"]),
     ]
     return "  ".join(filter(None, parts))
+
+
+def evaluated(found: Mapping[str, Any]) -> str:
+    """What an evaluation during training came to, and of which moment it is; "" for none."""
+    if not found:
+        return ""
+    interval = "" if found["interval95"] is None else f" ± {found['interval95']:.1f}"
+    at = f"version {found['version']}" if found.get("env_steps") is None else f"{found['env_steps']:,} steps"
+    return f"{found['mean']:.1f}{interval} at {at}"
 
 
 def eta(row: Row) -> str:

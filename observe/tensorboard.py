@@ -1,4 +1,4 @@
-"""metrics.jsonl rows as TensorBoard events, without TensorFlow and without torch.
+"""metrics.jsonl rows, evaluations and hyper-parameters as TensorBoard events, without TensorFlow and without torch.
 
 An events file is a sequence of framed protobuf messages (TensorFlow's TFRecord): length, masked CRC32C of the length,
 message, masked CRC32C of the message. The messages are the tensorboard package's own.
@@ -12,13 +12,15 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import crc32c
 
 from headrace.common.appender import Appender
 from headrace.observe.rows import Row
+from headrace.observe.scalars import evaluation_scalars, scalars
 
 _SERIAL = itertools.count()
 
@@ -52,33 +54,32 @@ class TensorBoardWriter:
                 begun = row.get("resumed_at_steps", step - 1) + 1  # TensorBoard forgets from this step on
                 self._write(self._event(wall_time=now, step=begun, session_log=start))
             self._began = True
-            values = [self._summary.Value(tag=tag, simple_value=value) for tag, value in scalars(row)]
-            self._write(self._event(wall_time=now, step=step, summary=self._summary(value=values)))
+            self._scalars(step, scalars(row))
+
+    def evaluated(self, evaluations: Sequence[Mapping[str, Any]]) -> None:
+        """Add evaluations (observe/evaluations.py), each at the step of its version; where that is known."""
+        for found in evaluations:
+            if found.get("env_steps") is not None:
+                self._scalars(found["env_steps"], evaluation_scalars(found))
+
+    def hyper_parameters(self, values: Mapping[str, Any], run_id: str) -> None:
+        """Add what the run was started with, for the tab HPARAMS; anything but a number or a truth value as text."""
+        from tensorboard.plugins.hparams import summary_v2  # api.py, its public face, needs TensorFlow
+
+        plain = {name: v if isinstance(v, bool | int | float) else str(v) for name, v in values.items()}
+        self._write(self._event(wall_time=self._clock(), summary=summary_v2.hparams_pb(plain, trial_id=run_id)))
 
     def close(self) -> None:
         self._file.close()
+
+    def _scalars(self, step: int, values: Iterable[tuple[str, float]]) -> None:
+        summary = self._summary(value=[self._summary.Value(tag=tag, simple_value=value) for tag, value in values])
+        self._write(self._event(wall_time=self._clock(), step=step, summary=summary))
 
     def _write(self, event: object) -> None:
         data: bytes = event.SerializeToString()  # type: ignore[attr-defined]
         length = struct.pack("<Q", len(data))
         self._file.add(length + _masked(length) + data + _masked(data))
-
-
-def scalars(row: Row) -> Iterator[tuple[str, float]]:
-    """The tags a row becomes, and their values; what is null is left out."""
-    single = {
-        "episodes/return_mean": row["return_mean"],
-        "episodes/length_mean": row["length_mean"],
-        "episodes/finished": row["episodes"],
-        "speed/steps_per_s": row["steps_per_s"],
-        "speed/version": row["version"],
-        "staleness/mean": row["staleness_mean"],
-        "staleness/max": row["staleness_max"],
-    }
-    groups: dict[str, Mapping[str, float | None]] = {name: row[name] for name in ("rejected", "phases", "train")}
-    yield from ((tag, float(value)) for tag, value in single.items() if value is not None)
-    for group, values in groups.items():
-        yield from ((f"{group}/{name}", float(value)) for name, value in values.items() if value is not None)
 
 
 def _masked(data: bytes) -> bytes:

@@ -3,7 +3,8 @@
     u64 little-endian: header bytes | header: JSON, padded with spaces to a multiple of 8 | tensors, one after another
 
 The header gives each tensor its dtype, shape and place. What else belongs to a version stands in the header's
-``__metadata__`` under the one key ``headrace``, as JSON: format, run_id, learner_epoch, version, scalars.
+``__metadata__`` under the one key ``headrace``, as JSON: format, run_id, learner_epoch, version, scalars, and where
+they are known env_steps and trained_s.
 
 Version rule. ``format`` is 1. A reader takes exactly the formats it knows and refuses others under ``version``; keys it
 does not know inside ``headrace`` are ignored. The golden bytes under tests/common/golden/ must decode for ever.
@@ -86,18 +87,26 @@ def decode(content: bytes | memoryview) -> Weights:
     if start + end != len(data):
         raise Rejected("malformed", f"weights of {len(data)} bytes hold {start + end} bytes of header and tensors")
     return Weights(
-        about["run_id"], about["learner_epoch"], about["version"], MappingProxyType(tensors), about["scalars"]
+        about["run_id"],
+        about["learner_epoch"],
+        about["version"],
+        MappingProxyType(tensors),
+        about["scalars"],
+        about.get("env_steps"),
+        about.get("trained_s"),
     )
 
 
 def _metadata(weights: Weights) -> str:
-    about = {
+    about: dict[str, Any] = {
         "format": FORMAT,
         "run_id": weights.run_id,
         "learner_epoch": weights.learner_epoch,
         "version": weights.version,
         "scalars": {name: float(value) for name, value in sorted(weights.scalars.items())},
     }
+    when = {"env_steps": weights.env_steps, "trained_s": weights.trained_s}
+    about |= {name: value for name, value in when.items() if value is not None}
     try:
         return json.dumps(about, separators=(",", ":"), allow_nan=False)
     except ValueError as e:
@@ -138,6 +147,14 @@ def _about(metadata: object) -> dict[str, Any]:
         raise Rejected("malformed", "weights metadata lacks run_id, learner_epoch, version or scalars")
     if not all(isinstance(v, float | int) and math.isfinite(v) for v in scalars.values()):
         raise Rejected("nan", f"scalars of the weights must be finite numbers: {scalars}")
+    steps, trained_s = about.get("env_steps", 0), about.get("trained_s", 0.0)
+    if (
+        type(steps) is not int
+        or not 0 <= steps < 1 << 63
+        or type(trained_s) not in (int, float)
+        or not 0 <= trained_s < math.inf
+    ):
+        raise Rejected("malformed", f"weights made after {steps!r} steps and {trained_s!r} seconds")
     about["scalars"] = MappingProxyType({name: float(v) for name, v in scalars.items()})
     return about
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.algorithms.base import Policy
+from headrace.common.errors import UsageError
 from headrace.common.seeding import evaluation_seeds, stream
 from headrace.common.types import Weights
 from headrace.launch.build import Blueprint
@@ -43,6 +44,8 @@ class Greedy:
     def of(self, path: Path | None) -> Point:
         """Of a snapshot or checkpoint; None: the newest checkpoint."""
         weights, env_steps = load_weights(self._config, self._run_dir, path)
+        if env_steps is None:
+            raise UsageError(f"{path}: does not say after how many environment steps the policy was so")
 
         def played() -> list[float]:
             policy: Policy = self._blueprint.policy()

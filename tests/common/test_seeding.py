@@ -12,7 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.common.seeding import evaluation_seeds, generator_state, reset_seeds, restore_generator, stream
+from headrace.common.seeding import (
+    evaluation_seeds,
+    generator_state,
+    reset_seeds,
+    restore_generator,
+    selection_seeds,
+    stream,
+)
 
 names = st.lists(st.integers(0, 2**63) | st.text(max_size=5), max_size=3)
 seeds = st.integers(0, 2**63)
@@ -61,7 +68,10 @@ def test_nobody_is_evaluated_on_what_it_was_trained_on(seed: int, who: list[int 
     training, evaluation = reset_seeds(seed, *who, n=n), evaluation_seeds(n, first)
     assert len(training) == n
     assert len(set(evaluation)) == n
-    assert 0 <= min(training) <= max(training) < 2**31 <= min(evaluation) <= max(evaluation) < 2**32
+    assert 0 <= min(training) <= max(training) < 2**31 <= min(evaluation) <= max(evaluation) < 3 * 2**30
+    selection = selection_seeds(n, first)
+    assert len(set(selection)) == n
+    assert 3 * 2**30 <= min(selection) <= max(selection) < 2**32, "nor is what is reported what was chosen by"
 
 
 def test_environments_take_the_seeds() -> None:

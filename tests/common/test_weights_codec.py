@@ -65,6 +65,13 @@ def test_round_trip() -> None:
     assert not decoded.tensors["layer.weight"].flags.writeable
 
 
+def test_when_it_was_made_travels_along() -> None:
+    decoded = codec.decode(codec.encode(Weights("r", 1, 2, {}, {}, 2048, 0.25)))
+    assert (decoded.env_steps, decoded.trained_s) == (2048, 0.25)
+    unknown = codec.decode(codec.encode(sample()))
+    assert (unknown.env_steps, unknown.trained_s) == (None, None)
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_round_trip_of_anything(data: st.DataObject) -> None:
@@ -140,6 +147,11 @@ def test_the_hand_made_file_is_right_before_it_is_changed() -> None:
         (built(about={"version": -1}), "malformed"),
         (built(about={"version": "7"}), "malformed"),
         (built(about={"scalars": {"e": float("inf")}}), "nan"),
+        (built(about={"env_steps": -1}), "malformed"),
+        (built(about={"env_steps": 1.5}), "malformed"),
+        (built(about={"env_steps": 2**70}), "malformed"),
+        (built(about={"trained_s": float("nan")}), "malformed"),
+        (built(about={"trained_s": "1"}), "malformed"),
         (built({"dtype": "F8_E4M3"}), "dtype"),
         (built({"shape": [5]}), "shape"),
         (built({"shape": [-4]}), "shape"),

@@ -33,9 +33,9 @@ from headrace.observe.rows import Row, Tail
 #: Far beyond what an idle machine needs: a wait that takes so long is a failure, not a slow machine.
 DEADLINE_S = 60.0
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-#: Small nets and batches, checkpoints and rows all the time.
+#: Small nets and batches, checkpoints and rows all the time. (Of the evaluator: tests/launch/test_evaluation.py.)
 COMMON = ("run.checkpoint_every_s=0.2", "run.log_every_s=0.1", "run.total_steps=100_000_000", "actors.processes=2",
-          "algorithm.hidden=[16]")  # fmt: skip
+          "algorithm.hidden=[16]", "run.evaluation_share=0")  # fmt: skip
 SETTINGS = {
     "ppo": ("actors.envs=2", "actors.fragment_steps=32", "algorithm.epochs=1", "algorithm.minibatch=64"),
     "dqn": ("actors.envs=2", "actors.fragment_steps=16", "algorithm.min_size=64", "algorithm.capacity=4000",

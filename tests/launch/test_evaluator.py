@@ -16,6 +16,7 @@ from headrace.common.types import Spaces
 from headrace.common.types import Weights as Published
 from headrace.common.weights.base import Progress
 from headrace.common.weights.grpc import GrpcPublisher
+from headrace.launch import best
 from headrace.launch.load import load
 from headrace.paramserver.options import Options
 from headrace.paramserver.server import ParamServer
@@ -58,6 +59,29 @@ def test_it_plays_what_the_server_has_and_keeps_the_figures(tmp_path: Path) -> N
     assert (row["version"], row["episodes"], len(row["returns"])) == (7, 3, 3)
     assert np.isclose(row["mean"], np.mean(row["returns"]))
     assert 8 <= row["mean"] <= 500
+    assert (row["env_steps"], row["time_s"], row["learner_epoch"]) == (None, None, 1), "nobody said when it was made"
+    assert best.score(tmp_path) == row["mean"]
+
+
+@pytest.mark.usefixtures("published")
+def test_a_video_of_the_newest_policy_where_it_is_asked_for(tmp_path: Path) -> None:
+    config = load(str(tmp_path / "config.toml"), ["run.video_every_s=60"])
+    (tmp_path / "config.toml").write_text(config.to_toml())
+    assert evaluator(tmp_path).returncode == 0
+    (video,) = (tmp_path / "videos").iterdir()
+    assert video.name == "7.gif", "of version 7: nobody said after how many steps that was"
+    assert video.read_bytes().startswith(b"GIF8")
+
+
+@pytest.mark.usefixtures("published")
+def test_it_does_without_torch_and_matplotlib(tmp_path: Path) -> None:
+    code = "import sys; from headrace.launch.cli import main; main(sys.argv[1:])\n"
+    code += "print({'torch', 'matplotlib', 'tensorboard', 'PIL'} & set(sys.modules))"
+    argv = ["evaluator", "--config", str(tmp_path / "config.toml"), "--run-dir", str(tmp_path), "--once"]
+    done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "set()"
+    assert json.loads((tmp_path / "evaluations.jsonl").read_text())["episodes"] == 20
 
 
 @pytest.mark.usefixtures("published")

@@ -92,16 +92,16 @@ def test_best_says_where_it_would_come_from(tmp_path, finished):
     (tmp_path / "config.toml").write_text(finished.config.to_toml())
     done = headrace("evaluate", str(tmp_path), "--best")
     assert done.returncode == 2
-    assert "the evaluation at the end of a training marks it" in done.stderr
+    assert "the evaluations of a training leave it" in done.stderr
 
 
-@pytest.mark.parametrize("text", ["[]", '{"name": "ckpt-000000000001"}', '{"name": 1, "score": 2}'])
-def test_a_damaged_mark_is_one_line(tmp_path, finished, text):
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff" * 100])
+def test_a_damaged_best_is_one_line(tmp_path, finished, content):
     (tmp_path / "config.toml").write_text(finished.config.to_toml())
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "best.json").write_text(text)
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "policy.safetensors").write_bytes(content)
     done = headrace("evaluate", str(tmp_path), "--best")
-    assert (done.returncode, "best.json is damaged" in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, "is no snapshot of this program" in done.stderr) == (2, True), done.stderr
 
 
 def test_a_finished_run_started_again_says_so_and_a_fresh_start_is_refused(finished):

@@ -172,3 +172,28 @@ def test_who_does_not_end_in_time_is_killed(tmp_path, supervise):
     supervisor = supervise(child(tmp_path, stubborn, name="actor-0"), child(tmp_path, polite, name="actor-1"))
     poll_until(supervisor, lambda _: all("up" in c.tail() for c in supervisor.children))
     assert supervisor.stop(["actor-0", "actor-1"], grace_s=1.0) == {"actor-0": -9, "actor-1": 0}
+
+
+@pytest.mark.parametrize("ending", ["raise SystemExit(1)", "raise SystemExit(2)", "raise SystemExit(0)"])
+def test_what_the_run_does_not_need_ends_it_never_and_is_started_again_after_longer_and_longer(
+    tmp_path, supervise, monkeypatch, ending
+):
+    monkeypatch.setattr("headrace.launch.supervisor._FIRST_PAUSE_S", 0.01)
+    supervisor = supervise(child(tmp_path, SLEEP))
+    optional = child(tmp_path, ending, name="evaluator-0")
+    optional.needed = False
+    supervisor.add(optional, after_s=0.05)
+    assert optional.process is None
+    poll_until(supervisor, lambda _: supervisor.restarts == {"evaluator": 6})
+    pauses = [message.split()[-2] for message in supervisor.messages()]
+    assert pauses == ["0.01", "0.02", "0.04", "0.08", "0.16", "0.32"]
+
+
+def test_what_the_run_does_not_need_may_be_impossible_to_start(tmp_path, supervise):
+    supervisor = supervise(child(tmp_path, SLEEP))
+    optional = child(tmp_path, SLEEP, name="evaluator-0")
+    optional.argv, optional.needed = [str(tmp_path / "nothing")], False
+    supervisor.add(optional, after_s=0.0)
+    poll_until(supervisor, lambda _: supervisor.restarts == {"evaluator": 1})
+    told = "evaluator-0 cannot be started (No such file or directory); starting it again in 15 s"
+    assert supervisor.messages() == [told]

@@ -104,20 +104,16 @@ def test_newest_is_by_epoch_then_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3, 5])
-def test_keeps_the_newest_and_the_best(tmp_path: Path, keep: int) -> None:
+def test_keeps_the_newest(tmp_path: Path, keep: int) -> None:
     with CheckpointWriter(tmp_path, keep=keep) as writer:
         for step in range(1, 9):
-            path = writer.save(step, PARTS, INFO)
-            if step == 2:
-                writer.mark_best(path, 211.5)
+            writer.save(step, PARTS, INFO)
         kept = sorted(int(p.name[5:]) for p in tmp_path.glob("ckpt-*"))
-    assert kept == [2, *range(9 - keep, 9)]
-    assert checkpoint_reader.best(tmp_path) == (tmp_path / "ckpt-000000000002", 211.5)
+    assert kept == [*range(9 - keep, 9)]
     assert not list(tmp_path.glob("tmp-*"))
 
 
-def test_no_best_before_one_is_marked(tmp_path: Path) -> None:
-    assert checkpoint_reader.best(tmp_path) is None
+def test_none_before_one_is_made(tmp_path: Path) -> None:
     assert checkpoint_reader.latest(tmp_path) is None
     assert checkpoint_reader.latest(tmp_path / "nowhere") is None
 
@@ -251,8 +247,8 @@ def test_a_full_disk_costs_one_checkpoint_not_the_run(tmp_path: Path) -> None:
             assert writer.failures_in_a_row == attempt
         assert metrics.value("checkpoint_failures_total") == 3
         assert [p.name for p in tmp_path.glob("*-*")] == [first.name], "nothing half-written is left"
-        with pytest.raises(CheckpointFailed, match=r"best\.json not written"):
-            writer.mark_best(first, 1.0)
+        with pytest.raises(CheckpointFailed, match=r"epoch\.json not written"):
+            writer.next_epoch()
         disk.room = 1 << 30
         assert writer.save(9, PARTS, INFO).name == "ckpt-000000000009"
         assert writer.failures_in_a_row == 0

@@ -10,6 +10,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from headrace.observe.plot import Evaluation, plot_returns
 from headrace.observe.rows import Row
@@ -89,9 +90,29 @@ def test_board_takes_back_what_came_before_the_first_row_after_a_resume(tmp_path
     assert [e.step for e in events(tmp_path).Scalars("speed/version")] == [100, 150, 250]
 
 
+def test_board_shows_what_replay_and_evaluation_are_like_and_what_the_run_was_started_with(tmp_path: Path) -> None:
+    board = TensorBoardWriter(tmp_path)
+    board.hyper_parameters({"run.seed": 3, "task.env": "CartPole-v1", "algorithm.hidden": [64, 64]}, "a-run")
+    board.show([Row(**row(100), return_std=4.5, acting={"epsilon": 0.5}, replay_fill=0.25)])
+    found = {"version": 1, "mean": 20.5, "interval95": 1.5, "episodes": 20, "returns": []}
+    board.evaluated([{**found, "env_steps": 60}, {**found, "env_steps": None}])
+    board.close()
+    read = events(tmp_path)
+    shown = {tag: [(e.step, e.value) for e in read.Scalars(tag)] for tag in read.Tags()["scalars"]}
+    assert shown["episodes/return_std"] == [(100, 4.5)]
+    assert shown["acting/epsilon"] == [(100, 0.5)]
+    assert shown["replay/fill"] == [(100, 0.25)]
+    assert shown["evaluation/return_mean"] == [(60, 20.5)]
+    assert shown["evaluation/interval95"] == [(60, 1.5)]
+    told = HParamsPluginData.FromString(read.PluginTagToContent("hparams")["_hparams_/session_start_info"])
+    values = told.session_start_info.hparams
+    assert values["run.seed"].number_value == 3
+    assert values["algorithm.hidden"].string_value == "[64, 64]"
+
+
 def test_board_needs_neither_tensorflow_nor_torch(tmp_path: Path) -> None:
     code = "import sys, pathlib; from headrace.observe.tensorboard import TensorBoardWriter as Writer\n"
-    code += "Writer(pathlib.Path(sys.argv[1])).close()\n"
+    code += "board = Writer(pathlib.Path(sys.argv[1]))\nboard.hyper_parameters({'a': 1}, 'x')\nboard.close()\n"
     code += "print({m.split('.')[0] for m in sys.modules} & {'torch', 'tensorflow'})"
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
@@ -115,9 +136,30 @@ def test_a_terminal_gets_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = stream.getvalue()
     for text in ("a-run", "5,000 / 10,000", "0:05 left", "7.0", "1,000 steps/s", "version 50", "staleness 1.0 (max 2)"):
         assert text in shown
+    assert "greedy" not in shown
     for text in ("wait 10%", "actor started again 2x, 4 rejected: stale", "learner too slow: busy"):
         assert text in shown
     assert "\x1b[36m" in shown or "\x1b[1;36m" in shown
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        ({"mean": 211.44, "interval95": 12.0, "version": 7, "env_steps": 14_336}, "211.4 ± 12.0 at 14,336 steps"),
+        ({"mean": 9.0, "interval95": None, "version": 7}, "9.0 at version 7"),
+    ],
+)
+@pytest.mark.parametrize("term", ["dumb", "xterm"])
+def test_the_newest_evaluation_is_shown(
+    monkeypatch: pytest.MonkeyPatch, term: str, found: dict[str, float], text: str
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    stream = Terminal()
+    display = open_display("a-run", stream, Clock())
+    display.show([row(1000)], Notes(evaluation=found))
+    display.close()
+    assert "greedy" in stream.getvalue()
+    assert text in stream.getvalue()
 
 
 def test_no_color_takes_the_colours_away(monkeypatch: pytest.MonkeyPatch) -> None:

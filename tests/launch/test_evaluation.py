@@ -28,7 +28,7 @@ from headrace.launch.load import load
 from headrace.launch.run_evaluator import Evaluator
 from headrace.launch.run_files import stored_config
 from headrace.launch.solved import stop_at
-from headrace.observe.evaluations import read_evaluations
+from headrace.observe.evaluations import read_evaluations, short
 from headrace.observe.rows import Tail, read_rows
 
 from .runs import headrace
@@ -65,11 +65,13 @@ def test_a_training_is_evaluated_while_it_goes_on(page: tuple[Path, list[str]]) 
         assert one["env_steps"] == one["version"] * 1024, "two fragments of 8 * 64 steps are a version"
         assert 0 < one["time_s"] <= rows[-1]["time_s"]
     assert "evaluation" not in rows[0]
-    assert rows[-1]["evaluation"] == {name: value for name, value in found[-1].items() if name != "returns"}
+    newest = [short(one) for one in found[-2:]]  # the last one may have come after the last row
+    assert rows[-1]["evaluation"] in newest
     board = EventAccumulator(str(run / "tensorboard"))
     board.Reload()
     shown = {event.step: event.value for event in board.Scalars("evaluation/return_mean")}
-    assert shown == {one["env_steps"]: pytest.approx(one["mean"]) for one in found}
+    assert shown == {one["env_steps"]: pytest.approx(one["mean"]) for one in found if one["env_steps"] in shown}
+    assert len(shown) >= len(found) - 1
     assert re.search(r"greedy \d+\.\d ± \d+\.\d at [\d,]+ steps", said)
 
 
@@ -86,8 +88,10 @@ def test_best_is_what_evaluated_best(run: Path) -> None:
 def test_a_run_ends_when_the_evaluator_says_that_it_is_solved(page: tuple[Path, list[str]]) -> None:
     run, (_, _, _, again) = page
     found = read_evaluations(run / "evaluations.jsonl")
-    assert [one["solved"] for one in found] == [False] * (len(found) - 1) + [True]
-    assert found[-1]["mean"] - found[-1]["interval95"] >= 475
+    solved = [one["solved"] for one in found]
+    first = solved.index(True)
+    assert len(found) - first <= 2, "another one was under way, at most"
+    assert found[first]["mean"] - found[first]["interval95"] >= 475
     result = json.loads((run / "result.json").read_text())
     assert result["ended_by"] == "solved"
     assert found[-1]["env_steps"] <= result["env_steps"] < 2_000_000

@@ -66,14 +66,14 @@ class Leases:
         if number in self.spent:
             raise Rejected("duplicate", f"the fragment of lease {number} came before")
         holder = self._holders.get(number)
-        if holder is not None:
-            if holder != (trajectory.actor_id, trajectory.incarnation):
-                raise Rejected(
-                    "lease", f"lease {number} is of actor {holder[0]}, in another life than {trajectory.actor_id}'s"
-                )
+        if holder == (trajectory.actor_id, trajectory.incarnation):
             return True
-        if self.ticket < asked:
+        if self.ticket < asked:  # in lockstep a number may just have been given to its worker's next life
             return False
+        if holder is not None:
+            raise Rejected(
+                "lease", f"lease {number} is of actor {holder[0]}, in another life than {trajectory.actor_id}'s"
+            )
         if number >= self.issued:
             raise Rejected("lease", f"lease {number} was never issued; the next one is {self.issued}")
         if epoch < self._epoch:

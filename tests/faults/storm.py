@@ -111,8 +111,14 @@ class Storm:
             return
         self._sampled_s = time.monotonic()
         for target, process in self._live.items():
+            if not self._has_begun(target, process.pid):
+                continue  # a start on a busy machine takes long, and is no growth
             held = psutil.Process(process.pid).memory_info().rss
             self._memory.setdefault(f"{target} {process.pid}", []).append(held)
+
+    def _has_begun(self, target: str, pid: int) -> bool:
+        """It recorded something; of the parameter server, which does not: it serves."""
+        return (self._folder / f"{pid}.jsonl").exists() or (target == "paramserver" and self.run.pid(target) == pid)
 
     def _until(self, condition: Callable[[], bool], what: str, within_s: float) -> None:
         def watched() -> bool:

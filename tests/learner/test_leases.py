@@ -44,6 +44,15 @@ def test_the_holder_and_nobody_else() -> None:
         assert refused.value.reason == "lease"
 
 
+def test_a_number_that_its_workers_next_life_has_waits_for_one_answer() -> None:
+    leases = heard((7, 3, 33))
+    assert not leases.judge(of(7, actor=3, incarnation=34), asked=2)
+    leases.hear(LedgerState(10, 0, 0, ((7, 3, 34),)), ticket=2)
+    assert leases.judge(of(7, actor=3, incarnation=34), asked=2)
+    with pytest.raises(Rejected, match="in another life"):
+        leases.judge(of(7, actor=3, incarnation=33), asked=2)
+
+
 def test_once_and_not_again() -> None:
     leases = heard((7, 0, 1))
     assert leases.judge(of(7), 1)

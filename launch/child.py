@@ -50,16 +50,18 @@ class Child:
         self.close()
         self._lifeline, self._file = Lifeline(), _open_log(self.log)
         self._said_from = self._file.seek(0, os.SEEK_END)
-        self.process = subprocess.Popen(
-            [*self.argv, "--supervised", str(self._lifeline.fd)],
-            stdin=subprocess.DEVNULL,
-            stdout=self._file,
-            stderr=self._file,
-            env={**os.environ, **self.env},
-            pass_fds=(self._lifeline.fd, *self.inherit),
-            start_new_session=True,  # Ctrl-C reaches the supervisor only, which then ends them in order
-        )
-        self._lifeline.handed_over()
+        try:
+            self.process = subprocess.Popen(
+                [*self.argv, "--supervised", str(self._lifeline.fd)],
+                stdin=subprocess.DEVNULL,
+                stdout=self._file,
+                stderr=self._file,
+                env={**os.environ, **self.env},
+                pass_fds=(self._lifeline.fd, *self.inherit),
+                start_new_session=True,  # Ctrl-C reaches the supervisor only, which then ends them in order
+            )
+        finally:
+            self._lifeline.handed_over()
         self._started_s = time.monotonic()
 
     @property

@@ -99,7 +99,7 @@ def plot_sides(
     for axes, axis in zip(panels, over, strict=True):
         for side, color in zip(sides, cycle(COLORS), strict=False):
             _draw_side(axes, side, axis, color)
-        _explain(axes, sides, at_the_end=axis == "env_steps")
+        _explain(axes, sides, axis)
         _frame(axes, title if axes is panels[0] else "", threshold)
         if axes is panels[-1] and any(len(side.runs) > 1 for side in sides):
             _note(axes, f"interquartile mean, {CONFIDENCE:.0%} interval")
@@ -120,14 +120,19 @@ def _draw_side(axes: Axes, side: Side, axis: str, color: str) -> None:
             axes.plot(at, values, color=color, linewidth=0.6, alpha=0.35)
         label = side.name if len(trained) == 1 else f"{side.name}, {len(trained)} seeds"
         axes.plot(at, iqm(values), color=color, linewidth=2, label=label)
-    evaluated = [_curve(found, axis, "mean") for found in side.evaluated]
-    if evaluated and all(len(at) > 1 for at, _ in evaluated):
+    if evaluated := _evaluated(side, axis):
         at, values = _in_common(evaluated)
         axes.plot(at, iqm(values), color=color, linewidth=1.5, linestyle=_DASHED)
     if side.evaluation is not None and axis == "env_steps":
         e = side.evaluation
         bar = [[e.mean - e.low], [e.high - e.mean]]
         axes.errorbar([e.env_steps], [e.mean], bar, None, "o", color=color, capsize=3, zorder=5, clip_on=False)
+
+
+def _evaluated(side: Side, axis: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Curves of greedy evaluations; none unless every run has one."""
+    curves = [_curve(found, axis, "mean") for found in side.evaluated]
+    return curves if all(len(at) > 1 for at, _ in curves) else []
 
 
 def _curve(rows: Sequence[Mapping[str, Any]], axis: str, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -143,11 +148,11 @@ def _in_common(curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndar
     return points, np.stack([np.interp(points, at, values) for at, values in curves], axis=-1)
 
 
-def _explain(axes: Axes, sides: Sequence[Side], at_the_end: bool) -> None:
+def _explain(axes: Axes, sides: Sequence[Side], axis: str) -> None:
     """What is the same for all sides, once."""
-    if any(any(side.evaluated) for side in sides):
+    if any(_evaluated(side, axis) for side in sides):
         axes.plot([], [], color=GREY, linewidth=1.5, linestyle=_DASHED, label="greedy evaluation")
-    if at_the_end and any(side.evaluation for side in sides):
+    if axis == "env_steps" and any(side.evaluation for side in sides):
         axes.plot([], [], "o", color=GREY, label="greedy evaluation at the end")
 
 

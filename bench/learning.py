@@ -31,8 +31,8 @@ from headrace.common.seeding import evaluation_seeds
 from headrace.common.types import Weights
 from headrace.launch.build import Blueprint
 from headrace.launch.evaluate import Evaluation, play
-from headrace.launch.finish import solved_at
 from headrace.launch.load import load
+from headrace.launch.solved import solved_at
 from headrace.observe.rows import read_rows
 
 HEADRACE = [sys.executable, "-m", "headrace.launch.cli"]

@@ -38,8 +38,7 @@ def load(run_dir: str | os.PathLike[str], *, best: bool = False) -> Agent:
     """
     path = Path(run_dir).absolute()
     config = stored_config(path)
-    weights, env_steps = load_weights(config, path, best_checkpoint(path) if best else None)
-    return Agent(config, weights, env_steps)
+    return Agent(config, load_weights(config, path, best_checkpoint(path) if best else None))
 
 
 class Agent:
@@ -49,8 +48,8 @@ class Agent:
     ``observation_space``, ``action_space``: Gymnasium's, of the environment in its wrappers.
     """
 
-    def __init__(self, config: Config, weights: Weights, env_steps: int | None) -> None:
-        self.version, self.env_steps = weights.version, env_steps
+    def __init__(self, config: Config, weights: Weights) -> None:
+        self.version, self.env_steps = weights.version, weights.env_steps
         self._blueprint = Blueprint(config, watched=False)
         env = self.make_env()
         self.observation_space, self.action_space = env.observation_space, env.action_space

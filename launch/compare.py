@@ -20,10 +20,10 @@ from typing import Any
 
 from headrace.common import durable
 from headrace.common.errors import UsageError
-from headrace.launch.finish import solved_at
 from headrace.launch.roles import place
 from headrace.launch.settings import as_toml
 from headrace.launch.sides import Side, differences, drawn, read_sides, rows_of
+from headrace.launch.solved import solved_at
 from headrace.observe import gifs, plot
 from headrace.observe.statistics import CONFIDENCE, estimate, iqm, iqm_difference
 

@@ -81,36 +81,34 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--gif {args.gif}: name a file that ends in .gif, in a directory that is there")
     config = stored_config(args.run_dir)
     path = best_checkpoint(args.run_dir) if args.best else args.checkpoint
-    policy, version, env_steps = load_policy(config, args.run_dir, path)
+    policy, weights = load_policy(config, args.run_dir, path)
     if args.render:
         film.show(config, policy)
     returns = play(config, policy, evaluation_seeds(args.episodes, args.first))
-    found = Evaluation(tuple(returns), version, env_steps)
+    found = Evaluation(tuple(returns), weights.version, weights.env_steps)
     if args.gif:
         film.write_gif(config, policy, args.gif)
     if args.json:
         print(json.dumps(found.to_json()))
     else:
         print(f"{config.task.env}: {found.mean:.1f} ± {found.interval:.1f} over {args.episodes} greedy episodes"
-              f" (lowest {min(returns):.1f}), version {version}, {steps_text(env_steps)}")  # fmt: skip
+              f" (lowest {min(returns):.1f}), version {found.version}, {steps_text(found.env_steps)}")  # fmt: skip
     return 0
 
 
-def load_policy(config: Config, run_dir: Path, path: Path | None = None) -> tuple[Policy, int, int | None]:
-    """The acting half from a checkpoint or snapshot (the newest whole checkpoint by default), its version and its
-    environment steps."""
-    weights, env_steps = load_weights(config, run_dir, path)
+def load_policy(config: Config, run_dir: Path, path: Path | None = None) -> tuple[Policy, Weights]:
+    """The acting half from a checkpoint or snapshot (the newest whole checkpoint by default), and what it loaded."""
+    weights = load_weights(config, run_dir, path)
     policy: Policy = Blueprint(config).policy()
     policy.load(weights)
-    return policy, weights.version, env_steps
+    return policy, weights
 
 
-def load_weights(config: Config, run_dir: Path, path: Path | None = None) -> tuple[Weights, int | None]:
-    """What the acting half loads, and after how many environment steps it was so (None: not known)."""
+def load_weights(config: Config, run_dir: Path, path: Path | None = None) -> Weights:
+    """What the acting half loads."""
     one_file = path is not None and path.suffix == ".safetensors"
     tensors, said = snapshot.read(path) if path is not None and one_file else _acting(run_dir, path)
-    steps: int | None = said["env_steps"]
-    return Weights(config.run.id, 0, said["version"], tensors, said["scalars"], steps), steps
+    return Weights(config.run.id, 0, said["version"], tensors, said["scalars"], said["env_steps"])
 
 
 def steps_text(env_steps: int | None) -> str:

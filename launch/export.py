@@ -34,12 +34,12 @@ def run(args: argparse.Namespace) -> int:
     config = stored_config(args.run_dir)
     blueprint = Blueprint(config)
     path = best_checkpoint(args.run_dir) if args.best else args.checkpoint
-    weights, env_steps = load_weights(config, args.run_dir, path)
+    weights = load_weights(config, args.run_dir, path)
     policy = blueprint.policy()
     policy.load(weights)
     size = write(blueprint, policy, weights, args.file, args.sample)
     how = "samples its actions" if args.sample else "greedy"
-    print(f"{args.file}: {size:,} bytes, {how}, version {weights.version}, {steps_text(env_steps)}")
+    print(f"{args.file}: {size:,} bytes, {how}, version {weights.version}, {steps_text(weights.env_steps)}")
     return 0
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from headrace.algorithms.base import Policy
 from headrace.common.errors import HeadraceError
 from headrace.common.seeding import evaluation_seeds, selection_seeds
+from headrace.common.types import Weights
 from headrace.launch import best, evaluate, film, result
 from headrace.launch.config import Config
 from headrace.launch.evaluate import Evaluation
@@ -16,8 +17,6 @@ from headrace.launch.run_files import ROWS
 from headrace.launch.solved import solved_at
 from headrace.observe import evaluations, plot
 from headrace.observe.rows import Row, read_rows
-
-__all__ = ["finish", "solved_at"]
 
 
 def finish(
@@ -28,14 +27,14 @@ def finish(
     rows = read_rows(run_dir / ROWS) if (run_dir / ROWS).exists() else []
     found, threshold = None, solved_at(config)
     if episodes > 0:
-        policy, version, env_steps = evaluate.load_policy(config, run_dir)
+        policy, weights = evaluate.load_policy(config, run_dir)
         returns = evaluate.play(config, policy, evaluation_seeds(episodes))
-        found = Evaluation(tuple(returns), version, env_steps)
+        found = Evaluation(tuple(returns), weights.version, weights.env_steps)
         verdict = "" if threshold is None else f" ({'' if found.mean >= threshold else 'not '}solved: {threshold:g})"
         say(f"greedy evaluation: {found.mean:.1f} ± {found.interval:.1f} over {episodes} unseen episodes{verdict}")
     try:
         if found is not None:
-            _keep_best(config, run_dir, policy)
+            _keep_best(config, run_dir, policy, weights)
         result.write(config, run_dir, rows, found)
         say(f"curve: {_draw(config, run_dir, rows, found, threshold)}")
         if found is not None and gif:
@@ -45,10 +44,9 @@ def finish(
     return found
 
 
-def _keep_best(config: Config, run_dir: Path, policy: Policy) -> None:
+def _keep_best(config: Config, run_dir: Path, policy: Policy, weights: Weights) -> None:
     """The last policy takes the place of the best one if it does better on the same episodes: those that are there to
     choose by, not those that are reported."""
-    weights, _ = evaluate.load_weights(config, run_dir)
     before = best.score(run_dir)
     if before is None:  # nothing was evaluated during training: there is nothing to choose from
         best.keep(run_dir, weights, None)

@@ -36,7 +36,7 @@ class SerialRun:
     def agent(self) -> Agent:
         """The policy as it is now, to act with."""
         counters, (tensors, scalars) = self.learner.counters, self.learner.algorithm.weights()
-        return Agent(self.config, Weights("", 0, counters.version, tensors, scalars), counters.env_steps)
+        return Agent(self.config, Weights("", 0, counters.version, tensors, scalars, counters.env_steps))
 
 
 def train_serial(

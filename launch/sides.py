@@ -12,12 +12,9 @@ from headrace.launch.config import Config
 from headrace.launch.load import presets
 from headrace.launch.run_files import ROWS, stored_config
 from headrace.launch.seeds_dir import is_seeds_dir, open_seeds, read_result
-from headrace.observe import plot
-from headrace.observe.evaluations import read_evaluations
+from headrace.observe import evaluations, plot
 from headrace.observe.rows import Row, read_rows
 from headrace.observe.statistics import estimate, iqm
-
-EVALUATIONS = "evaluations.jsonl"
 
 #: Settings that differ between any two runs and say nothing of how they learn: names, seeds, places made up.
 _OF_ONE_RUN = ("run.id", "run.seed")
@@ -72,7 +69,7 @@ def rows_of(run_dir: Path) -> list[Row]:
 
 def drawn(side: Side) -> plot.Side:
     """As a picture shows it."""
-    evaluated, mark = [read_evaluations(run_dir / EVALUATIONS) for run_dir in side.runs], None
+    evaluated, mark = [evaluations.read_evaluations(run_dir / evaluations.FILE) for run_dir in side.runs], None
     if side.scores:
         found = estimate(iqm, side.scores)
         low, high = (found.value if end is None else end for end in (found.low, found.high))

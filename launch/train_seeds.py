@@ -21,13 +21,13 @@ from headrace.launch import run_dir as run_dirs
 from headrace.launch.build import Blueprint, with_addresses
 from headrace.launch.config import Config
 from headrace.launch.device import check_device
-from headrace.launch.finish import solved_at
 from headrace.launch.load import load
 from headrace.launch.roles import place
 from headrace.launch.run_dir import RunDir
 from headrace.launch.seeds_dir import PICTURE, SeedsDir, is_seeds_dir, open_seeds
 from headrace.launch.seeds_training import Training
 from headrace.launch.sides import drawn, read_side
+from headrace.launch.solved import solved_at
 from headrace.observe import plot
 from headrace.observe.statistics import CONFIDENCE
 

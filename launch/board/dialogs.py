@@ -21,13 +21,14 @@ async def new_run() -> tuple[str, list[str]] | None:
     return (str(preset.value), _lines(settings.value)) if agreed else None
 
 
-async def train_on(name: str, steps: int) -> list[str] | None:
-    """Settings with which a run that has its ``steps`` goes on beyond them; None when it was thought better of."""
+async def train_on(name: str, steps: int, solved: bool) -> list[str] | None:
+    """Settings with which a run that has its ``steps``, or ended because its task was ``solved``, goes on beyond that;
+    None when it was thought better of."""
     with ui.dialog() as dialog, ui.card().classes("ask"):
         ui.label(f"Train {name} on").classes("title")
-        ui.label("It came to its end; give it more steps.").classes("hint small")
+        ui.label("It solved its task." if solved else "It came to its end; give it more steps.").classes("hint small")
         settings = _settings("run.total_steps=400_000")
-        settings.value = f"run.total_steps={2 * steps:_}"
+        settings.value = "run.stop_when_solved=false" if solved else f"run.total_steps={2 * steps:_}"
         _answers(dialog, "Train on")
     agreed = await dialog
     dialog.delete()

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from headrace.common.errors import UsageError
 from headrace.launch import run_dir as run_dirs
+from headrace.launch.begun import set_words
 from headrace.launch.board.folder import Folder
 from headrace.launch.board.look import end_of
 from headrace.launch.load import load, presets
@@ -51,7 +52,7 @@ class Launcher:
         claimed = run_dirs.claim_next(preset, self._folder.root)
         claimed.close()  # the directory is there: nobody else will be given it, and `headrace train` locks it anew
         name = claimed.path.name
-        self._train(name, [preset, *_set(settings)], fresh=True)
+        self._train(name, [preset, *set_words(settings)], fresh=True)
         return name
 
     def resume(self, name: str, settings: Sequence[str] = ()) -> None:
@@ -60,7 +61,7 @@ class Launcher:
         if (process := run_dirs.holder(path)) is not None:
             raise UsageError(f"{name} is running already, as process {process.pid}")
         stored_config(path, settings)
-        self._train(name, ["--resume", *_set(settings)], fresh=False)
+        self._train(name, ["--resume", *set_words(settings)], fresh=False)
 
     def stop(self, name: str) -> int:
         """Ask the run to write a checkpoint and to end; returns whom (its pid)."""
@@ -107,10 +108,6 @@ class Launcher:
         except OSError as error:
             raise UsageError(f"{path}: {error.strerror}") from error
         self._started[name] = _Started(path, process, said_from, fresh)
-
-
-def _set(settings: Sequence[str]) -> list[str]:
-    return [word for setting in settings for word in ("--set", setting)]
 
 
 def _last_line(started: _Started) -> str:

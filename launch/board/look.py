@@ -20,14 +20,14 @@ from typing import Any
 
 from headrace.common.errors import UsageError
 from headrace.launch.board.folder import Folder
+from headrace.launch.result import SOLVED
 from headrace.launch.run_dir import holder
 from headrace.launch.run_files import CONFIG, RESULT, ROWS
 from headrace.observe.curve import Curve
-from headrace.observe.evaluations import read_evaluations
+from headrace.observe.evaluations import FILE, read_evaluations
 from headrace.observe.rows import Row, Tail, last_row
 from headrace.observe.watch import Watch
 
-EVALUATIONS = "evaluations.jsonl"
 #: States in which a process of the run is alive.
 ALIVE = ("starting", "training", "evaluating")
 _CHUNK_BYTES, _CATCH_UP_S = 1 << 20, 0.5
@@ -106,7 +106,7 @@ class Looker:
             state = "evaluating" if done else "starting" if row is None else "training"
         elif row is None:
             state = "empty"
-        elif done:
+        elif done or _solved(path):
             state = "finished"
         else:
             state = "elsewhere" if time.time() - stamp[0] / 1e9 < _FRESH_S and not _ended(path) else "stopped"
@@ -134,6 +134,11 @@ def _ended(path: Path) -> bool:
     return not any((path / "endpoints").glob("*.json"))
 
 
+def _solved(path: Path) -> bool:
+    """Whether it ended before its steps were used up, because its task was solved (run.stop_when_solved)."""
+    return _result(path).get("ended_by") == SOLVED
+
+
 @dataclass
 class _Followed:
     """A run that is looked at closely, again and again."""
@@ -156,7 +161,7 @@ class _Followed:
         if not self._title:
             self._title, self._threshold = _what(self.path)
         sentence = self._watch.sentence() if glance.state in ALIVE else ""
-        written = [_stamp(self.path / name) for name in (EVALUATIONS, RESULT)]
+        written = [_stamp(self.path / name) for name in (FILE, RESULT)]
         if written != self._read:
             self._read, self._evaluations = written, _evaluations(self.path)
         return Look(glance, self._title, self.curve.rows(), self._evaluations, self._threshold,
@@ -190,13 +195,18 @@ def _what(path: Path) -> tuple[str, float | None]:
 
 def _evaluations(path: Path) -> list[dict[str, Any]]:
     """Those of its evaluator while it trained, and the one at its end."""
-    found = read_evaluations(path / EVALUATIONS)[-_MOST_EVALUATIONS:]
-    try:
-        end = json.loads(_small(path / RESULT))
-        last = {**end["evaluation"], "time_s": end.get("train_s")}
-    except (ValueError, KeyError, TypeError):
-        last = {}
+    found, end = read_evaluations(path / FILE)[-_MOST_EVALUATIONS:], _result(path)
+    last = {**end["evaluation"], "time_s": end.get("train_s")} if isinstance(end.get("evaluation"), dict) else {}
     return [said for said in [*found, last] if isinstance(said.get("mean"), int | float)]
+
+
+def _result(path: Path) -> dict[str, Any]:
+    """What its result.json holds; nothing where that is not there, or damaged."""
+    try:
+        found = json.loads(_small(path / RESULT))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def videos(path: Path) -> list[str]:

@@ -153,7 +153,8 @@ class Page:
             await self._try(lambda: self._board.launcher.resume(name))
         else:
             row = self._seen[0].glance.row if self._seen else None
-            given = await train_on(name, row["total_steps"] if row else 0)
+            steps, total = (row["env_steps"], row["total_steps"]) if row else (0, 0)
+            given = await train_on(name, total, solved=steps < total)
             if given is not None:
                 await self._try(lambda: self._board.launcher.resume(name, given))
 

@@ -19,13 +19,13 @@ from typing import Any
 from headrace.common import durable
 from headrace.common.errors import UsageError
 from headrace.launch.config import Config
-from headrace.launch.finish import solved_at
 from headrace.launch.report import runs
 from headrace.launch.report.adapt import Change, adapt, changed
 from headrace.launch.report.curve import read_seed
 from headrace.launch.report.greedy import FLOOR_EPISODES, Greedy
 from headrace.launch.roles import place
 from headrace.launch.run_files import RESULT
+from headrace.launch.solved import solved_at
 from headrace.learner.checkpoint_reader import read_json
 from headrace.observe.report import table
 from headrace.observe.report.findings import Findings

@@ -17,7 +17,7 @@ from headrace.launch.config import Config
 from headrace.launch.report.greedy import Greedy
 from headrace.launch.run_files import RESULT, ROWS
 from headrace.learner.checkpoint_reader import read_json
-from headrace.observe.evaluations import read_evaluations
+from headrace.observe.evaluations import FILE, read_evaluations
 from headrace.observe.report.findings import Seed, Source
 from headrace.observe.report.metrics import Point, as_it_stands
 from headrace.observe.rows import Row, Tail, lineage
@@ -89,7 +89,7 @@ def _best_there_is(
 def evaluations(run_dir: Path, rows: Sequence[Row]) -> list[Point]:
     """Those of the evaluator. One that knew only the version is put at the first row that has it: not before it was."""
     points = []
-    for found in read_evaluations(run_dir / "evaluations.jsonl"):
+    for found in read_evaluations(run_dir / FILE):
         steps, version = found.get("env_steps"), found.get("version")
         if steps is None and isinstance(version, int):
             steps = next((row["env_steps"] for row in rows if row["version"] >= version), None)

@@ -43,8 +43,8 @@ class Greedy:
 
     def of(self, path: Path | None) -> Point:
         """Of a snapshot or checkpoint; None: the newest checkpoint."""
-        weights, env_steps = load_weights(self._config, self._run_dir, path)
-        if env_steps is None:
+        weights = load_weights(self._config, self._run_dir, path)
+        if weights.env_steps is None:
             raise UsageError(f"{path}: does not say after how many environment steps the policy was so")
 
         def played() -> list[float]:
@@ -52,7 +52,7 @@ class Greedy:
             policy.load(weights)
             return play(self._config, policy, evaluation_seeds(self._episodes))
 
-        return Point(env_steps, _mean(self._once(_fingerprint(weights), self._episodes, played)))
+        return Point(weights.env_steps, _mean(self._once(_fingerprint(weights), self._episodes, played)))
 
     def random(self) -> float:
         """The mean return of uniformly random actions over 100 episodes."""

@@ -81,6 +81,17 @@ def test_a_name_that_leads_elsewhere_is_no_run(tmp_path: Path, name: str) -> Non
 # --- looking -------------------------------------------------------------------------------------------------------
 
 
+def test_a_run_that_ended_because_it_was_solved_is_finished(tmp_path: Path) -> None:
+    for name, ended_by in (("solved", "solved"), ("stopped", None)):
+        path = write(tmp_path / name, [row(10)])
+        (path / "result.json").write_text(json.dumps({"env_steps": 10, "evaluation": None, "ended_by": ended_by}))
+        os.utime(path / "metrics.jsonl", (0, 0))
+    assert {g.name: g.state for g in Looker(Folder(tmp_path)).glance()[0]} == {
+        "solved": "finished",
+        "stopped": "stopped",
+    }
+
+
 def test_a_run_that_is_broken_is_shown_all_the_same(tmp_path: Path) -> None:
     half = write(tmp_path / "half", [row(10), row(20)], end='{"time_s": 3, "vers')
     (half / "evaluations.jsonl").write_text(evaluation(1) + '[1]\n{"mean": null}\n' + evaluation(2)[:30])

@@ -77,11 +77,11 @@ def test_a_training_is_evaluated_while_it_goes_on(page: tuple[Path, list[str]]) 
 
 def test_best_is_what_evaluated_best(run: Path) -> None:
     means = {one["version"]: one["mean"] for one in read_evaluations(run / "evaluations.jsonl")}
-    weights, env_steps = evaluate.load_weights(stored_config(run), run, best.path_of(run))
+    weights = evaluate.load_weights(stored_config(run), run, best.path_of(run))
     score = best.score(run)
     assert score is not None
     assert score >= max(means.values())
-    assert env_steps == weights.version * 1024
+    assert weights.env_steps == weights.version * 1024
     assert means.get(weights.version, score) == score
 
 
@@ -107,10 +107,10 @@ def test_a_run_ends_when_the_evaluator_says_that_it_is_solved(page: tuple[Path, 
 @pytest.mark.parametrize(("before", "replaced"), [(-1.0, True), (1e9, False)])
 def test_at_the_end_the_last_policy_replaces_a_worse_best_only(run: Path, before: float, replaced: bool) -> None:
     config = stored_config(run)
-    weights, _ = evaluate.load_weights(config, run)
+    weights = evaluate.load_weights(config, run)
     best.keep(run, Weights("", 0, 0, weights.tensors, weights.scalars, 0), {"mean": before})
     finish(config, run, 2, gif=False)
-    kept, _ = evaluate.load_weights(config, run, best.path_of(run))
+    kept = evaluate.load_weights(config, run, best.path_of(run))
     assert kept.version == (weights.version if replaced else 0)
 
 

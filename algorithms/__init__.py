@@ -51,11 +51,12 @@ def learner_of(name: str) -> Any:
     return made
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """What somebody may have meant, or all there is; the end of a sentence."""
+def nearest(name: str, known: Iterable[str], lists: str = "") -> str:
+    """What somebody may have meant, else all there is, or what command ``lists`` it; the end of a sentence."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names)}"
+    if close := difflib.get_close_matches(name, names, n=1, cutoff=0.5):
+        return f"; did you mean {close[0]!r}?"
+    return f"; {lists} lists them" if lists else f"; known: {', '.join(names)}"
 
 
 def _path(name: str) -> str:

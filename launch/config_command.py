@@ -69,7 +69,7 @@ def _preset_and_key(words: Sequence[str], overrides: Sequence[str]) -> tuple[str
     known = settings(load({}, overrides))
     if word in Config.model_fields or named(word) or any(word in _both(setting) for setting in known):
         return None, word
-    near = nearest(word, [*presets(), *_words(known)])
+    near = nearest(word, [*presets(), *_words(known)], "`headrace config`")
     raise UsageError(f"config: {word!r} is no preset, no file and no key{near}")
 
 
@@ -81,7 +81,7 @@ def _matching(found: Sequence[Setting], key: str) -> list[Setting]:
     if elsewhere := [name for name in ALGORITHMS if any(key in _both(s) for s in settings(_of(name)))]:
         known = " or ".join(f"--set algorithm.name={name}" for name in elsewhere)
         raise UsageError(f"config: {key} is no setting of this algorithm; ask with {known}")
-    raise UsageError(f"config: there is no key {key!r}{nearest(key, _words(found))}")
+    raise UsageError(f"config: there is no key {key!r}{nearest(key, _words(found), '`headrace config`')}")
 
 
 def _both(setting: Setting) -> tuple[str, str]:

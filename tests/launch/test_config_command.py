@@ -139,6 +139,8 @@ def test_an_algorithm_of_ones_own_is_explained_as_well(
     [
         (["run.sede"], "'run.sede' is no preset, no file and no key; did you mean 'run.seed'?"),
         (["cartpole-pppo"], "did you mean 'cartpole-ppo'?"),
+        (["grid:Nope"], "'grid:Nope' is no preset, no file and no key; `headrace config` lists them"),
+        (["cartpole-ppo", "zzz"], "there is no key 'zzz'; `headrace config` lists them"),
         (["gama"], "did you mean 'gamma'?"),
         (["cartpole-ppo", "gea_lambda"], "there is no key 'gea_lambda'; did you mean 'gae_lambda'?"),
         (["cartpole-ppo", "tau"], "tau is no setting of this algorithm; ask with --set algorithm.name=dqn or "),

@@ -4,7 +4,7 @@
     algorithm.name = "reinforce"                         an entry point of the group headrace.algorithms
     algorithm.name = "my_package.reinforce:Reinforce"    any importable file, the folder one stands in included
 
-docs/your-own.md is the contract in one page; base.py holds it in types. Nothing here imports torch.
+docs/own-algorithm.md is the contract in one page; base.py holds it in types. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -73,4 +73,4 @@ def _path(name: str) -> str:
 def _require(owner: Any, names: tuple[str, ...], place: str) -> None:
     for name in names:
         if not callable(getattr(owner, name, None)):
-            raise UsageError(f"{place}: no {name}(); an algorithm has {', '.join(names)} (docs/your-own.md)")
+            raise UsageError(f"{place}: no {name}(); an algorithm has {', '.join(names)} (docs/own-algorithm.md)")

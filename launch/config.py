@@ -70,7 +70,7 @@ class Task(BaseModel):
     model_config = _STRICT
     env: str = "CartPole-v1"
     """A Gymnasium id; "package.module:Id-v0" for one that a module registers; "package.module:make_env" for a class or
-    function that makes one (docs/your-own.md)."""
+    function that makes one (docs/own-environment.md)."""
     backend: Literal["gymnasium", "envpool"] = "gymnasium"
     """envpool: the same environments in C++, for the ids it has (an extra)."""
     kwargs: dict[str, Any] = {}

@@ -1,4 +1,5 @@
-"""docs/your-own.md, typed as it stands, in an empty folder outside the repository; and what can be wrong in it."""
+"""docs/own-environment.md, docs/own-network.md and docs/own-algorithm.md, typed as they stand, in an empty folder
+outside the repository; and what can be wrong in them."""
 
 from __future__ import annotations
 
@@ -10,23 +11,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.pages import page
+from tests.pages import Page, page
 
-PAGE = page("docs/your-own.md")
+ENVIRONMENT, NETWORK, ALGORITHM = map(page, ("docs/own-environment.md", "docs/own-network.md", "docs/own-algorithm.md"))
 #: The installed command, as people type it: Python does not put their folder on the path for it.
 HEADRACE = str(Path(sys.executable).with_name("headrace"))
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """What the page has written: its files by the names in their first lines."""
-    PAGE.write_files(tmp_path)
+    """What the pages have written: their files by the names in their first lines."""
+    for of in (ENVIRONMENT, NETWORK, ALGORITHM):
+        of.write_files(tmp_path)
     return tmp_path
 
 
-def typed(section: str) -> list[list[str]]:
-    """What is typed in a section of the page, without the first word."""
-    return [words for _, *words in PAGE.console(section)]
+def typed(of: Page) -> list[list[str]]:
+    """What is typed in a page, without the first word."""
+    return [words for _, *words in of.console()]
 
 
 def headrace(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -42,22 +44,32 @@ def refused(folder: Path, *words: str) -> str:
     return line
 
 
-def test_what_the_page_says_is_done_as_it_stands(folder: Path) -> None:
-    train, evaluate, resume = typed("An algorithm")
+def test_an_environment_of_one_s_own_is_learned(folder: Path) -> None:
+    train, evaluate = typed(ENVIRONMENT)
+    done = headrace(folder, *train)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ppo on my_env:Catch" in done.stdout
+    done = headrace(folder, *evaluate)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["mean"] > 0.8, "of 1: it learned, and what is told is the environment's return, not the wrapper's half"
+
+
+def test_an_algorithm_of_one_s_own_learns_and_goes_on(folder: Path) -> None:
+    train, evaluate, resume = typed(ALGORITHM)
     done = headrace(folder, *train)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Reinforce on my_env:Catch" in done.stdout
     done = headrace(folder, *evaluate)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["mean"] > 0.8, "of 1: it learned, and what is told is the environment's return, not the wrapper's half"
+    assert json.loads(done.stdout)["mean"] > 0.8
     done = headrace(folder, *resume)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads((folder / "caught" / "result.json").read_text())["env_steps"] >= 90_000
+    assert json.loads((folder / "reinforced" / "result.json").read_text())["env_steps"] >= 90_000
 
 
 def test_a_network_of_one_s_own_learns_and_is_exported(folder: Path) -> None:
-    train, evaluate, export = typed("A network")
+    train, evaluate, export = typed(NETWORK)
     done = headrace(folder, *train)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "networks: pi 2,339 parameters, vf 2,273; " in done.stdout

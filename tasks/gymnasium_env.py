@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium
@@ -32,6 +33,8 @@ def make_env(
         spec.order_enforce = False  # our loops reset before they step; one Python call a step saved
     kwargs = {**atari.game_kwargs(env_id, wrappers), **kwargs}
     if render_mode is not None:
+        if factory and not _takes(factory, "render_mode"):
+            raise UsageError(f"{env_id!r} takes no argument render_mode; what does, and has render(), can be drawn")
         kwargs["render_mode"] = render_mode
     try:
         env = factory(**kwargs) if factory else gymnasium.make(spec, disable_env_checker=True, **kwargs)
@@ -44,6 +47,14 @@ def make_env(
         with contextlib.suppress(AttributeError):  # a property of its class: its check stays what it is
             env.unwrapped.action_space = _OwnActions(own.n, start=own.start)
     return wrap(env, wrappers)
+
+
+def _takes(factory: Callable[..., Any], argument: str) -> bool:
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):  # nothing is known of it: it is asked
+        return True
+    return any(parameter.name == argument or parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
 
 
 class _OwnActions(gymnasium.spaces.Discrete):  # type: ignore[misc]  # Gymnasium is untyped to mypy

@@ -49,6 +49,7 @@ def test_an_environment_of_one_s_own_is_learned(folder: Path) -> None:
     done = headrace(folder, *train)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "ppo on my_env:Catch" in done.stdout
+    assert "no GIF: 'my_env:Catch' takes no argument render_mode; " in done.stdout
     done = headrace(folder, *evaluate)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

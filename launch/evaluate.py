@@ -25,6 +25,7 @@ from headrace.launch.build import Blueprint
 from headrace.launch.config import Config
 from headrace.launch.roles import place
 from headrace.launch.run_files import stored_config
+from headrace.observe.evaluations import with_interval
 from headrace.tasks.gymnasium_batch import GymnasiumBatch
 
 #: Episodes stepped side by side, with one batched forward.
@@ -46,15 +47,25 @@ class Evaluation:
 
     @property
     def interval(self) -> float:
-        """Half the width of a 95 % interval of the mean (normal approximation)."""
+        """Half the width of a 95 % interval of the mean (normal approximation); infinite for one episode."""
         if len(self.returns) < 2:
             return math.inf
         return float(1.96 * np.std(self.returns, ddof=1) / math.sqrt(len(self.returns)))
 
+    @property
+    def _interval95(self) -> float | None:
+        """The same; None where it is infinite, for which JSON has no word."""
+        return self.interval if math.isfinite(self.interval) else None
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        return with_interval(self.mean, self._interval95)
+
     def to_json(self) -> dict[str, Any]:
         return {
             "mean": self.mean,
-            "interval95": self.interval,
+            "interval95": self._interval95,
             "episodes": len(self.returns),
             "version": self.version,
             "env_steps": self.env_steps,
@@ -91,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(found.to_json()))
     else:
-        print(f"{config.task.env}: {found.mean:.1f} ± {found.interval:.1f} over {args.episodes} greedy episodes"
+        print(f"{config.task.env}: {found.text} over {args.episodes} greedy episodes"
               f" (lowest {min(returns):.1f}), version {found.version}, {steps_text(found.env_steps)}")  # fmt: skip
     return 0
 

@@ -142,7 +142,7 @@ class Evaluator:
         if self._stop_at is not None:
             row["solved"] = self._solves(found, weights, self._stop_at)
         self._log.write(row)
-        print(f"version {found.version}: {found.mean:.1f} ± {found.interval:.1f}", flush=True)
+        print(f"version {found.version}: {found.text}", flush=True)
         self._metrics.set("evaluator_return", found.mean)
         self._metrics.set("evaluator_policy_version", found.version)
         if self._best is None or found.mean > self._best:

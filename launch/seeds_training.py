@@ -12,6 +12,7 @@ from headrace.launch.config import Config
 from headrace.launch.run_files import ROWS
 from headrace.launch.seeds_dir import COMMON, DONE, SeedsDir, read_result
 from headrace.launch.stopping import Stop
+from headrace.observe.evaluations import with_interval
 from headrace.observe.rows import Tail
 from headrace.observe.seeds_table import Progress, open_display
 
@@ -100,7 +101,8 @@ class Training:
         result = read_result(self._there.run_dir(seed))
         found, took = result["evaluation"], f"{result['env_steps']:,} steps in {result['train_s']:.1f} s"
         if found is not None:
-            took = f"greedy {found['mean']:.1f} ± {found['interval95']:.1f}, lowest {min(found['returns']):.1f}; {took}"
+            greedy = with_interval(found["mean"], found["interval95"])
+            took = f"greedy {greedy}, lowest {min(found['returns']):.1f}; {took}"
         self._display.tell(f"seed {seed}: {took}")
 
 

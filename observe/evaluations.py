@@ -23,6 +23,11 @@ _NUMBER, _MAYBE = (int, float), (int, float, type(None))
 _KINDS: dict[str, Any] = {"version": int, "mean": _NUMBER, "interval95": _MAYBE, "episodes": int, "returns": list}
 
 
+def with_interval(mean: float, interval95: float | None) -> str:
+    """A mean return as people read it; of one episode there is no interval."""
+    return f"{mean:.1f}" + ("" if interval95 is None else f" ± {interval95:.1f}")
+
+
 class EvaluationsTail:
     """Reads a growing evaluations.jsonl."""
 

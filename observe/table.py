@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
+from headrace.observe.evaluations import with_interval
 from headrace.observe.rows import Row
 
 if TYPE_CHECKING:
@@ -206,9 +207,8 @@ def evaluated(found: Mapping[str, Any]) -> str:
     """What an evaluation during training came to, and of which moment it is; "" for none."""
     if not found:
         return ""
-    interval = "" if found["interval95"] is None else f" ± {found['interval95']:.1f}"
     at = f"version {found['version']}" if found.get("env_steps") is None else f"{found['env_steps']:,} steps"
-    return f"{found['mean']:.1f}{interval} at {at}"
+    return f"{with_interval(found['mean'], found['interval95'])} at {at}"
 
 
 def eta(row: Row) -> str:

@@ -104,6 +104,13 @@ def test_a_run_ends_when_the_evaluator_says_that_it_is_solved(page: tuple[Path, 
     assert "is finished: solved after" in again
 
 
+def test_one_episode_has_no_interval_in_words_nor_in_json() -> None:
+    found = evaluate.Evaluation((5.0,), 3, None)
+    assert found.text == "5.0"
+    assert json.loads(json.dumps(found.to_json(), allow_nan=False))["interval95"] is None
+    assert evaluate.Evaluation((5.0, 7.0), 3, None).text == "6.0 ± 2.0"
+
+
 @pytest.mark.parametrize(("before", "replaced"), [(-1.0, True), (1e9, False)])
 def test_at_the_end_the_last_policy_replaces_a_worse_best_only(run: Path, before: float, replaced: bool) -> None:
     config = stored_config(run)

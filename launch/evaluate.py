@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from headrace.algorithms.base import Policy
-from headrace.common.errors import UsageError
+from headrace.common.errors import EnvironmentFailed, UsageError
 from headrace.common.named import put, rows
 from headrace.common.seeding import evaluation_seeds
 from headrace.common.types import Array, Weights
@@ -149,13 +149,17 @@ def best_checkpoint(run_dir: Path) -> Path:
 def play(
     config: Config, policy: Policy, seeds: Sequence[int], stepped: Callable[[], None] = lambda: None
 ) -> list[float]:
-    """The undiscounted return of one greedy episode per seed. ``stepped`` is called after every step."""
+    """The undiscounted return of one greedy episode per seed. ``stepped`` is called after every step. Raises
+    :class:`EnvironmentFailed` for an environment whose rewards add up to no number."""
     task, side_by_side = config.task, min(_SIDE_BY_SIDE, len(seeds))
     envs = GymnasiumBatch(task.env, side_by_side, dict(task.kwargs), task.wrappers)
     try:
         returns: list[float] = []
         for start in range(0, len(seeds), len(envs)):
             returns += _play_side_by_side(envs, policy, seeds[start : start + len(envs)], stepped)
+        for seed, found in zip(seeds, returns, strict=True):
+            if not math.isfinite(found):
+                raise EnvironmentFailed(f"environment {task.env!r}: its rewards of seed {seed} add up to {found}")
         return returns
     finally:
         envs.close()

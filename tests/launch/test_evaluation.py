@@ -17,7 +17,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from headrace.algorithms import ppo
-from headrace.common.errors import UsageError
+from headrace.common.errors import EnvironmentFailed, UsageError
 from headrace.common.metrics import Metrics
 from headrace.common.seeding import selection_seeds
 from headrace.common.types import Spaces, Weights
@@ -102,6 +102,15 @@ def test_a_run_ends_when_the_evaluator_says_that_it_is_solved(page: tuple[Path, 
     assert (run / "returns.png").exists()
     assert "finished" in headrace("status", str(run)).stdout.splitlines()[0]
     assert "is finished: solved after" in again
+
+
+def test_rewards_that_are_no_number_are_nobody_s_return() -> None:
+    config = load("cartpole-ppo", ["task.env=tests.tasks.bad_envs:NanReward"])
+    tensors, scalars = ppo.PPO(ppo.Config(), Spaces.box((4,), n_actions=2), seed=0).weights()
+    policy = Blueprint(config).policy()
+    policy.load(Weights("r", 1, 3, tensors, scalars))
+    with pytest.raises(EnvironmentFailed, match=r"bad_envs:NanReward'.* seed 7 add up to nan"):
+        evaluate.play(config, policy, [7, 8])
 
 
 def test_one_episode_has_no_interval_in_words_nor_in_json() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ from headrace.tasks.gymnasium_batch import GymnasiumBatch
 
 #: Episodes stepped side by side, with one batched forward.
 _SIDE_BY_SIDE = 20
+#: After so many steps of one episode it is said that it goes on: an environment without a time limit may never end.
+_LONG_STEPS = 100_000
+_log = logging.getLogger("headrace.evaluate")
 
 
 @dataclass(frozen=True)
@@ -170,7 +174,7 @@ def _play_side_by_side(
 ) -> list[float]:
     padded = [*seeds, *[seeds[0]] * (len(envs) - len(seeds))]
     obs, returns, rng = envs.reset(padded), np.zeros(len(envs)), np.random.default_rng(0)
-    alive, state = np.arange(len(seeds)), None
+    alive, state, steps = np.arange(len(seeds)), None, 0
     while len(alive):
         acted = policy.act(rows(obs, alive), state, rng, explore=False)
         action = np.zeros((len(envs), *acted.action.shape[1:]), acted.action.dtype)
@@ -188,5 +192,14 @@ def _play_side_by_side(
             if ended and acted.state is not None:
                 acted.state[row] = 0
         alive, state = alive[going_on], None if acted.state is None else acted.state[going_on]
+        steps += 1
+        if steps == _LONG_STEPS and len(alive):
+            _log.warning(
+                "%s: %d episodes of the evaluation go on after %d steps; what never ends needs a time limit "
+                "(gymnasium.wrappers.TimeLimit)",
+                envs.env_id,
+                len(alive),
+                steps,
+            )
         stepped()
     return [float(r) for r in returns[: len(seeds)]]

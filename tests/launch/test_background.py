@@ -21,7 +21,21 @@ from tests.faults.killed_train import roles
 SMALL = {"learner.device": "cpu", "algorithm.hidden": [16], "actors.processes": 1, "run.log_every_s": 0.05}
 ENDLESS = {**SMALL, "run.total_steps": 10**9}
 #: An environment in a folder that only sys.path of this process knows.
-OWN = "from gymnasium.envs.classic_control import CartPoleEnv\n\n\nclass Pole(CartPoleEnv):\n    pass\n"
+#: With an end of its own: a policy that holds the pole would be evaluated for ever.
+OWN = """
+from gymnasium.envs.classic_control import CartPoleEnv
+
+
+class Pole(CartPoleEnv):
+    def reset(self, **kwargs):
+        self.left = 500
+        return super().reset(**kwargs)
+
+    def step(self, action):
+        self.left -= 1
+        obs, reward, terminated, _, info = super().step(action)
+        return obs, reward, terminated, self.left == 0, info
+"""
 
 
 def test_rows_are_live_and_a_run_is_that_of_the_command(

@@ -113,6 +113,18 @@ def test_rewards_that_are_no_number_are_nobody_s_return() -> None:
         evaluate.play(config, policy, [7, 8])
 
 
+def test_an_episode_that_does_not_end_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(evaluate, "_LONG_STEPS", 5)
+    config, policy = load("cartpole-ppo", []), Blueprint(load("cartpole-ppo", [])).policy()
+    tensors, scalars = ppo.PPO(ppo.Config(), Spaces.box((4,), n_actions=2), seed=0).weights()
+    policy.load(Weights("r", 1, 3, tensors, scalars))
+    evaluate.play(config, policy, [7, 8])
+    (said,) = caplog.messages
+    assert said.startswith("CartPole-v1: 2 episodes of the evaluation go on after 5 steps; what never ends needs ")
+
+
 def test_one_episode_has_no_interval_in_words_nor_in_json() -> None:
     found = evaluate.Evaluation((5.0,), 3, None)
     assert found.text == "5.0"

@@ -1,7 +1,7 @@
 """Every page of the docs as tests read them: its fenced blocks, and who runs each of them.
 
     page("docs/export.md").console()          the commands of its ```console blocks, as words
-    page("docs/own-network.md").files()         what its blocks write, by the name in their first line
+    page("docs/own-network.md").files()       what its blocks write, by the name in their first line
     block.run_by, block.not_run               what a comment above the block says, or one at the top of its page
 
 A block that a person could type or run says, in a comment that no reader sees, which test runs it or why none does:

@@ -17,12 +17,14 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from headrace.algorithms import ppo
+from headrace.algorithms.base import Policy
 from headrace.common.errors import EnvironmentFailed, UsageError
 from headrace.common.metrics import Metrics
 from headrace.common.seeding import selection_seeds
 from headrace.common.types import Spaces, Weights
 from headrace.launch import best, evaluate
 from headrace.launch.build import Blueprint
+from headrace.launch.config import Config
 from headrace.launch.finish import finish
 from headrace.launch.load import load
 from headrace.launch.run_evaluator import Evaluator
@@ -104,11 +106,16 @@ def test_a_run_ends_when_the_evaluator_says_that_it_is_solved(page: tuple[Path, 
     assert "is finished: solved after" in again
 
 
+def untrained(config: Config) -> Policy:
+    tensors, scalars = ppo.PPO(ppo.Config(), Spaces.box((4,), n_actions=2), seed=0).weights()
+    policy: Policy = Blueprint(config).policy()
+    policy.load(Weights("r", 1, 3, tensors, scalars))
+    return policy
+
+
 def test_rewards_that_are_no_number_are_nobody_s_return() -> None:
     config = load("cartpole-ppo", ["task.env=tests.tasks.bad_envs:NanReward"])
-    tensors, scalars = ppo.PPO(ppo.Config(), Spaces.box((4,), n_actions=2), seed=0).weights()
-    policy = Blueprint(config).policy()
-    policy.load(Weights("r", 1, 3, tensors, scalars))
+    policy = untrained(config)
     with pytest.raises(EnvironmentFailed, match=r"bad_envs:NanReward'.* seed 7 add up to nan"):
         evaluate.play(config, policy, [7, 8])
 
@@ -117,10 +124,8 @@ def test_an_episode_that_does_not_end_is_told(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(evaluate, "_LONG_STEPS", 5)
-    config, policy = load("cartpole-ppo", []), Blueprint(load("cartpole-ppo", [])).policy()
-    tensors, scalars = ppo.PPO(ppo.Config(), Spaces.box((4,), n_actions=2), seed=0).weights()
-    policy.load(Weights("r", 1, 3, tensors, scalars))
-    evaluate.play(config, policy, [7, 8])
+    config = load("cartpole-ppo", [])
+    evaluate.play(config, untrained(config), [7, 8])
     (said,) = caplog.messages
     assert said.startswith("CartPole-v1: 2 episodes of the evaluation go on after 5 steps; what never ends needs ")
 

@@ -5,7 +5,7 @@
 Each training is killed by pid after a random time, half of them within the first second, while its processes are being
 started. Counted: processes left after 5 s (a learner may take longer for its last checkpoint, and has to end as well),
 and sockets and folders under TMPDIR after the next start. Targets: 0 each. The same code is a test with fewer kills
-(tests/faults/test_kill_train.py).
+(tests/launch/test_kill_train.py).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from hardware import save
 
-from tests.faults.killed_train import ENDED_S, Killed, kill_many, start
+from tests.launch.killed_train import ENDED_S, Killed, kill_many, start
 
 
 def measure(kills: int, seed: int) -> tuple[list[Killed], int]:

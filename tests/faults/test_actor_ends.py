@@ -53,6 +53,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], s
     return write
 
 
+@pytest.mark.faults_full
 def test_an_actor_stopped_politely_is_started_again(new_run: Callable[..., Run]) -> None:
     run = new_run("ppo")
     train = run.train()
@@ -67,6 +68,7 @@ def test_an_actor_stopped_politely_is_started_again(new_run: Callable[..., Run])
     assert "actor-0 ended though the run goes on (exit code 0); starting it again in " in run.logs()
 
 
+@pytest.mark.faults_full
 def test_an_environment_that_ends_the_process_with_exit_code_0_does_not_end_the_training(
     new_run: Callable[..., Run], broken: Callable[[str], str]
 ) -> None:
@@ -77,6 +79,7 @@ def test_an_environment_that_ends_the_process_with_exit_code_0_does_not_end_the_
     assert run.logs().count("ended though the run goes on (exit code 0); starting it again in ") >= 3
 
 
+@pytest.mark.faults_full
 def test_when_no_actor_can_go_on_the_run_ends_and_says_why(
     new_run: Callable[..., Run], broken: Callable[[str], str]
 ) -> None:

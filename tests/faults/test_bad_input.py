@@ -34,6 +34,7 @@ from headrace.launch.serial import run_serial
 from headrace.learner.checkpoint_writer import CheckpointWriter
 from tests.common import independent
 from tests.faults.run import Run
+from tests.faults.variants import long
 
 BAD, GOOD = 1000, 120
 T, B = 4, 2
@@ -121,7 +122,7 @@ def with_crc(data: bytes) -> bytes:
     return bytes(fixed)
 
 
-@pytest.mark.parametrize(("algorithm", "carrier"), [("ppo", "local"), ("dqn", "local"), ("ppo", "kafka")])
+@pytest.mark.parametrize(("algorithm", "carrier"), [long("ppo", "local"), long("dqn", "local"), ("ppo", "kafka")])
 def test_a_thousand_damaged_records_cost_nothing_but_themselves(
     new_run: Callable[..., Run], request: pytest.FixtureRequest, algorithm: str, carrier: str
 ) -> None:

@@ -13,9 +13,7 @@ from headrace.common.types import Trajectory
 from tests.broker import OwnBroker
 from tests.common import independent
 from tests.faults.run import Run, assert_nothing_twice_nothing_late
-
-#: Both kinds of experience and both clients, in two cases instead of four.
-BOTH = pytest.mark.parametrize(("algorithm", "client"), [("ppo", "kafka-python"), ("dqn", "confluent")])
+from tests.faults.variants import long
 
 
 def url(server: str, client: str) -> str:
@@ -47,7 +45,7 @@ class Log:
         assert len(spent) == counters["fragments"] + counters["rejected"].get("stale", 0), "trained on twice, or never"
 
 
-@BOTH
+@pytest.mark.parametrize(("algorithm", "client"), [long("ppo", "kafka-python"), ("dqn", "confluent")])
 def test_a_killed_learner_takes_up_the_log_where_its_checkpoint_was(
     new_run: Callable[..., Run], algorithm: str, client: str, kafka_bootstrap: str
 ) -> None:
@@ -85,7 +83,8 @@ def own_broker(tmp_path: Path, kafka_jars: None) -> Iterator[OwnBroker]:
     broker.kill()
 
 
-@BOTH
+@pytest.mark.faults_full
+@pytest.mark.parametrize(("algorithm", "client"), [("ppo", "kafka-python"), ("dqn", "confluent")])
 def test_a_killed_broker_comes_back_and_everybody_goes_on(
     new_run: Callable[..., Run], algorithm: str, client: str, own_broker: OwnBroker
 ) -> None:
@@ -104,18 +103,7 @@ def test_a_killed_broker_comes_back_and_everybody_goes_on(
     Log(run).assert_applied_once_without_a_gap()
 
 
-def test_a_broker_that_is_not_there_is_one_line(new_run: Callable[..., Run]) -> None:
-    nowhere = "transport.url='kafka://127.0.0.1:1/trajectories'"
-    runs = {role: new_run("ppo", nowhere, name=role) for role in ("train", "learner", "actor")}
-    started = {role: run.train() if role == "train" else run.role(role) for role, run in runs.items()}
-    for role, process in started.items():
-        code, said = runs[role].end(process)
-        assert code == 2, (role, said)
-        assert said.count("\n") == 1, (role, said)
-        assert f"headrace {role}: " in said
-        assert "no broker answers" in said
-
-
+@pytest.mark.faults_full
 def test_a_run_that_goes_on_waits_for_its_broker_and_says_how_to_go_on_when_that_was_in_vain(
     new_run: Callable[..., Run], own_broker: OwnBroker
 ) -> None:

@@ -16,6 +16,7 @@ from tests.broker import OwnBroker
 from tests.common import independent
 from tests.faults.run import Run, alive, assert_nothing_twice_nothing_late
 from tests.faults.test_kafka import Log, url
+from tests.faults.variants import long
 
 
 def roles(run: Run) -> tuple[object, ...]:
@@ -25,7 +26,7 @@ def roles(run: Run) -> tuple[object, ...]:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("for_s", [8.0, pytest.param(60.0, marks=pytest.mark.faults_full)])
+@pytest.mark.parametrize("for_s", [5.0, long(60.0)])
 def test_a_frozen_learner_goes_on_and_nobody_takes_its_place(
     new_run: Callable[..., Run], kafka_bootstrap: str, for_s: float
 ) -> None:
@@ -52,6 +53,7 @@ def test_a_frozen_learner_goes_on_and_nobody_takes_its_place(
     Log(run).assert_applied_once_without_a_gap()
 
 
+@pytest.mark.faults_full
 def test_what_retention_took_from_a_dead_learner_is_counted_and_the_run_goes_on(
     new_run: Callable[..., Run], kafka_bootstrap: str
 ) -> None:
@@ -91,7 +93,8 @@ def own_broker(tmp_path: Path, kafka_jars: None) -> Iterator[OwnBroker]:
         broker.kill()
 
 
-@pytest.mark.parametrize("client", ["kafka-python", pytest.param("confluent", marks=pytest.mark.faults_full)])
+@pytest.mark.faults_full
+@pytest.mark.parametrize("client", ["kafka-python", "confluent"])
 def test_a_broker_whose_disk_is_full_costs_nothing_once_it_is_back(
     new_run: Callable[..., Run], own_broker: OwnBroker, client: str
 ) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from tests.faults.run import Run, assert_nothing_twice_nothing_late, refused
+from tests.faults.variants import long
 
 
-@pytest.mark.parametrize(("algorithm", "steps"), [("ppo", 100_000), ("dqn", 15_000)])
+@pytest.mark.parametrize(("algorithm", "steps"), [("ppo", 100_000), long("dqn", 15_000)])
 def test_killed_actors_come_back_and_the_run_finishes(new_run: Callable[..., Run], algorithm: str, steps: int) -> None:
     run = new_run(algorithm, f"run.total_steps={steps}")
     train = run.train()

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from tests.faults.run import Run, assert_nothing_twice_nothing_late
-from tests.faults.test_kafka import BOTH, Log, url
+from tests.faults.test_kafka import Log, url
 
 
-@BOTH
+@pytest.mark.faults_full
+@pytest.mark.parametrize(("algorithm", "client"), [("ppo", "kafka-python"), ("dqn", "confluent")])
 def test_honest_leases_of_before_are_never_refused(
     new_run: Callable[..., Run], algorithm: str, client: str, kafka_bootstrap: str
 ) -> None:

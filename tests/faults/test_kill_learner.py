@@ -13,11 +13,10 @@ import pytest
 from headrace.learner.checkpoint_reader import latest
 from headrace.observe.rows import lineage
 from tests.faults.run import Run, assert_nothing_twice_nothing_late
+from tests.faults.variants import long
 
-BOTH = pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
 
-
-@BOTH
+@pytest.mark.parametrize("algorithm", [long("ppo"), "dqn"])
 def test_the_run_ends_and_goes_on_from_its_checkpoint(new_run: Callable[..., Run], algorithm: str) -> None:
     run = new_run(algorithm, "run.total_steps=1_000_000", "algorithm.learning_rate=0.001", "run.checkpoint_keep=100")
     train = run.train()
@@ -68,7 +67,8 @@ def test_the_run_ends_and_goes_on_from_its_checkpoint(new_run: Callable[..., Run
     assert_nothing_twice_nothing_late(run)
 
 
-@BOTH
+@pytest.mark.faults_full
+@pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
 def test_killed_at_random_moments_it_always_goes_on(new_run: Callable[..., Run], algorithm: str) -> None:
     run = new_run(algorithm, "run.checkpoint_every_s=0.001")
     rng, version = random.Random(algorithm), -1

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import pytest
 
 from tests.faults.run import Run, assert_nothing_twice_nothing_late, refused
+from tests.faults.variants import long
 
-BOTH = pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
 
-
-@BOTH
+@pytest.mark.faults_full
+@pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
 def test_under_train_it_is_started_again_and_the_run_goes_on(new_run: Callable[..., Run], algorithm: str) -> None:
     run = new_run(algorithm)
     train = run.train()
@@ -28,7 +28,7 @@ def test_under_train_it_is_started_again_and_the_run_goes_on(new_run: Callable[.
     assert_nothing_twice_nothing_late(run)
 
 
-@BOTH
+@pytest.mark.parametrize("algorithm", [long("ppo"), "dqn"])
 def test_a_new_one_on_the_same_address_is_filled_again(new_run: Callable[..., Run], algorithm: str) -> None:
     run = new_run(algorithm)
     run.role("paramserver")

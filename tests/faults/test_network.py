@@ -22,10 +22,9 @@ from tests.common.samples import trajectory
 from tests.faults.proxy import Proxy
 from tests.faults.run import Run, assert_nothing_twice_nothing_late
 from tests.faults.test_kafka import Log
+from tests.faults.variants import long
 
-BOTH_CLIENTS = pytest.mark.parametrize(
-    "client", ["kafka-python", pytest.param("confluent", marks=pytest.mark.faults_full)]
-)
+BOTH_CLIENTS = pytest.mark.parametrize("client", ["kafka-python", long("confluent")])
 
 
 class Apart(OwnBroker):
@@ -58,10 +57,10 @@ def apart(tmp_path: Path, kafka_jars: None) -> Iterator[Apart]:
 @pytest.mark.parametrize(
     ("fault", "for_s", "client"),
     [
-        ("black_hole", 8.0, "kafka-python"),
-        pytest.param("cut", 8.0, "confluent", marks=pytest.mark.faults_full),
+        ("black_hole", 5.0, "kafka-python"),
+        long("cut", 8.0, "confluent"),
         *(
-            pytest.param(fault, 60.0, client, marks=pytest.mark.faults_full)
+            long(fault, 60.0, client)
             for fault in ("black_hole", "half_open")
             for client in ("kafka-python", "confluent")
         ),
@@ -112,6 +111,7 @@ def test_a_call_into_a_black_hole_returns_when_it_was_told_to(apart: Apart, clie
         assert time.monotonic() - began < timeout_s + 1.0, "it hangs"
 
 
+@pytest.mark.faults_full
 @pytest.mark.timeout(180)
 def test_weights_over_a_slow_and_long_line_skip_versions_and_queue_nowhere(new_run: Callable[..., Run]) -> None:
     """1 Mbit/s and 300 ms between one actor and its parameter server; the other actor is near."""

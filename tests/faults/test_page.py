@@ -32,7 +32,13 @@ def test_every_test_that_is_named_exists_and_is_run() -> None:
     assert [file for file, _ in named if not file.startswith((*run, *ELSEWHERE))] == []
 
 
-def test_what_is_said_to_take_long_is_marked() -> None:
-    for file, test in re.findall(r"`(tests/[\w/]+\.py)::(\w+)` \(long\)", PAGE):
+def test_what_is_said_to_take_long_is_what_is_marked() -> None:
+    for file, test, long in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`( \(long\))?", PAGE):
         before = (ROOT / file).read_text().partition(f"def {test}(")[0]
-        assert "@pytest.mark.faults_full" in before.rpartition("\n\n\n")[2], test
+        assert ("@pytest.mark.faults_full" in before.rpartition("\n\n\n")[2]) == bool(long), test
+
+
+def test_of_every_fault_something_is_in_make_test() -> None:
+    """But for the soak."""
+    all_long = [number for number, line in rows().items() if line.count("::test_") == line.count("` (long)")]
+    assert all_long == [22]

@@ -27,7 +27,7 @@ from headrace.paramserver.lockstep import make_ledger
 from headrace.paramserver.store import Store
 
 DQN = ("cartpole-dqn", "actors.envs=2", "algorithm.min_size=50", "algorithm.capacity=300", "algorithm.minibatch=16",
-       "algorithm.fragments=2", "algorithm.n_step=3")  # fmt: skip
+       "algorithm.fragments=2", "algorithm.n_step=3", "algorithm.samples_per_insert=2")  # fmt: skip
 KINDS = {
     "ppo": ("cartpole-ppo", "actors.envs=2", "actors.fragment_steps=32", "algorithm.minibatch=24"),
     "recurrent ppo": ("cartpole-recurrent-ppo", "actors.envs=3", "actors.fragment_steps=32", "algorithm.minibatch=64",

@@ -17,6 +17,7 @@ from tests.faults.checker import problems
 from tests.faults.history import History
 from tests.faults.run import Run
 from tests.faults.storm import GROWTH_BYTES, Storm
+from tests.faults.variants import long
 
 SMALL = ("run.checkpoint_every_s=1", "transport.queue_bytes=1_048_576", "learner.device=cpu")
 #: kind of run -> algorithm, client, max_staleness
@@ -42,9 +43,7 @@ def own_broker(tmp_path: Path, kafka_jars: None) -> Iterator[OwnBroker]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("kind", "seed", "length_s"),
-    [(*case, FAST_S) for case in FAST]
-    + [pytest.param(*case, FULL_S, marks=pytest.mark.faults_full) for case in FULL]
-    + [pytest.param("lockstep", 9, FAST_S, marks=pytest.mark.faults_full)],
+    [(*case, FAST_S) for case in FAST] + [long(*case, FULL_S) for case in FULL] + [long("lockstep", 9, FAST_S)],
 )
 def test_every_promise_is_kept_in_a_storm(
     new_run: Callable[..., Run], own_broker: OwnBroker, tmp_path: Path, kind: str, seed: int, length_s: float

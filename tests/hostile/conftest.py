@@ -11,8 +11,12 @@ from typing import Any
 
 import pytest
 
+from tests.faults.conftest import new_run
+
 from .forge import Forger
 from .roles import HEADRACE, Run, environ
+
+__all__ = ["new_run"]
 
 
 class Target:

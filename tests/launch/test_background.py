@@ -16,7 +16,7 @@ import pytest
 
 import headrace
 from headrace.observe.rows import read_rows
-from tests.faults.killed_train import roles
+from tests.launch.killed_train import roles
 
 SMALL = {"learner.device": "cpu", "algorithm.hidden": [16], "actors.processes": 1, "run.log_every_s": 0.05}
 ENDLESS = {**SMALL, "run.total_steps": 10**9}

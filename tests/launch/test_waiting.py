@@ -1,9 +1,9 @@
-"""Actors and evaluators without a parameter server: they say whom they wait for, and end when patience does."""
+"""Roles without a parameter server, or without a broker: they say whom they wait for, and end when patience does."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -44,6 +44,18 @@ def test_roles_say_within_ten_seconds_whom_they_wait_for_and_end(run: Run, tmp_p
         assert last.endswith("; gives up")
     assert time.monotonic() - began_s > 7
     source.close()
+
+
+def test_a_broker_that_is_not_there_is_one_line(new_run: Callable[..., Run]) -> None:
+    nowhere = "transport.url='kafka://127.0.0.1:1/trajectories'"
+    runs = {role: new_run("ppo", nowhere, name=role) for role in ("train", "learner", "actor")}
+    started = {role: run.train() if role == "train" else run.role(role) for role, run in runs.items()}
+    for role, process in started.items():
+        code, said = runs[role].end(process)
+        assert code == 2, (role, said)
+        assert said.count("\n") == 1, (role, said)
+        assert f"headrace {role}: " in said
+        assert "no broker answers" in said
 
 
 def test_an_evaluator_with_nothing_new_to_play_does_not_take_its_server_for_gone(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.killed_train import ENDED_S, kill_many, pids, roles, start
+from tests.launch.killed_train import ENDED_S, kill_many, pids, roles, start
 
 KILLS = int(os.environ.get("HEADRACE_TRAIN_KILLS", "20"))
 

@@ -24,7 +24,7 @@ SHORT = ["--set", "run.total_steps=1024", "--set", "learner.device=cpu", "--epis
 )
 def test_a_training_comes_to_its_end(tmp_path, monkeypatch, env, says):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    odd = ["--set", f"task.env=tests.faults.odd_envs:{env}-v0", "--run-dir", "run"]
+    odd = ["--set", f"task.env=tests.hostile.odd_envs:{env}-v0", "--run-dir", "run"]
     done = headrace("train", "cartpole-ppo", *SHORT, *odd, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert says in done.stdout + done.stderr
@@ -35,7 +35,7 @@ def test_a_training_comes_to_its_end(tmp_path, monkeypatch, env, says):
 
 def test_an_evaluation_without_end_can_be_interrupted(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    odd = ["--set", "task.env=tests.faults.odd_envs:Endless-v0", "--run-dir", str(tmp_path / "run")]
+    odd = ["--set", "task.env=tests.hostile.odd_envs:Endless-v0", "--run-dir", str(tmp_path / "run")]
     argv = [sys.executable, "-m", "headrace.launch.cli", "train", "cartpole-ppo", *SHORT, *odd]
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as train:
         roles = psutil.Process(train.pid)

@@ -1,5 +1,5 @@
 """Environments that learn well and leave their process in disorder. Importing this registers them:
-``--set task.env=tests.faults.odd_envs:Threads-v0``.
+``--set task.env=tests.hostile.odd_envs:Threads-v0``.
 """
 
 from __future__ import annotations

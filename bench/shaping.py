@@ -32,7 +32,10 @@ def main() -> int:
         for side in SIDES:
             headrace("train", side, "--seeds", f"0:{args.seeds}", "--run-dir", str(folder / side), "--episodes", "100")
         headrace("compare", *(str(folder / side) for side in SIDES), "--dir", str(folder / "both"))
-        print(save("shaping", json.loads((folder / "both" / "compare.json").read_text())))
+        found = json.loads((folder / "both" / "compare.json").read_text())
+        for side in found["sides"].values():  # no name of a place of this machine
+            side["runs"] = [str(Path(run).relative_to(folder)) for run in side["runs"]]
+        print(save("shaping", found))
         for ending in ("png", "gif"):
             shutil.copy(folder / "both" / f"compare.{ending}", ROOT / "docs" / "images" / f"shaping.{ending}")
     return 0

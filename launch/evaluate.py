@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(found.to_json()))
     else:
-        print(f"{config.task.env}: {found.text} over {args.episodes} greedy episodes"
+        print(f"{config.task.env}: {found.text} over {args.episodes} greedy episode{'s' * (args.episodes > 1)}"
               f" (lowest {min(returns):.1f}), version {found.version}, {steps_text(found.env_steps)}")  # fmt: skip
     return 0
 

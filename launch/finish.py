@@ -31,7 +31,7 @@ def finish(
         returns = evaluate.play(config, policy, evaluation_seeds(episodes))
         found = Evaluation(tuple(returns), weights.version, weights.env_steps)
         verdict = "" if threshold is None else f" ({'' if found.mean >= threshold else 'not '}solved: {threshold:g})"
-        say(f"greedy evaluation: {found.text} over {episodes} unseen episodes{verdict}")
+        say(f"greedy evaluation: {found.text} over {episodes} unseen episode{'s' * (episodes > 1)}{verdict}")
     try:
         if found is not None:
             _keep_best(config, run_dir, policy, weights)

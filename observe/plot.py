@@ -67,7 +67,7 @@ def plot_returns(
         means = np.array([row["return_mean"] for row in drawn], float)
         low, high, what = _band(drawn, steps, means)
         axes.fill_between(steps, low, high, color=BLUE, alpha=0.15, linewidth=0, label=what)
-        axes.plot(steps, means, color=BLUE, linewidth=2, label="training, mean of 100 episodes")
+        _line(axes, steps, means, color=BLUE, linewidth=2, label="training, mean of 100 episodes")
     if evaluations:
         at, mean = [e.env_steps for e in evaluations], [e.mean for e in evaluations]
         bars = [[e.mean - e.low for e in evaluations], [e.high - e.mean for e in evaluations]]
@@ -110,6 +110,11 @@ def plot_sides(
     _save(figure, path)
 
 
+def _line(axes: Axes, at: np.ndarray, values: np.ndarray, **style: Any) -> None:
+    """A line; a dot where there is but one point, of which no line can be drawn."""
+    axes.plot(at, values, marker="o" if len(at) == 1 else "", **style)
+
+
 def _draw_side(axes: Axes, side: Side, axis: str, color: str) -> None:
     trained = [curve for rows in side.runs if len((curve := _curve(rows, axis, "return_mean"))[0])]
     if trained:
@@ -119,10 +124,10 @@ def _draw_side(axes: Axes, side: Side, axis: str, color: str) -> None:
             axes.fill_between(at, low, high, color=color, alpha=0.2, linewidth=0)
             axes.plot(at, values, color=color, linewidth=0.6, alpha=0.35)
         label = side.name if len(trained) == 1 else f"{side.name}, {len(trained)} seeds"
-        axes.plot(at, iqm(values), color=color, linewidth=2, label=label)
+        _line(axes, at, iqm(values), color=color, linewidth=2, label=label)
     if evaluated := _evaluated(side, axis):
         at, values = _in_common(evaluated)
-        axes.plot(at, iqm(values), color=color, linewidth=1.5, linestyle=_DASHED)
+        _line(axes, at, iqm(values), color=color, linewidth=1.5, linestyle=_DASHED)
     if side.evaluation is not None and axis == "env_steps":
         e = side.evaluation
         bar = [[e.mean - e.low], [e.high - e.mean]]
@@ -144,7 +149,7 @@ def _curve(rows: Sequence[Mapping[str, Any]], axis: str, name: str) -> tuple[np.
 def _in_common(curves: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     """Points [P] where all of the curves have something, and values [P, curves] there, each read between its own."""
     first, last = max(at[0] for at, _ in curves), min(at[-1] for at, _ in curves)
-    points = np.linspace(first, max(first, last), _CURVE_POINTS)
+    points = np.linspace(first, last, _CURVE_POINTS) if last > first else np.array([first])
     return points, np.stack([np.interp(points, at, values) for at, values in curves], axis=-1)
 
 

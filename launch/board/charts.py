@@ -68,8 +68,9 @@ def _solved(threshold: float) -> dict[str, Any]:
 
 
 def _line(name: str, color: str, points: Sequence[Sequence[Any]]) -> dict[str, Any]:
-    return {"type": "line", "name": name, "data": points, "color": color, "showSymbol": False,
-            "lineStyle": {"width": 2}, "emphasis": {"disabled": True}}  # fmt: skip
+    """A line through ``points``; a dot where there is but one, of which no line can be drawn."""
+    return {"type": "line", "name": name, "data": points, "color": color, "showSymbol": len(points) == 1,
+            "symbol": "circle", "symbolSize": 8, "lineStyle": {"width": 2}, "emphasis": {"disabled": True}}  # fmt: skip
 
 
 def _band(rows: Sequence[Row], color: str, over: Over) -> list[dict[str, Any]]:

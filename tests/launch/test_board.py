@@ -22,7 +22,8 @@ from .runs import train
 
 pytestmark = pytest.mark.timeout(300)
 
-SHORT = ["run.total_steps=30_000", "learner.device=cpu"]
+#: A second on a fast machine: several rows all the same.
+SHORT = ["run.total_steps=30_000", "learner.device=cpu", "run.log_every_s=0.1"]
 #: Runs until it is stopped.
 LONG = "run.total_steps=900_000_000\nlearner.device=cpu\nrun.log_every_s=0.5"
 _TIMEOUT_MS = 30_000
@@ -144,6 +145,7 @@ def test_broken_and_empty_runs_are_shown(page: Page) -> None:
     choose(page, "half")
     expect(page.locator(".detail .head .chip")).to_have_text("stopped")
     expect(page.locator(".tiles")).to_contain_text("Version")
+    until(lambda: painted(page, "tall") > 20, "its only row is drawn")
     choose(page, "empty")
     expect(page.locator(".detail")).to_contain_text("it has written no row")
     page.get_by_role("button", name="Resume").click()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from headrace.observe.evaluations import read_evaluations
-from headrace.observe.plot import Evaluation, Side, plot_sides
+from headrace.observe.plot import Evaluation, Side, plot_returns, plot_sides
 from headrace.observe.rows import Row
 
 from .test_shows import row
@@ -39,6 +39,14 @@ def test_several_runs_have_a_band_and_one_has_none(tmp_path: Path) -> None:
     alone = picture(tmp_path / "b.png", [Side("a", [run(2.0)])])
     assert near(apart, paler) > 5000
     assert near(alone, paler) < 500
+
+
+def test_runs_of_one_row_are_a_dot(tmp_path: Path) -> None:
+    dot, empty = ([row(100, 50.0)], [row(100, 50.0)]), ([row(100, None)], [row(100, None)])
+    shown = picture(tmp_path / "a.png", [Side("a", dot)])
+    assert near(shown, "#2563a8") > near(picture(tmp_path / "a.png", [Side("a", empty)]), "#2563a8") + 30
+    plot_returns(dot[0], tmp_path / "a.png", title="X-v0")
+    assert near(matplotlib.image.imread(tmp_path / "a.png")[..., :3], "#2563a8") > 150, "more than the legend's line"
 
 
 def test_each_side_has_a_colour_and_each_axis_a_panel(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ import pytest
 from headrace.common.errors import UsageError
 from headrace.launch import broker
 from headrace.launch.broker import jars, ready
+from tests.ports import free_port
 
 IMAGE = "apache/kafka:4.3.1"
 #: Fixtures that only a real broker, or only one that we may kill, can serve.
@@ -91,14 +92,13 @@ class OwnBroker:
     """A broker from the jars that its test may kill and start again, on the same port and log."""
 
     def __init__(self, data_dir: Path, settings: Mapping[str, str] | None = None, port: int = 0) -> None:
-        self.data_dir, self._settings, self._port = data_dir, _SOON_BACK | dict(settings or {}), port
+        self.data_dir, self._settings, self._port = data_dir, _SOON_BACK | dict(settings or {}), port or free_port()
         self.start()
 
     def start(self) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")  # a short life: the quick compiler only
-            self.info = broker.start(self.data_dir, self._port, timeout_s=90, settings=self._settings)
-        self._port = self.info.port
+            self.info = broker.start(self.data_dir, self._port, free_port(), timeout_s=90, settings=self._settings)
 
     def kill(self) -> None:
         """SIGKILL, as a machine that loses power would (but for its page cache)."""
@@ -128,9 +128,7 @@ def _free(port: int) -> bool:
 
 @contextlib.contextmanager
 def _container() -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     settings = {
         "NODE_ID": "1",
         "PROCESS_ROLES": "broker,controller",

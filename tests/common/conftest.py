@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from .kafka_streams import Served, Stream, free_ports
+from tests.ports import free_ports
+
+from .kafka_streams import Served, Stream
 
 
 @pytest.fixture(params=["kafka-python", "confluent"])

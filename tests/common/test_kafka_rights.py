@@ -13,10 +13,11 @@ from headrace.common.errors import UsageError
 from headrace.common.transport import Sink, Source, kafka_topics
 from headrace.common.transport.kafka_address import parse
 from headrace.common.transport.kafka_topics import prepare
+from tests.ports import free_ports
 
 from ..certificates import replace
 from . import independent
-from .kafka_streams import GUARDED, LIMITS, Served, Stream, free_ports, put, receive, seqs, wait_for
+from .kafka_streams import GUARDED, LIMITS, Served, Stream, put, receive, seqs, wait_for
 from .samples import trajectory
 
 PASSWORDS = {"learner": "learner horse", "actor": "actor horse"}

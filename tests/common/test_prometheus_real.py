@@ -7,7 +7,6 @@ the endpoint with the client library's parser only; with CI=true a missing binar
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from headrace.observe.scrape import endpoint_of, scrape
+from tests.ports import free_port
 
 ROLE = """
 import sys, threading
@@ -74,9 +74,7 @@ def test_a_real_prometheus_scrapes_a_role(role_port: int, tmp_path: Path, capsys
     assert (checked.returncode, checked.stderr) == (0, "")
     config = tmp_path / "prometheus.yml"
     config.write_text(CONFIG.format(port=role_port))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     with open(tmp_path / "log", "wb") as log:
         arguments = [
             f"--config.file={config}",

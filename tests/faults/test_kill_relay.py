@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tests.faults.run import Run, assert_nothing_twice_nothing_late
 from tests.faults.test_kill_paramserver import held
-from tests.paramserver.servers import free_port
+from tests.ports import free_port
 
 
 def test_actors_turn_from_relay_to_relay_and_nothing_is_late(new_run: Callable[..., Run]) -> None:

@@ -17,12 +17,12 @@ from headrace.common.transport import Limits, open_sink
 from headrace.common.transport.kafka_address import parse
 from headrace.common.transport.kafka_topics import prepare
 from tests.broker import OwnBroker
-from tests.common.kafka_streams import free_ports
 from tests.common.samples import trajectory
 from tests.faults.proxy import Proxy
 from tests.faults.run import Run, assert_nothing_twice_nothing_late
 from tests.faults.test_kafka import Log
 from tests.faults.variants import long
+from tests.ports import free_ports
 
 BOTH_CLIENTS = pytest.mark.parametrize("client", ["kafka-python", long("confluent")])
 

@@ -9,25 +9,19 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from tests.ports import free_port
+
 HEADRACE = str(Path(sys.executable).parent / "headrace")
 PROMISE_S = 5.0
 ENVS, STEPS, FRAGMENTS = 2, 16, 2
 STEPS_A_VERSION = ENVS * STEPS * FRAGMENTS
 NEVER = 1_000_000_000
-
-
-def free_port() -> int:
-    """A loopback port that is free now."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def environ() -> dict[str, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from headrace.launch.setup import files
 from headrace.launch.setup.files import Names
 from tests.broker import OwnBroker
-from tests.common.kafka_streams import free_ports
+from tests.ports import free_ports
 
 
 class Secured:

@@ -48,7 +48,7 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBoard]:
     train("cartpole-ppo", runs / "finished", SHORT, "--episodes", "3")
     (runs / "finished" / "videos").mkdir()
     shutil.copy(runs / "finished" / "final.gif", runs / "finished" / "videos" / "20000.gif")
-    whole = json.loads((runs / "finished" / "metrics.jsonl").read_text().splitlines()[0])
+    whole = json.loads((runs / "finished" / "metrics.jsonl").read_text().splitlines()[-1])
     (runs / "half").mkdir()
     (runs / "half" / "metrics.jsonl").write_text(json.dumps({**whole, "env_steps": 128}) + '\n{"time_s": 3, "vers')
     (runs / "half" / "config.toml").write_text("[[[")

@@ -12,8 +12,9 @@ from headrace.common.transport.base import Limits
 from headrace.common.transport.kafka_address import parse
 from headrace.common.transport.kafka_topics import prepare
 from tests.common import independent
-from tests.common.kafka_streams import GUARDED, Served, free_ports
+from tests.common.kafka_streams import GUARDED, Served
 from tests.faults.run import Run, assert_nothing_twice_nothing_late
+from tests.ports import free_ports
 
 TOPIC = "guarded"
 

@@ -22,7 +22,7 @@ from headrace.launch.load import load
 from headrace.launch.serial import run_serial
 from headrace.learner import checkpoint_reader
 from tests.faults.run import Run
-from tests.paramserver.servers import free_port
+from tests.ports import free_port
 
 from .runs import train
 

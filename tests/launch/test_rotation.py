@@ -12,7 +12,7 @@ import pytest
 
 from tests.certificates import Authority, replace
 from tests.faults.run import Run
-from tests.paramserver.servers import free_port
+from tests.ports import free_port
 
 ROLES = {
     "paramserver": ("server", "DNS:localhost"),

@@ -16,8 +16,9 @@ from headrace.common.errors import HeadraceError, UsageError
 from headrace.common.metrics import Metrics
 from headrace.common.transport import Limits, open_sink, open_source
 from headrace.launch import cli
-from tests.common.kafka_streams import free_ports, put, receive
+from tests.common.kafka_streams import put, receive
 from tests.faults.run import Run
+from tests.ports import free_ports
 
 from .secured import Secured
 

@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,18 +18,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from headrace.common.transport.base import Limits
 from headrace.observe import doctor, machine, probe
 from headrace.observe.machine import FAIL, OK, WARN, Check
+from tests.ports import free_port
 
 
 def command(*words: str) -> int:
     parser = argparse.ArgumentParser()
     doctor.add_arguments(parser)
     return doctor.run(parser.parse_args(words))
-
-
-def closed_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def test_this_machine_is_fit(capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,7 +175,7 @@ def test_paramserver(status: "health_pb2.HealthCheckResponse.ServingStatus | Non
     ],
 )
 def test_carrier(tmp_path: Path, url: str, level: str, found: str) -> None:
-    closed = closed_port()
+    closed = free_port()
     check = doctor.check_carrier(url.format(closed=closed, folder=tmp_path))
     assert check.level == level
     assert found.format(closed=closed) in check.found

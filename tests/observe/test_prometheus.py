@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import pytest
 
 from headrace.common.errors import TransportError, UsageError
 from headrace.observe import prometheus, status
+from tests.ports import free_port
 
 ROLE = """
 import sys, threading
@@ -49,9 +49,7 @@ class Cluster:
 
     def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
         self._folder, self._stack, self.targets = folder, stack, dict[str, subprocess.Popen[str]]()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        self.url = f"http://127.0.0.1:{free_port()}"
         (folder / "prometheus.yml").write_text(CONFIG)
         self.announce()
         program = shutil.which("prometheus")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -116,12 +115,6 @@ class Rig:
 def rig() -> Iterator[Rig]:
     with contextlib.ExitStack() as stack:
         yield Rig(stack)
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def kill(process: subprocess.Popen[str]) -> None:

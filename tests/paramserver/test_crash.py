@@ -10,8 +10,9 @@ import pytest
 
 from headrace.common.errors import Fenced, TransportError
 from headrace.common.weights.base import Progress
+from tests.ports import free_port
 
-from .servers import PLENTY, Rig, collect, free_port, kill, wait_for, weights
+from .servers import PLENTY, Rig, collect, kill, wait_for, weights
 
 
 def test_a_killed_server_is_refilled_without_a_burst(rig: Rig) -> None:

@@ -16,8 +16,9 @@ from headrace.common.weights.client import SERVICE, Client
 from headrace.common.weights.join import join
 from headrace.common.wire import paramserver_pb2 as pb
 from headrace.paramserver import upstream
+from tests.ports import free_port
 
-from .servers import PLENTY, RUN, Rig, collect, free_port, token_files, wait_for, weights
+from .servers import PLENTY, RUN, Rig, collect, token_files, wait_for, weights
 
 RELAYS = "relay-secret"
 

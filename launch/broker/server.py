@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import socket
 import subprocess
 import time
 import uuid
@@ -18,10 +17,10 @@ from string import Template
 import psutil
 
 from headrace.common.errors import TransportError, UsageError
-from headrace.launch.broker import jars, process, ready
+from headrace.launch.broker import jars, ports, process, ready
+from headrace.launch.broker.ports import HOST
 
 HERE = Path(__file__).parent
-HOST = "127.0.0.1"
 FORMAT_TIMEOUT_S = 60.0
 
 
@@ -65,8 +64,8 @@ def start(
                 raise UsageError(f"broker: {data_dir} is served on port {running.port} already; stop it to use {port}")
             return replace(running, was_running=True)
         java, libs = jars.java(), jars.resolve()
-        port = _free_port() if port == 0 else _checked(port, "--port")
-        controller_port = _free_port() if controller_port == 0 else _checked(controller_port, "--controller-port")
+        port = ports.chosen(port, "--port")
+        controller_port = ports.chosen(controller_port, "--controller-port")
         config = _write_config(data_dir, port, controller_port, settings or {})
         base = [str(java), "-cp", f"{libs}/*", f"-Dlog4j2.configurationFile={HERE / 'log4j2.xml'}"]
         cluster_id = _cluster_of(data_dir) or _format(base, data_dir, config)
@@ -132,26 +131,6 @@ def _claimed(data_dir: Path) -> Iterator[None]:
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _checked(port: int, option: str) -> int:
-    if not 0 < port < 65536:
-        raise UsageError(f"broker: {option} {port} is no port; use 1 to 65535, or 0 for any free one")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            raise UsageError(
-                f"broker: port {port} on {HOST} cannot be used ({error.strerror}); choose {option}"
-            ) from error
-    return port
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def _write_config(data_dir: Path, port: int, controller_port: int, settings: Mapping[str, str]) -> Path:

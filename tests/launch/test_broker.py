@@ -14,7 +14,7 @@ import pytest
 
 from headrace.common.errors import TransportError, UsageError
 from headrace.launch import broker
-from headrace.launch.broker import jars
+from headrace.launch.broker import jars, ports
 from headrace.launch.cli import main
 
 from ..common import independent
@@ -103,6 +103,18 @@ def test_a_taken_port_is_one_line(data_dir: Path, no_jars: None) -> None:
         port = other.getsockname()[1]
         with pytest.raises(UsageError, match=rf"port {port} on 127\.0\.0\.1 cannot be used \(.*\); choose --port"):
             broker.start(data_dir, port=port)
+
+
+@pytest.mark.parametrize("clients", [(32_768, 60_999), (17_000, 60_999)])
+def test_a_free_port_is_none_that_a_client_may_be_given_meanwhile(tmp_path: Path, clients: tuple[int, int]) -> None:
+    (tmp_path / "range").write_text(f"{clients[0]}\t{clients[1]}\n")
+    assert all(ports.free_port(tmp_path / "range") < clients[0] for _ in range(200))
+
+
+def test_a_port_is_free_where_clients_are_given_any(tmp_path: Path) -> None:
+    (tmp_path / "range").write_text("1024\t65535\n")
+    with socket.socket() as server:
+        server.bind((ports.HOST, ports.free_port(tmp_path / "range")))
 
 
 @pytest.mark.parametrize(

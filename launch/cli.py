@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from headrace.common.errors import HeadraceError, UsageError
+from headrace.launch import streams
 
 #: command -> (module under headrace, one line of help)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -103,6 +104,7 @@ def _unknown_option(word: str, arguments: Sequence[str]) -> str:
 def console() -> NoReturn:
     """The command itself. Python waits for every thread at the end, and no signal would end that waiting: one that an
     environment leaves running is given up after a moment."""
+    streams.mend()
     code = main()
     threading.Thread(target=_leave, args=(code,), name="leave", daemon=True).start()
     sys.exit(code)

@@ -70,7 +70,7 @@ class Lines:
 
     def show(self, rows: Sequence[Row], notes: Notes) -> None:
         for message in notes.messages:
-            print(message, file=self._stream, flush=True)
+            self._say(message)
         if rows:
             self._waiting = rows[-1]
         self._bottleneck, self._evaluated = notes.bottleneck, evaluated(notes.evaluation)
@@ -84,9 +84,18 @@ class Lines:
         if self._waiting is not None:
             verdict = self._bottleneck.partition(";")[0]
             greedy = f"greedy {self._evaluated}" if self._evaluated else ""
-            print("  ".join(filter(None, (one_line(self._waiting), greedy, verdict))), file=self._stream, flush=True)
+            self._say("  ".join(filter(None, (one_line(self._waiting), greedy, verdict))))
             self._waiting = None
             self._shown_s = self._clock()
+
+    def _say(self, line: str) -> None:
+        """A disk that is full costs lines, not the run: they come once there is room."""
+        try:
+            print(line, file=self._stream, flush=True)
+        except BrokenPipeError:
+            raise  # whoever read it has had enough
+        except OSError:
+            pass
 
 
 class Table:

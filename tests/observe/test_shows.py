@@ -17,6 +17,8 @@ from headrace.observe.rows import Row
 from headrace.observe.table import BARS, History, Lines, Notes, Table, eta, open_display
 from headrace.observe.tensorboard import TensorBoardWriter
 
+from .test_rows_full_disk import disk_of
+
 
 def row(env_steps: int, ret: float | None = 1.5, **changed: object) -> Row:
     made: Row = {
@@ -202,6 +204,23 @@ def test_elsewhere_it_is_lines(monkeypatch: pytest.MonkeyPatch, term: str) -> No
     assert "11,000/10,000 steps  done  return 1.5  1,000 steps/s  version 110" in lines[-1]
     assert lines[-1].endswith("learner waits 10%  learner too slow: busy 96%")
     assert "\x1b" not in stream.getvalue()
+
+
+def test_lines_on_a_full_disk_come_once_there_is_room(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w") as log:
+        lines = Lines(log, clock=lambda: 0.0)
+        with disk_of(8):
+            lines.show([], Notes(messages=("actor 1 started again",)))
+            lines.show([], Notes(messages=("actor 2 started again",)))
+        lines.show([], Notes(messages=("actor 3 started again",)))
+    assert (tmp_path / "log").read_text() == "".join(f"actor {n} started again\n" for n in (1, 2, 3))
+
+
+def test_lines_that_nobody_reads_any_more_are_not_gone_on_with() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with pytest.raises(BrokenPipeError), os.fdopen(writer, "w") as pipe:
+        Lines(pipe, clock=lambda: 0.0).show([], Notes(messages=("actor 1 started again",)))
 
 
 def test_lines_do_not_import_rich() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.common.errors import UsageError
-from headrace.launch import init_from, resume, run_files
+from headrace.launch import init_from, memory, resume, run_files
 from headrace.launch import run_dir as run_dirs
 from headrace.launch.build import Blueprint, with_addresses
 from headrace.launch.config import Config
@@ -99,6 +99,7 @@ def _checked(config: Config, watched: bool) -> Blueprint:
     blueprint = Blueprint(config, watched)
     blueprint.check()
     check_device(config.learner)
+    memory.check(config)
     stop_at(config)
     trackers.check(config.run.trackers)
     return blueprint

@@ -10,9 +10,12 @@ import threading
 import time
 from pathlib import Path
 
+from headrace.common.errors import UsageError
 from headrace.launch.config import Config
 from headrace.launch.stopping import Stop
 
+#: What the smallest of actors takes: the libraries alone are 70 MB.
+LEAST_BYTES = 96 << 20
 _LOOK_S = 0.5
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
@@ -23,6 +26,17 @@ def limit_bytes(config: Config, supervised: bool) -> int:
     if config.actors.memory_bytes or not supervised:
         return config.actors.memory_bytes
     return machine_bytes() // (config.actors.processes + 1)
+
+
+def check(config: Config) -> None:
+    """Raises :class:`UsageError` where a share is less than any actor takes: each would end as soon as it had begun."""
+    if limit_bytes(config, supervised=True) >= LEAST_BYTES or config.actors.memory_bytes:
+        return
+    total, fit = machine_bytes(), max(1, machine_bytes() // LEAST_BYTES - 1)
+    raise UsageError(
+        f"actors.processes = {config.actors.processes:,}: at most {fit:,} fit into the {total / 2**30:.1f} GiB of this "
+        f"machine; more environments a process: actors.workers, actors.envs; a limit of your own: actors.memory_bytes"
+    )
 
 
 def machine_bytes() -> int:

@@ -53,6 +53,13 @@ def place(text: str) -> Path:
     return Path(text).absolute()
 
 
+def count(text: str) -> int:
+    """How many of something, of a command line, for argparse."""
+    if not text.replace("_", "").isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of them; use 0 or more")
+    return int(text)
+
+
 def port(text: str) -> int:
     """A port number of a command line, for argparse."""
     if not text.isdecimal() or int(text) > 65535:

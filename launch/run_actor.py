@@ -61,8 +61,8 @@ def run(args: argparse.Namespace) -> int:
                     raise
                 # Another process has our number by right, or by the accident of a new server: there are others.
             except NoAnswer as nobody:
-                if not acted:
-                    raise
+                if not acted and args.supervised is None:
+                    raise  # else the supervisor knows whether there is a learner: one may take minutes to begin
                 print(f"actor: {nobody}; goes on waiting", file=sys.stderr, flush=True)
             time.sleep(_LEASE_WAIT_S)
     if stop.reason:

@@ -33,6 +33,7 @@ from headrace.launch.roles import (
     add_role_arguments,
     announced,
     client_tls,
+    count,
     only_writer,
     patiently,
     role_config,
@@ -57,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_role_arguments(parser)
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the run directory")
     parser.add_argument("--new-log", action="store_true", help=resume.NEW_LOG_HELP)
-    parser.add_argument("--episodes", type=int, default=20, metavar="N", help="greedy episodes at the end (0: none)")
+    parser.add_argument("--episodes", type=count, default=20, metavar="N", help="greedy episodes at the end (0: none)")
 
 
 def run(args: argparse.Namespace) -> int:

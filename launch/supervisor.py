@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
 
 from headrace.common.errors import HeadraceError, UsageError
 from headrace.common.metrics import Metrics
@@ -50,8 +51,11 @@ class Supervisor:
         self._moved = False
         self._moved_s = time.monotonic() if moved_before else None
 
-    def start(self) -> None:
+    def start(self, stop: Callable[[], bool] = lambda: False) -> None:
+        """Start all of them, or as many as are started when ``stop()`` comes true."""
         for child in self.children:
+            if stop():
+                break
             child.start()
 
     def add(self, child: Child, after_s: float) -> None:

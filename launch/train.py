@@ -23,7 +23,7 @@ from headrace.launch.begun import Begun, begin, go_on
 from headrace.launch.build import Blueprint, plan_line
 from headrace.launch.children import beside, children
 from headrace.launch.finish import finish
-from headrace.launch.roles import add_config_arguments, place
+from headrace.launch.roles import add_config_arguments, count, place
 from headrace.launch.screen import Screen
 from headrace.launch.socket_dir import held_socket_dir, remove_dead_socket_dirs, used_socket_dir
 from headrace.launch.stopping import Stop
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with the run in --run-dir")
     parser.add_argument("--new-log", action="store_true", help=resume.NEW_LOG_HELP)
     parser.add_argument("--init-from", type=Path, metavar="RUN", help="a new run from the parameters of this one")
-    parser.add_argument("--episodes", type=int, default=20, metavar="N", help="greedy episodes at the end (0: none)")
+    parser.add_argument("--episodes", type=count, default=20, metavar="N", help="greedy episodes at the end (0: none)")
     parser.add_argument("--no-gif", action="store_true", help="no GIF at the end")
     train_seeds.add_arguments(parser)
     parser.add_argument("--supervised", type=int, metavar="FD", help=argparse.SUPPRESS)
@@ -113,7 +113,7 @@ def _train(begun: Begun, stop: Callable[[], bool], screen: Screen) -> bool:
     )
     others = [c.name for c in (*all_of_them, *waiting) if c.role not in ("learner", "tracker")]
     try:
-        supervisor.start()
+        supervisor.start(stop)
         while not stop():
             if screen.read():
                 supervisor.moved()

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from headrace.common.errors import UsageError
 from headrace.launch import memory
 from headrace.launch.load import load
 
@@ -29,6 +30,14 @@ def test_else_it_is_a_share_of_the_container_or_machine_where_all_run_together(
     config = load("cartpole-ppo", ["actors.processes=3"])
     assert memory.limit_bytes(config, supervised=True) == min(machine or total, total) // 4
     assert memory.limit_bytes(config, supervised=False) == 0
+
+
+def test_as_many_actors_as_fit_are_let_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "machine_bytes", lambda: 10 * memory.LEAST_BYTES)
+    memory.check(load("cartpole-ppo", ["actors.processes=9"]))
+    with pytest.raises(UsageError, match=r"actors\.processes = 10: at most 9 fit into the 0\.9 GiB of this machine"):
+        memory.check(load("cartpole-ppo", ["actors.processes=10"]))
+    memory.check(load("cartpole-ppo", ["actors.processes=10", "actors.memory_bytes=1_000_000"]))
 
 
 def test_what_environments_start_counts() -> None:

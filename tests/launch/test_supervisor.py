@@ -52,6 +52,13 @@ def test_a_killed_actor_is_started_again(tmp_path, supervise):
     assert supervisor.messages() == ["actor-0 died (SIGKILL); starting it again in 0.25 s"]
 
 
+def test_told_to_stop_while_it_starts_them_it_starts_no_more(tmp_path, supervise):
+    supervisor = supervise()
+    supervisor.children += [child(tmp_path, SLEEP, name=f"actor-{k}") for k in range(3)]
+    supervisor.start(stop=lambda: supervisor.children[1].process is not None)
+    assert [c.process is not None for c in supervisor.children] == [True, True, False]
+
+
 def test_one_that_must_not_die_ends_the_run_with_its_own_traceback(tmp_path, supervise):
     supervisor = supervise(child(tmp_path, "raise RuntimeError('out of ideas')", name="learner-0", restart=False))
     with pytest.raises(ProcessDied, match="learner-0 died") as caught:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +20,9 @@ from headrace.launch.build import Blueprint
 from headrace.paramserver.options import Options
 from headrace.paramserver.server import ParamServer
 from tests.faults.run import Run
+
+HEADRACE = str(Path(sys.executable).with_name("headrace"))
+ACTOR_WAITS_S = 30
 
 
 @pytest.fixture
@@ -44,6 +50,21 @@ def test_roles_say_within_ten_seconds_whom_they_wait_for_and_end(run: Run, tmp_p
         assert last.endswith("; gives up")
     assert time.monotonic() - began_s > 7
     source.close()
+
+
+def test_a_learner_may_take_longer_to_begin_than_an_actor_run_singly_waits(tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(
+        "import sys, time, gymnasium\n"
+        f"time.sleep({ACTOR_WAITS_S + 3} * ('learner' in sys.argv))\n"
+        "def env(**options): return gymnasium.make('CartPole-v1', **options)\n"
+    )
+    command = [HEADRACE, "train", "cartpole-ppo", "--set", "task.env=late:env", "--set", "run.total_steps=4_000"]
+    done = subprocess.run(
+        [*command, "--episodes", "0", "--run-dir", "run"], cwd=tmp_path, capture_output=True, text=True, timeout=110
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"\ntrain: no version from the learner yet, for \d s; goes on waiting\n", done.stdout)
+    assert "; goes on waiting" in (tmp_path / "run" / "logs" / "actor-0.log").read_text()
 
 
 def test_a_broker_that_is_not_there_is_one_line(new_run: Callable[..., Run]) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from headrace.common.errors import UsageError
+
 #: First seed of evaluation episodes; training seeds are all below.
 EVALUATION_BASE = 2**31
 #: First seed of episodes to choose by; those that are reported are below.
@@ -33,8 +35,11 @@ def reset_seeds(seed: int, *names: int | str, n: int) -> list[int]:
 
 
 def evaluation_seeds(n: int, first: int = 0) -> list[int]:
-    """``n`` reset seeds for the evaluations that are reported, each in [2**31, 3 * 2**30) while ``first + n`` is at
-    most 2**30."""
+    """``n`` reset seeds for the evaluations that are reported, from the one of index ``first`` on, each in
+    [2**31, 3 * 2**30). Raises :class:`UsageError` for more than there are."""
+    if first < 0 or first + n > SELECTION_BASE - EVALUATION_BASE:
+        last = SELECTION_BASE - EVALUATION_BASE - 1
+        raise UsageError(f"{n:,} evaluation seeds from index {first:,} on: there are those from 0 to {last:,}")
     return [EVALUATION_BASE + first + i for i in range(n)]
 
 

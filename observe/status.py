@@ -56,7 +56,7 @@ def examine(run_dir: Path | None, urls: Sequence[str], window_s: float | None = 
     if run_dir is None and not urls:
         raise UsageError("headrace status: give a run directory, or --url http://host:port (once or more)")
     known = [scrape.endpoint_of(url) for url in urls] if run_dir is None or urls else endpoints.read(run_dir)
-    last = None if run_dir is None else rows.last_row(run_dir / "metrics.jsonl")
+    last = None if run_dir is None or not run_dir.is_dir() else rows.last_row(run_dir / "metrics.jsonl")
     if not known and last is None:
         raise UsageError(f"{run_dir}: no run (no endpoints/, no metrics.jsonl); give a folder made by `headrace train`")
     if len(urls) == 1 and prometheus.answers(urls[0]):

@@ -128,6 +128,7 @@ def private_tmpdir(tmp_path, monkeypatch):
         (["train", "cartpole-ppo", "--run-dir", "x" * 300], "File name too long"),
         (["status", "--url", "http://[::1"], "use http://host:port"),
         (["status", "nowhere"], "no run"),
+        (["status", __file__], "no run"),
         (["status"], "give a run directory"),
         (["actor", "--config", "cartpole-ppo"], "run.id is empty"),
         (["learner", "--config", "cartpole-ppo", "--set", "run.id=x"], "--run-dir is needed"),

@@ -126,8 +126,9 @@ def decide(f: Figures) -> Verdict:
 
 def _missing(f: Figures) -> str:
     """What it would take to tell."""
-    if f.actor_busy + f.actor_lease + f.actor_put == 0:
-        return "no actor has finished a fragment"
+    if f.actor_busy + f.actor_put == 0:  # its time is accounted for when it is finished
+        why = ": they wait for a lease, or take long over one" if f.actor_lease else ""
+        return f"no actor has finished a fragment{why}"
     waits = f"the learner waits {f.learner_wait:.0%} of its time, actors wait {f.actor_lease:.0%} of theirs for a lease"
     return f"{waits}{'' if f.updates else ', and no version was made meanwhile'}; look for longer (--window 30)"
 

@@ -42,5 +42,6 @@ class Watch:
             return
         verdict = judge(after, self._before, trouble.last_words(self._run_dir))
         # At the start and at the end nobody has to know why nothing is known.
-        known = verdict.name != "unknown" or self._unknown
-        self._sentence, self._unknown, self._before = verdict.sentence if known else "", not known, after
+        unknown = verdict.name == "unknown"
+        self._sentence = "" if unknown and not self._unknown else verdict.sentence
+        self._unknown, self._before = unknown, after

@@ -156,6 +156,17 @@ def test_watch_keeps_the_sentence_fresh(start: Start, tmp_path: Path) -> None:
     wait_for(lambda: watch.sentence() == "actors too few: none answers")
 
 
+def test_watch_goes_on_saying_that_nothing_is_known(start: Start, tmp_path: Path) -> None:
+    start("learner", 0, 9, wait=1)
+    start("actor", 0, 0, lease=1)
+    watch, said = Watch(tmp_path, every_s=0.05), "not known yet: no actor has finished a fragment"
+    wait_for(lambda: watch.sentence().startswith(said))
+    until = time.monotonic() + 1  # some twenty rounds
+    while time.monotonic() < until:
+        assert watch.sentence().startswith(said)
+        time.sleep(0.02)
+
+
 def wait_for(probe: Callable[[], bool], deadline_s: float = 20) -> None:
     until = time.monotonic() + deadline_s
     while not probe():

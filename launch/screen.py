@@ -28,7 +28,7 @@ class Screen:
         self._rows: list[Row] = []
         self._display = display
         self._watch = Watch(run_dir)
-        self._version, self._moved = 0, False
+        self._version, self._heard = 0, False
         self._words: list[str] = []
         self._waiting, self._began_s = Waiting("train", math.inf, self._words.append), time.monotonic()
         self._evaluations, self._evaluation = EvaluationsTail(run_dir / evaluations.FILE), dict[str, Any]()
@@ -39,7 +39,7 @@ class Screen:
         self.solved = False
         self.read()
         self._rows.clear()  # of a run that goes on: shown the last time
-        self._moved = False
+        self._heard = False
 
     def read(self) -> bool:
         """Whether there is a new version since the last call."""
@@ -50,14 +50,14 @@ class Screen:
         self._rows += rows
         if not rows:
             return False
-        before, self._version, self._moved = self._version, rows[-1]["version"], True
+        before, self._version, self._heard = self._version, rows[-1]["version"], True
         self.finished = rows[-1]["env_steps"] >= self._total_steps
         return self._version != before
 
     def show(self, supervisor: Supervisor) -> None:
         rows, self._rows = self._rows, []
-        if not self._moved:
-            self._waiting.goes_on(self._began_s, "no version from the learner yet")
+        if not self._heard:
+            self._waiting.goes_on(self._began_s, "nothing from the learner yet")
         told = (*self._networks(), *self._words, *supervisor.messages())
         self._words.clear()
         self._display.show(rows, Notes(self._watch.sentence(), supervisor.restarts, told, self._evaluation))

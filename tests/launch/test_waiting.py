@@ -63,7 +63,7 @@ def test_a_learner_may_take_longer_to_begin_than_an_actor_run_singly_waits(tmp_p
         [*command, "--episodes", "0", "--run-dir", "run"], cwd=tmp_path, capture_output=True, text=True, timeout=110
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"\ntrain: no version from the learner yet, for \d s; goes on waiting\n", done.stdout)
+    assert re.search(r"\ntrain: nothing from the learner yet, for \d s; goes on waiting\n", done.stdout)
     assert "; goes on waiting" in (tmp_path / "run" / "logs" / "actor-0.log").read_text()
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from headrace.common.errors import UsageError
 from headrace.launch import memory
+from headrace.launch.begun import begin
 from headrace.launch.load import load
 
 
@@ -32,11 +33,12 @@ def test_else_it_is_a_share_of_the_container_or_machine_where_all_run_together(
     assert memory.limit_bytes(config, supervised=False) == 0
 
 
-def test_as_many_actors_as_fit_are_let_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_as_many_actors_as_fit_are_let_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "machine_bytes", lambda: 10 * memory.LEAST_BYTES)
     memory.check(load("cartpole-ppo", ["actors.processes=9"]))
     with pytest.raises(UsageError, match=r"actors\.processes = 10: at most 9 fit into the 0\.9 GiB of this machine"):
-        memory.check(load("cartpole-ppo", ["actors.processes=10"]))
+        begin("cartpole-ppo", ["actors.processes=10"], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
     memory.check(load("cartpole-ppo", ["actors.processes=10", "actors.memory_bytes=1_000_000"]))
 
 

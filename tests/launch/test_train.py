@@ -140,7 +140,6 @@ def private_tmpdir(tmp_path, monkeypatch):
         (["train", "--seed", "1"], "--seed is no option; say --set run.seed=1"),
         (["train", "cartpole-ppo", "--learning-rate=0.1"], "say --set algorithm.learning_rate=0.1"),
         (["learner", "--config", "cartpole-ppo", "--run.id", "x"], "--run.id is no option; say --set run.id=x"),
-        (["train", "cartpole-ppo", "--set", "actors.processes=1_000_000"], "actors.processes = 1,000,000: at most "),
         (["train", "cartpole-ppo", "--episodes=-1"], "'-1' is no number of them; use 0 or more"),
         (["train", "cartpole-ppo", "--run-dir", "/proc/run"], "/proc/run: No such file"),
         (["train", "cartpole-ppo", "--run-dir", "/dev/null"], "/dev/null: File exists"),
